@@ -1,0 +1,1 @@
+"""Tests of swarmd; they mirror the packages."""
