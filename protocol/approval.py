@@ -1,0 +1,166 @@
+"""Owners' signed statements: approve, revoke, amend, enrol, create, suspend.
+
+COSE over (chain, era, subject, group, policy digest, valid-until). An approval is the only thing that
+authorises; validators merely order it, and every gateway checks it against its pinned owner root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from protocol.cose import Signed, parse_signed, sign
+from protocol.digest import ChainId, Digest, PolicyId
+from protocol.encoding import Fields, decode_canonical, encode_canonical
+from protocol.errors import SignatureError, VerificationError
+from protocol.group import OwnerRoot, check_group_name
+from protocol.keys import PrivateKey
+
+APPROVAL_TAG: Final = "swarmd/approval/1"
+"""Domain of owners' signatures."""
+APPROVAL_BYTES_MAX: Final = 512
+"""A signed approval takes about 290 bytes."""
+
+
+class Action(IntEnum):
+    """What an owner agrees to."""
+
+    AUTHORISE = 1
+    """Subject: manifest id."""
+    REVOKE = 2
+    """Subject: manifest id."""
+    AMEND = 3
+    """Subject: id of the new policy; the policy field names the old one."""
+    ENROL = 4
+    """Subject: DID id that may join the group."""
+    CREATE_GROUP = 5
+    """Subject: SHA-256 of the group's bytes; signed by the governance root."""
+    SUSPEND = 6
+    """Subject: DID id that may only read from now on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """One owner's statement."""
+
+    era: int
+    """Era it is signed for."""
+    action: Action
+    """What is agreed to."""
+    subject: Digest
+    """What it is about; see `Action`."""
+    group: str
+    """The group whose owner speaks."""
+    policy: PolicyId
+    """Policy under which the owner decided."""
+    valid_until_ms: int
+    """Header time after which it may no longer enter a block, milliseconds."""
+
+    def encode(self) -> bytes:
+        """Canonical bytes of the payload."""
+        return encode_canonical(
+            {
+                0: 1,
+                1: self.era,
+                2: int(self.action),
+                3: self.subject,
+                4: self.group,
+                5: self.policy,
+                6: self.valid_until_ms,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SignedApproval:
+    """A parsed approval with its original bytes; not verified until `verify` was called."""
+
+    approval: Approval
+    """The content."""
+    signed: Signed
+    """The COSE_Sign1 it came in."""
+
+    def verify(self, root: OwnerRoot, chain: ChainId) -> str:
+        """Checks that an owner of `root` signed and returns the owner's name.
+
+        Raises:
+            SignatureError: the signer is no owner, or chain, era or bytes differ.
+        """
+        owner = root.owner(self.signed.key_id)
+        if owner is None:
+            raise SignatureError(f"signer is not an owner of group {self.approval.group!r}")
+        key, name = owner
+        self.signed.verify(key, tag=APPROVAL_TAG, chain=chain, era=self.approval.era)
+        return name
+
+
+def parse_approval(raw: bytes) -> SignedApproval:
+    """Parses signed approval bytes, without checking the signature.
+
+    Raises:
+        EncodingError: malformed or over 512 bytes.
+    """
+    signed = parse_signed(raw, bytes_max=APPROVAL_BYTES_MAX)
+    fields = Fields(decode_canonical(signed.payload, bytes_max=APPROVAL_BYTES_MAX), "approval")
+    fields.constant(0, 1)
+    approval = Approval(
+        era=fields.uint(1),
+        action=Action(fields.uint(2, minimum=1, maximum=max(Action))),
+        subject=fields.digest(3),
+        group=check_group_name(fields.name(4)),
+        policy=PolicyId(fields.digest(5)),
+        valid_until_ms=fields.uint(6),
+    )
+    fields.finish()
+    return SignedApproval(approval, signed)
+
+
+def sign_approval(approval: Approval, key: PrivateKey, chain: ChainId) -> SignedApproval:
+    """Signs an approval with an owner's person key."""
+    raw = sign(approval.encode(), key, tag=APPROVAL_TAG, chain=chain, era=approval.era)
+    return parse_approval(raw)
+
+
+def verify_threshold(
+    approvals: Iterable[bytes],
+    *,
+    root: OwnerRoot,
+    threshold: int,
+    chain: ChainId,
+    era: int,
+    action: Action,
+    subject: bytes,
+    group: str,
+    policy: PolicyId,
+) -> tuple[str, ...]:
+    """Checks that enough distinct owners agreed to one thing; the heart of promise G2.
+
+    Approvals for something else, by no owner, or twice by one key do not count; they do not spoil the
+    others either, since anybody may append them.
+
+    Returns:
+        Names of the owners that count, in the order given.
+
+    Raises:
+        VerificationError: fewer than `threshold` count (never fewer than the root's own threshold).
+    """
+    names: dict[bytes, str] = {}
+    for raw in approvals:
+        try:
+            signed = parse_approval(raw)
+            name = signed.verify(root, chain)
+        except VerificationError:
+            continue
+        content = signed.approval
+        wanted = (content.era, content.action, content.subject, content.group, content.policy)
+        if wanted == (era, action, subject, group, policy):
+            names.setdefault(signed.signed.key_id, name)
+    needed = max(threshold, root.threshold) if action is Action.AUTHORISE else threshold
+    if len(names) < needed:
+        raise VerificationError(
+            f"{action.name.lower()} in group {group!r}: {len(names)} valid owner approvals, "
+            f"{needed} needed"
+        )
+    return tuple(names.values())

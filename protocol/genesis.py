@@ -1,0 +1,179 @@
+"""Genesis: the document every node of a chain starts from. Its SHA-256 is the chain id.
+
+It holds the validators, the first subjects with proof that they hold their keys, the first groups
+with owner roots and policies, and the offline governance root. It holds no addresses: where peers
+are is configuration, who they are is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.did import DidRecord, JoinStatement, KeyPurpose, SubjectKind
+from protocol.digest import ChainId, DidId, sha256
+from protocol.encoding import (
+    Fields,
+    Value,
+    as_bytes,
+    check_sorted_unique,
+    decode_canonical,
+    encode_canonical,
+)
+from protocol.errors import EncodingError
+from protocol.group import GROUP_BYTES_MAX, Group, OwnerRoot, decode_group
+from protocol.keys import PublicKey
+from protocol.limits import HEARTBEAT_INTERVAL_MS, MIB, VALIDATORS_MAX, VALIDATORS_MIN
+
+GENESIS_SCHEMA: Final = 1
+"""Schema number of the document."""
+GENESIS_BYTES_MAX: Final = 4 * MIB
+"""About 8,000 first members."""
+RECORDS_MAX: Final = 8192
+"""Subjects a genesis may name; later ones come by transaction."""
+GROUPS_MAX: Final = 256
+"""Groups a genesis may name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """Numbers that hold for the whole chain until governance changes them."""
+
+    heartbeat_ms: int = HEARTBEAT_INTERVAL_MS
+    """An idle chain finalizes an empty block this often, milliseconds."""
+
+    def to_value(self) -> Value:
+        """The wire form."""
+        return {0: self.heartbeat_ms}
+
+    @classmethod
+    def from_value(cls, value: Value) -> Parameters:
+        """Reads the wire form."""
+        fields = Fields(value, "parameters")
+        parameters = cls(heartbeat_ms=fields.uint(0, minimum=1000))
+        fields.finish()
+        return parameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Genesis:
+    """The content of a genesis document."""
+
+    name: str
+    """For people, 1 to 64 bytes."""
+    era: int
+    """0; raised by governance recovery."""
+    time_ms: int
+    """Header time of the genesis block, milliseconds since 1970."""
+    parameters: Parameters
+    """Numbers of the chain."""
+    validators: tuple[DidId, ...]
+    """The first validator set; the position is the validator's index."""
+    joins: tuple[JoinStatement, ...]
+    """First subjects, ascending by DID id, each with proof of its keys."""
+    groups: tuple[Group, ...]
+    """First groups, ascending by name."""
+    governance_root: OwnerRoot
+    """Offline threshold keys of the whole chain."""
+
+    def encode(self) -> bytes:
+        """Canonical bytes; their SHA-256 is the chain id."""
+        return encode_canonical(
+            {
+                0: GENESIS_SCHEMA,
+                1: self.name,
+                2: self.era,
+                3: self.time_ms,
+                4: self.parameters.to_value(),
+                5: list(self.validators),
+                6: [join.to_value() for join in self.joins],
+                7: [group.encode() for group in self.groups],
+                8: self.governance_root.to_value(),
+            }
+        )
+
+    @property
+    def chain(self) -> ChainId:
+        """The chain id."""
+        return ChainId(sha256(self.encode()))
+
+    @property
+    def records(self) -> tuple[DidRecord, ...]:
+        """The records of all first subjects, in order."""
+        return tuple(join.record for join in self.joins)
+
+    def record(self, did: DidId) -> DidRecord | None:
+        """The record of one subject, or None."""
+        return next((record for record in self.records if record.did == did), None)
+
+    def validator_keys(self) -> tuple[tuple[DidId, PublicKey], ...]:
+        """DID and vote key of each validator, in index order."""
+        records = {record.did: record for record in self.records}
+        keys: list[tuple[DidId, PublicKey]] = []
+        for did in self.validators:
+            key = records[did].key(KeyPurpose.VALIDATOR) if did in records else None
+            if key is None:
+                raise EncodingError(f"genesis: validator {did.hex()[:8]} has no vote key")
+            keys.append((did, key))
+        return tuple(keys)
+
+    def group(self, name: str) -> Group | None:
+        """A group by name, or None."""
+        return next((group for group in self.groups if group.name == name), None)
+
+
+def decode_genesis(data: bytes) -> Genesis:
+    """Reads and checks a genesis document, signatures of its subjects included.
+
+    Raises:
+        EncodingError: malformed, or parts that do not fit each other.
+        SignatureError: a subject does not hold a key it names.
+    """
+    fields = Fields(decode_canonical(data, bytes_max=GENESIS_BYTES_MAX), "genesis")
+    fields.constant(0, GENESIS_SCHEMA)
+    genesis = Genesis(
+        name=fields.name(1),
+        era=fields.uint(2, maximum=0),
+        time_ms=fields.uint(3),
+        parameters=Parameters.from_value(fields.value(4)),
+        validators=tuple(
+            DidId(item)
+            for item in fields.digests(5, minimum=VALIDATORS_MIN, maximum=VALIDATORS_MAX)
+        ),
+        joins=fields.items(6, JoinStatement.from_value, maximum=RECORDS_MAX),
+        groups=fields.items(7, _read_group, maximum=GROUPS_MAX),
+        governance_root=OwnerRoot.from_value(fields.value(8)),
+    )
+    fields.finish()
+    check_genesis(genesis)
+    return genesis
+
+
+def _read_group(value: Value) -> Group:
+    return decode_group(as_bytes(value, "genesis group", maximum=GROUP_BYTES_MAX))
+
+
+def check_genesis(genesis: Genesis) -> None:
+    """Checks what spans several parts of a genesis document.
+
+    Raises:
+        EncodingError: unsorted or repeated subjects or groups, a key held by two subjects, a member
+            of an unknown group, a validator that is no validator subject.
+        SignatureError: a subject does not hold a key it names.
+    """
+    records = tuple(join.verify() for join in genesis.joins)
+    check_sorted_unique((record.did for record in records), "genesis subjects")
+    check_sorted_unique((group.name.encode() for group in genesis.groups), "genesis groups")
+    keys = [key.raw for record in records for _, key in record.keys]
+    if len(set(keys)) != len(keys):
+        raise EncodingError("genesis: two subjects share a key")
+    names = {group.name for group in genesis.groups}
+    for record in records:
+        if unknown := sorted(set(record.groups) - names):
+            raise EncodingError(f"genesis: {record.name!r} belongs to unknown group {unknown[0]!r}")
+    kinds = {record.did: record.kind for record in records}
+    if len(set(genesis.validators)) != len(genesis.validators):
+        raise EncodingError("genesis: a validator is named twice")
+    for did in genesis.validators:
+        if kinds.get(did) is not SubjectKind.VALIDATOR:
+            raise EncodingError(f"genesis: validator {did.hex()[:8]} has no validator record")

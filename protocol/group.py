@@ -1,0 +1,234 @@
+"""Device groups, their owner roots and policies: who may authorise what.
+
+An owner root is a threshold of person keys that every gateway of the group pins; it is what a gateway
+checks approvals against, whatever validators say. A policy is a small integer-only record; a manifest
+is judged under the policy that was in force when it was proposed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.digest import DidId, PolicyId, tagged_digest
+from protocol.encoding import (
+    Fields,
+    Value,
+    as_array,
+    check_sorted_unique,
+    check_text,
+    decode_canonical,
+    encode_canonical,
+)
+from protocol.errors import EncodingError
+from protocol.keys import PublicKey
+from protocol.limits import NAME_BYTES_MAX
+
+OWNERS_MAX: Final = 32
+"""Keys of one owner root."""
+PUBLISHERS_MAX: Final = 32
+"""Publishers one policy names."""
+GROUP_BYTES_MAX: Final = 8192
+"""Encoded group, owner root and policy included."""
+DAY_MS: Final = 24 * 3600 * 1000
+"""A day in milliseconds."""
+OFFER_FRESHNESS_MS: Final = 3 * DAY_MS
+"""Default age of the newest header beyond which nothing new is offered, milliseconds."""
+SERVE_FRESHNESS_MS: Final = 7 * DAY_MS
+"""Default age beyond which nothing is served, milliseconds."""
+AMEND_DELAY_MS: Final = DAY_MS
+"""Default wait between a policy change and its effect, milliseconds."""
+_GROUP_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?")
+
+
+def check_group_name(name: str) -> str:
+    """Checks a group's name: 1 to 64 of `a-z 0-9 . _ -`, ends alphanumeric; it is part of topics.
+
+    Raises:
+        EncodingError: it is something else.
+    """
+    if not _GROUP_NAME.fullmatch(name):
+        raise EncodingError(f"group name {name[:80]!r} is not 1 to 64 of a-z, 0-9, '.', '_', '-'")
+    return name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerRoot:
+    """A threshold of person keys; also the form of the governance root."""
+
+    version: int
+    """Raised by one at each rotation."""
+    threshold: int
+    """How many distinct keys must sign."""
+    owners: tuple[tuple[PublicKey, str], ...]
+    """Keys with the name of each holder, ascending by key."""
+
+    def __post_init__(self) -> None:
+        """Refuses a threshold that cannot be met and unsorted or repeated keys."""
+        if not 1 <= self.threshold <= len(self.owners) <= OWNERS_MAX:
+            raise EncodingError(
+                f"threshold {self.threshold} of {len(self.owners)} keys (at most {OWNERS_MAX})"
+            )
+        check_sorted_unique((key.raw for key, _ in self.owners), "owner keys")
+
+    def owner(self, key_id: bytes) -> tuple[PublicKey, str] | None:
+        """The key and holder's name behind a key id, or None."""
+        return next((pair for pair in self.owners if pair[0].key_id == key_id), None)
+
+    def to_value(self) -> Value:
+        """The wire form."""
+        return {
+            0: 1,
+            1: self.version,
+            2: self.threshold,
+            3: [[key.to_value(), name] for key, name in self.owners],
+        }
+
+    @classmethod
+    def from_value(cls, value: Value) -> OwnerRoot:
+        """Reads the wire form."""
+        fields = Fields(value, "owner root")
+        fields.constant(0, 1)
+        root = cls(
+            version=fields.uint(1, minimum=1),
+            threshold=fields.uint(2, minimum=1, maximum=OWNERS_MAX),
+            owners=fields.items(3, _read_owner, minimum=1, maximum=OWNERS_MAX),
+        )
+        fields.finish()
+        return root
+
+
+def _read_owner(value: Value) -> tuple[PublicKey, str]:
+    key, name = as_array(value, "owner", size=2)
+    if not isinstance(name, str):
+        raise EncodingError("owner's name is not text")
+    return PublicKey.from_value(key), check_text(
+        name, "owner's name", maximum=NAME_BYTES_MAX, empty=False
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The rules of a group."""
+
+    approve_threshold: int
+    """Owner approvals that authorise a manifest."""
+    revoke_threshold: int
+    """Owner approvals that revoke one."""
+    amend_threshold: int
+    """Owner approvals that change this policy; never below `approve_threshold`."""
+    enrol_threshold: int
+    """Owner approvals that admit a member to the group."""
+    amend_delay_ms: int = AMEND_DELAY_MS
+    """Header time between a policy change and its effect, milliseconds."""
+    offer_freshness_ms: int = OFFER_FRESHNESS_MS
+    """Age of the newest header beyond which nothing new is offered, milliseconds."""
+    serve_freshness_ms: int = SERVE_FRESHNESS_MS
+    """Age of the newest header beyond which nothing is served, milliseconds."""
+    publishers: tuple[DidId, ...] = ()
+    """Who may propose, ascending; empty: any publisher that belongs to the group."""
+
+    def __post_init__(self) -> None:
+        """Refuses rules that contradict each other."""
+        thresholds = (self.approve_threshold, self.revoke_threshold, self.enrol_threshold)
+        if min(thresholds) < 1 or max(*thresholds, self.amend_threshold) > OWNERS_MAX:
+            raise EncodingError(f"policy thresholds must be 1 to {OWNERS_MAX}")
+        if self.amend_threshold < self.approve_threshold:
+            raise EncodingError("changing a policy must need as many owners as approving")
+        if not 0 < self.offer_freshness_ms <= self.serve_freshness_ms:
+            raise EncodingError("freshness for offers must be positive and within that for serving")
+        check_sorted_unique(self.publishers, "publishers")
+
+    @property
+    def policy_id(self) -> PolicyId:
+        """Digest that approvals name."""
+        return PolicyId(tagged_digest("swarmd/policy/1", self.encode()))
+
+    def encode(self) -> bytes:
+        """Canonical bytes."""
+        return encode_canonical(
+            {
+                0: 1,
+                1: self.approve_threshold,
+                2: self.revoke_threshold,
+                3: self.amend_threshold,
+                4: self.enrol_threshold,
+                5: self.amend_delay_ms,
+                6: self.offer_freshness_ms,
+                7: self.serve_freshness_ms,
+                8: list(self.publishers),
+            }
+        )
+
+
+def decode_policy(data: bytes) -> Policy:
+    """Reads a policy record."""
+    fields = Fields(decode_canonical(data, bytes_max=GROUP_BYTES_MAX), "policy")
+    fields.constant(0, 1)
+    policy = Policy(
+        approve_threshold=fields.uint(1),
+        revoke_threshold=fields.uint(2),
+        amend_threshold=fields.uint(3),
+        enrol_threshold=fields.uint(4),
+        amend_delay_ms=fields.uint(5),
+        offer_freshness_ms=fields.uint(6),
+        serve_freshness_ms=fields.uint(7),
+        publishers=tuple(DidId(item) for item in fields.digests(8, maximum=PUBLISHERS_MAX)),
+    )
+    fields.finish()
+    return policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A device group at its creation."""
+
+    name: str
+    """Unique in the chain; see `check_group_name`."""
+    owner_root: OwnerRoot
+    """What gateways of this group pin."""
+    policy: Policy
+    """Rules in force from the start."""
+
+    def __post_init__(self) -> None:
+        """Refuses a bad name and a policy that its owners could never satisfy or undercut."""
+        check_group_name(self.name)
+        check_policy_fits(self.policy, self.owner_root)
+
+    def encode(self) -> bytes:
+        """Canonical bytes."""
+        return encode_canonical(
+            {0: 1, 1: self.name, 2: self.owner_root.to_value(), 3: self.policy.encode()}
+        )
+
+
+def check_policy_fits(policy: Policy, root: OwnerRoot) -> None:
+    """Checks a policy against the owners that must live under it.
+
+    Raises:
+        EncodingError: a threshold above the number of owners, or fewer approvals than the owner
+            root's threshold (a policy may tighten the root, never undercut it).
+    """
+    highest = max(policy.approve_threshold, policy.revoke_threshold, policy.amend_threshold)
+    if max(highest, policy.enrol_threshold) > len(root.owners):
+        raise EncodingError(f"policy needs {highest} approvals, the group has {len(root.owners)} owners")
+    if min(policy.approve_threshold, policy.amend_threshold) < root.threshold:
+        raise EncodingError(f"policy undercuts the owner root's threshold of {root.threshold}")
+
+
+def decode_group(data: bytes) -> Group:
+    """Reads a group.
+
+    Raises:
+        EncodingError: malformed, or rules its owners cannot satisfy.
+    """
+    fields = Fields(decode_canonical(data, bytes_max=GROUP_BYTES_MAX), "group")
+    fields.constant(0, 1)
+    group = Group(
+        name=fields.name(1),
+        owner_root=OwnerRoot.from_value(fields.value(2)),
+        policy=decode_policy(fields.bytes(3, maximum=GROUP_BYTES_MAX)),
+    )
+    fields.finish()
+    return group
