@@ -1,0 +1,309 @@
+"""Messages of the ledger stream: heads, blocks, submission and freshness, request and answer.
+
+One stream carries one request at a time. Blocks, headers and certificates are opaque bytes here.
+Every request has exactly one answer, which may be `Refusal`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.digest import DIGEST_BYTES, BlockId, ChainId, Digest, TransactionId
+from protocol.cose import Signed, parse_signed, sign
+from protocol.encoding import (
+    Fields,
+    Value,
+    as_array,
+    as_bytes,
+    as_uint,
+    decode_canonical,
+    encode_canonical,
+)
+from protocol.errors import EncodingError
+from protocol.keys import PrivateKey, PublicKey
+from protocol.limits import BLOCK_BYTES_MAX, KIB, TRANSACTION_BYTES_MAX, VALIDATORS_MAX
+
+LEDGER_FRAME_BYTES_MAX: Final = 1024 * KIB
+"""Largest frame on the ledger stream: a batch of blocks."""
+BLOCKS_BYTES_MAX: Final = 512 * KIB
+"""Bytes of blocks in one answer, unless a single block is larger."""
+BLOCKS_MAX: Final = 256
+"""Blocks in one answer."""
+CERTIFICATE_BYTES_MAX: Final = 4096
+"""A certificate of 32 votes takes about 2.2 KiB."""
+NONCE_BYTES: Final = 32
+"""Random bytes of a freshness question."""
+FRESHNESS_BYTES_MAX: Final = 1024
+"""A signed freshness statement takes about 330 bytes."""
+FRESHNESS_TAG: Final = "swarmd/freshness/1"
+"""Domain of validators' freshness statements."""
+FRESHNESS_PROOF_MAX: Final = 10
+"""Siblings of a nonce in its batch: batches of up to 1,024."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadRequest:
+    """Asks for the newest final header."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadAnswer:
+    """The newest final header with its certificate."""
+
+    header: bytes
+    """Encoded header."""
+    certificate: bytes
+    """Encoded certificate; empty at genesis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlocksRequest:
+    """Asks for final blocks in ascending order."""
+
+    from_height: int
+    """First height wanted, at least 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlocksAnswer:
+    """A run of final blocks; the certificate finalizes the last one and so all before it."""
+
+    blocks: tuple[bytes, ...]
+    """Encoded blocks, consecutive heights; empty: nothing newer."""
+    certificate: bytes
+    """Certificate of the last block; empty when there are none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitRequest:
+    """Hands over a transaction for a coming block."""
+
+    transaction: bytes
+    """Signed transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitAnswer:
+    """The transaction is in the peer's mempool (or already in a block)."""
+
+    transaction_id: TransactionId
+    """Which one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreshnessRequest:
+    """Asks validators to sign a nonce with what they hold as final."""
+
+    nonce: bytes
+    """32 random bytes, never used before."""
+    relay: bool
+    """Whether the asked member may pass it on to validators (it may not pass it twice)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreshnessAnswer:
+    """Validators' statements about one nonce."""
+
+    statements: tuple[tuple[bytes, int, tuple[Digest, ...], int], ...]
+    """(signed statement, index of the nonce in its batch, siblings, batch size) of each validator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The request was understood and is not granted."""
+
+    rule: str
+    """Stable name of the rule."""
+    message: str
+    """For people."""
+    may_retry: bool
+    """Whether waiting may help."""
+
+
+LedgerMessage = (
+    HeadRequest
+    | HeadAnswer
+    | BlocksRequest
+    | BlocksAnswer
+    | SubmitRequest
+    | SubmitAnswer
+    | FreshnessRequest
+    | FreshnessAnswer
+    | Refusal
+)
+"""Everything that may appear on a ledger stream."""
+
+
+def encode_ledger_message(message: LedgerMessage) -> bytes:
+    """Encodes a message as [kind, fields]."""
+    match message:
+        case HeadRequest():
+            return encode_canonical([1, {}])
+        case HeadAnswer():
+            return encode_canonical([2, {0: message.header, 1: message.certificate}])
+        case BlocksRequest():
+            return encode_canonical([3, {0: message.from_height}])
+        case BlocksAnswer():
+            return encode_canonical([4, {0: list(message.blocks), 1: message.certificate}])
+        case SubmitRequest():
+            return encode_canonical([5, {0: message.transaction}])
+        case SubmitAnswer():
+            return encode_canonical([6, {0: message.transaction_id}])
+        case FreshnessRequest():
+            return encode_canonical([7, {0: message.nonce, 1: message.relay}])
+        case FreshnessAnswer():
+            statements: Value = [
+                [signed, index, list(proof), size]
+                for signed, index, proof, size in message.statements
+            ]
+            return encode_canonical([8, {0: statements}])
+        case Refusal():
+            return encode_canonical(
+                [9, {0: message.rule, 1: message.message, 2: message.may_retry}]
+            )
+
+
+def decode_ledger_message(data: bytes) -> LedgerMessage:
+    """Reads a message.
+
+    Raises:
+        EncodingError: malformed, over a bound, or of an unknown kind.
+    """
+    kind, body = as_array(
+        decode_canonical(data, bytes_max=LEDGER_FRAME_BYTES_MAX), "ledger message", size=2
+    )
+    fields = Fields(body, "ledger message")
+    message = _read_message(as_uint(kind, "ledger message kind"), fields)
+    fields.finish()
+    return message
+
+
+def _read_message(kind: int, fields: Fields) -> LedgerMessage:
+    match kind:
+        case 1:
+            return HeadRequest()
+        case 2:
+            return HeadAnswer(
+                header=fields.bytes(0, maximum=CERTIFICATE_BYTES_MAX),
+                certificate=fields.bytes(1, maximum=CERTIFICATE_BYTES_MAX),
+            )
+        case 3:
+            return BlocksRequest(from_height=fields.uint(0, minimum=1))
+        case 4:
+            return BlocksAnswer(
+                blocks=fields.items(0, _read_block, maximum=BLOCKS_MAX),
+                certificate=fields.bytes(1, maximum=CERTIFICATE_BYTES_MAX),
+            )
+        case 5:
+            return SubmitRequest(transaction=fields.bytes(0, maximum=TRANSACTION_BYTES_MAX))
+        case 6:
+            return SubmitAnswer(transaction_id=TransactionId(fields.digest(0)))
+        case 7:
+            return FreshnessRequest(
+                nonce=fields.bytes(0, size=NONCE_BYTES), relay=fields.boolean(1)
+            )
+        case 8:
+            return FreshnessAnswer(
+                statements=fields.items(0, _read_statement, maximum=VALIDATORS_MAX)
+            )
+        case 9:
+            return Refusal(
+                rule=fields.name(0), message=fields.text(1), may_retry=fields.boolean(2)
+            )
+        case _:
+            raise EncodingError(f"ledger message of unknown kind {kind}")
+
+
+def _read_block(value: Value) -> bytes:
+    return as_bytes(value, "block", maximum=BLOCK_BYTES_MAX)
+
+
+def _read_statement(value: Value) -> tuple[bytes, int, tuple[Digest, ...], int]:
+    signed, index, proof, size = as_array(value, "freshness statement", size=4)
+    if not isinstance(proof, (list, tuple)) or len(proof) > FRESHNESS_PROOF_MAX:
+        raise EncodingError("freshness statement: proof is not a short list")
+    return (
+        as_bytes(signed, "freshness statement", maximum=FRESHNESS_BYTES_MAX),
+        as_uint(index, "freshness index"),
+        tuple(Digest(as_bytes(item, "nonce proof", size=DIGEST_BYTES)) for item in proof),
+        as_uint(size, "freshness batch size"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freshness:
+    """What a validator states about its copy at the moment it saw a batch of nonces."""
+
+    era: int
+    """Its era."""
+    validator: int
+    """Its index in the set of `epoch`."""
+    epoch: int
+    """Epoch of its newest final header."""
+    height: int
+    """Height of its newest final header."""
+    block_id: BlockId
+    """That header."""
+    nonces: Digest
+    """RFC 6962 root over the batch of nonces."""
+    time_ms: int
+    """Its wall clock; information only, nobody decides by it."""
+
+    def encode(self) -> bytes:
+        """Canonical bytes of the payload."""
+        return encode_canonical(
+            {
+                0: 1,
+                1: self.era,
+                2: self.validator,
+                3: self.epoch,
+                4: self.height,
+                5: self.block_id,
+                6: self.nonces,
+                7: self.time_ms,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SignedFreshness:
+    """A parsed statement; not verified until `verify` was called."""
+
+    freshness: Freshness
+    """The content."""
+    signed: Signed
+    """The COSE_Sign1 it came in."""
+
+    def verify(self, key: PublicKey, chain: ChainId) -> None:
+        """Checks the signature of the validator's key.
+
+        Raises:
+            SignatureError: another key, chain or era, or altered bytes.
+        """
+        self.signed.verify(key, tag=FRESHNESS_TAG, chain=chain, era=self.freshness.era)
+
+
+def parse_freshness(raw: bytes) -> SignedFreshness:
+    """Parses a signed statement, without checking the signature."""
+    signed = parse_signed(raw, bytes_max=FRESHNESS_BYTES_MAX)
+    value = decode_canonical(signed.payload, bytes_max=FRESHNESS_BYTES_MAX)
+    fields = Fields(value, "freshness")
+    fields.constant(0, 1)
+    freshness = Freshness(
+        era=fields.uint(1),
+        validator=fields.uint(2, maximum=VALIDATORS_MAX - 1),
+        epoch=fields.uint(3),
+        height=fields.uint(4),
+        block_id=BlockId(fields.digest(5)),
+        nonces=fields.digest(6),
+        time_ms=fields.uint(7),
+    )
+    fields.finish()
+    return SignedFreshness(freshness, signed)
+
+
+def sign_freshness(freshness: Freshness, key: PrivateKey, chain: ChainId) -> SignedFreshness:
+    """Signs a statement with a validator's vote key."""
+    raw = sign(freshness.encode(), key, tag=FRESHNESS_TAG, chain=chain, era=freshness.era)
+    return parse_freshness(raw)
