@@ -90,7 +90,7 @@ def parse_signed(data: bytes, *, bytes_max: int) -> Signed:
         raise EncodingError("COSE_Sign1: unprotected header must be empty")
     header_bytes = as_bytes(protected, "COSE_Sign1 protected header", maximum=64)
     header = decode_canonical(header_bytes, bytes_max=64)
-    if not isinstance(header, dict) or sorted(header) != [_HEADER_ALGORITHM, _HEADER_KEY_ID]:
+    if not isinstance(header, dict) or list(header) != [_HEADER_ALGORITHM, _HEADER_KEY_ID]:
         raise EncodingError("COSE_Sign1: protected header must hold algorithm and key id only")
     if header[_HEADER_ALGORITHM] != ALGORITHM_EDDSA:
         raise EncodingError(f"COSE_Sign1: algorithm {header[_HEADER_ALGORITHM]} is not EdDSA")

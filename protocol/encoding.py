@@ -1,8 +1,8 @@
 """Canonical CBOR: one byte string for one value (RFC 8949, section 4.2.1).
 
-The value space is small on purpose: integers of 64 bits, byte strings, text, booleans, null, arrays,
-and maps with integer or text keys. Floats, tags, indefinite lengths and duplicate keys do not exist
-here. Decoding is strict: bounds first, then structure, then `encode(decode(x)) == x`.
+The value space is small on purpose: integers of 64 bits, byte strings, text, booleans, null,
+arrays, and maps with integer or text keys. Floats, tags, indefinite lengths and duplicate keys do
+not exist here. Decoding is strict: bounds first, then structure, then `encode(decode(x)) == x`.
 
 Objects are maps with small integer keys. Keys >= 0 are critical: a reader that does not know one
 refuses the object. Negative keys are extensions: kept, signed over, and ignored when unknown.
@@ -31,7 +31,18 @@ INTEGER_MIN: Final = -(2**63)
 """Smallest integer."""
 
 _TAGS_BUILT_IN: Final = (
-    *range(0, 6), *range(21, 40), 43, 100, 256, 258, 259, 260, 261, 1004, 43000, 55799,
+    *range(6),
+    *range(21, 40),
+    43,
+    100,
+    256,
+    258,
+    259,
+    260,
+    261,
+    1004,
+    43000,
+    55799,
 )
 T = TypeVar("T")
 
@@ -40,7 +51,7 @@ def _refuse_tag(*_arguments: object) -> NoReturn:
     raise EncodingError("tags are not part of this encoding")
 
 
-_NO_TAGS: Final = {tag: _refuse_tag for tag in _TAGS_BUILT_IN}
+_NO_TAGS: Final = dict.fromkeys(_TAGS_BUILT_IN, _refuse_tag)
 
 
 def _prepare(value: Value, depth: int) -> object:
@@ -72,7 +83,10 @@ def encode_canonical(value: Value) -> bytes:
     Raises:
         EncodingError: the value holds something outside the value space.
     """
-    return cbor2.dumps(_prepare(value, 0))
+    try:
+        return cbor2.dumps(_prepare(value, 0))
+    except UnicodeEncodeError as error:
+        raise EncodingError(f"text is not encodable: {error.reason}") from error
 
 
 def decode_canonical(data: bytes, *, bytes_max: int) -> Value:
@@ -83,7 +97,8 @@ def decode_canonical(data: bytes, *, bytes_max: int) -> Value:
         bytes_max: refuse longer input before looking at it, bytes.
 
     Raises:
-        EncodingError: too long, truncated, trailing bytes, outside the value space, or not canonical.
+        EncodingError: too long, truncated, trailing bytes, outside the value space, or not
+            canonical.
     """
     if len(data) > bytes_max:
         raise EncodingError(f"{len(data)} bytes, at most {bytes_max} allowed")
@@ -253,7 +268,9 @@ def as_digest(value: Value, what: str) -> Digest:
     return Digest(as_bytes(value, what, size=DIGEST_BYTES))
 
 
-def as_bytes(value: Value, what: str, *, size: int | None = None, maximum: int | None = None) -> bytes:
+def as_bytes(
+    value: Value, what: str, *, size: int | None = None, maximum: int | None = None
+) -> bytes:
     """Reads a bare value as a byte string of `size` or at most `maximum` bytes."""
     if not isinstance(value, bytes):
         raise EncodingError(f"{what}: expected a byte string, got {type(value).__name__}")

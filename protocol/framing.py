@@ -1,7 +1,7 @@
 """Length-prefixed frames over a byte stream: 4 bytes big-endian length, then the body.
 
-A sans-IO buffer: feed what arrives, take what is complete. A length of zero or above the bound is an
-error at once, before a byte of the body is buffered.
+A sans-IO buffer: feed what arrives, take what is complete. A length of zero or above the bound is
+an error at once, before its body is waited for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ed25519 keys with an algorithm id, and domain-separated signing.
 
-Every signature covers `context(tag, chain, era) || message`, so that nothing signed for one purpose,
-chain or era can be shown as something else. The algorithm id travels with each public key;
+Every signature covers `context(tag, chain, era) || message`, so that nothing signed for one
+purpose, chain or era can be shown as something else. The algorithm id travels with each public key;
 `ML_DSA_44` is reserved for the day signatures must outlive a quantum computer.
 """
 
@@ -64,7 +64,9 @@ class PublicKey:
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
         except (InvalidSignature, ValueError) as error:
-            raise SignatureError(f"signature under key {self.raw[:4].hex()} is not valid") from error
+            raise SignatureError(
+                f"signature under key {self.raw[:4].hex()} is not valid"
+            ) from error
 
     def to_value(self) -> Value:
         """The wire form: [algorithm, bytes]."""
@@ -78,8 +80,9 @@ class PublicKey:
             EncodingError: malformed, or an algorithm this version does not know.
         """
         algorithm, raw = as_array(value, "public key", size=2)
-        if as_uint(algorithm, "key algorithm") != KeyAlgorithm.ED25519:
-            raise EncodingError(f"key algorithm {algorithm} is not supported")
+        algorithm_id = as_uint(algorithm, "key algorithm")
+        if algorithm_id != KeyAlgorithm.ED25519:
+            raise EncodingError(f"key algorithm {algorithm_id} is not supported")
         return cls(as_bytes(raw, "public key", size=PUBLIC_KEY_BYTES))
 
 

@@ -62,7 +62,9 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[Digest, ...]:
         sibling = index ^ 1
         if sibling < len(level):
             path.append(Digest(level[sibling]))
-        paired: list[bytes] = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        paired: list[bytes] = [
+            node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)
+        ]
         if len(level) % 2:
             paired.append(level[-1])
         level = paired
@@ -70,9 +72,7 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[Digest, ...]:
     return tuple(path)
 
 
-def root_from_inclusion(
-    leaf: bytes, index: int, size: int, proof: Sequence[bytes]
-) -> Digest:
+def root_from_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> Digest:
     """Recomputes the root that a proof implies (RFC 9162, section 2.1.3.2).
 
     Args:
@@ -82,7 +82,7 @@ def root_from_inclusion(
         proof: siblings, leaf side first.
 
     Raises:
-        VerificationError: index outside the tree, a hash of wrong length, or a proof of wrong length.
+        VerificationError: index outside the tree, or a hash or a proof of wrong length.
     """
     if not 0 <= index < size:
         raise VerificationError(f"leaf index {index} outside a tree of {size}")
@@ -119,7 +119,7 @@ def verify_inclusion(
 
 
 def consistency_proof(leaves: Sequence[bytes], old_size: int) -> tuple[Digest, ...]:
-    """Builds the proof that the tree of the first `old_size` leaves is a prefix (RFC 6962, 2.1.2)."""
+    """Builds the proof that the first `old_size` leaves are a prefix (RFC 6962, 2.1.2)."""
     if not 0 <= old_size <= len(leaves):
         raise LocalProtocolError(f"no prefix of {old_size} in a tree of {len(leaves)}")
     if old_size in (0, len(leaves)):
