@@ -1,0 +1,341 @@
+"""Inputs and effects of the exchange machines `Download` and `Upload`.
+
+The host executes effects in order and feeds the answers back as inputs. `now` is given beside each
+input, in seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from protocol.bitfield import Bitfield
+from protocol.digest import ManifestId
+from protocol.errors import RemoteProtocolError
+from protocol.exchange_messages import ExchangeMessage
+
+PeerId = bytes
+"""Opaque name of a peer, as its transport authenticated it."""
+
+
+class Offence(Enum):
+    """What a peer is blamed for; the text is stable and appears in metrics."""
+
+    CORRUPT_CHUNK = "corrupt_chunk"
+    """A chunk of the right length that does not hash to the recipe's digest."""
+    WRONG_LENGTH = "wrong_length"
+    """A chunk shorter or longer than the verified recipe says."""
+    CORRUPT_PAGE = "corrupt_page"
+    """A recipe page that does not lead to the manifest's root."""
+    UNSOLICITED = "unsolicited"
+    """An answer to nothing that is open: never asked, or answered before."""
+    MALFORMED = "malformed"
+    """A message that does not decode, or names what the manifest does not have."""
+
+
+class ExchangeOffenceError(RemoteProtocolError):
+    """A peer broke the exchange protocol in a way that names its offence.
+
+    Attributes:
+        offence: what for.
+    """
+
+    def __init__(self, offence: Offence, message: str) -> None:
+        super().__init__(f"{message} [{offence.value}]")
+        self.offence = offence
+
+
+# Inputs of Download -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerJoined:
+    """A stream to a peer that may be asked for this manifest is open."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerLeft:
+    """The stream to a peer ended, or it may no longer be asked."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerBanned:
+    """The host found a peer guilty elsewhere: never ask it for this manifest again."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerMessage:
+    """A message from a peer that concerns this download."""
+
+    peer: PeerId
+    message: ExchangeMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeKnown:
+    """The complete recipe of a component was verified before (resumed, or made here)."""
+
+    component: int
+    lengths: Sequence[int]
+    """Bytes of each chunk, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageVerified:
+    """A page leads to the manifest's recipe root."""
+
+    component: int
+    page: int
+    lengths: Sequence[int]
+    """Bytes of each chunk the page lists, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRefused:
+    """A page does not lead to the manifest's recipe root."""
+
+    component: int
+    page: int
+    detail: str
+    """Why, for the evidence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentPrepared:
+    """Space for a component is allocated; what other images supplied is in place."""
+
+    component: int
+    held: Bitfield
+    """Chunks already stored and verified."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunksStored:
+    """Chunks matched their digests and are written."""
+
+    component: int
+    indices: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRefused:
+    """A chunk did not match its digest; nothing was written."""
+
+    component: int
+    index: int
+    detail: str
+    """Expected and actual digest, for the evidence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunksLost:
+    """Chunks stored earlier rotted and must be fetched again."""
+
+    component: int
+    indices: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageFull:
+    """These chunks, or the preparation of the component, found no space; intake pauses."""
+
+    component: int
+    indices: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageReady:
+    """There may be space again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Give the download up: revoked, or no longer wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerFired:
+    """The machine's deadline has come."""
+
+
+DownloadInput = (
+    PeerJoined
+    | PeerLeft
+    | PeerBanned
+    | PeerMessage
+    | RecipeKnown
+    | PageVerified
+    | PageRefused
+    | ComponentPrepared
+    | ChunksStored
+    | ChunkRefused
+    | ChunksLost
+    | StorageFull
+    | StorageReady
+    | Stop
+    | TimerFired
+)
+"""Everything `Download.handle` accepts."""
+
+
+# Inputs of Upload -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunksRead:
+    """What a `ReadChunks` effect found: a prefix of its indices, at least one."""
+
+    request_id: int
+    chunks: Sequence[tuple[int, bytes | None]]
+    """(index, bytes), or None where the chunk is missing or rotten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRead:
+    """What a `ReadPage` effect found."""
+
+    request_id: int
+    page: bytes | None
+    """None: not held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flushed:
+    """The transport took this many payload bytes of CHUNKS and page messages."""
+
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acquired:
+    """Chunks became servable here: tell the peer if it is interested."""
+
+    manifest_id: ManifestId
+    component: int
+    indices: Sequence[int]
+    """Ascending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """A manifest may no longer be served: drop everything of it, now."""
+
+    manifest_id: ManifestId
+
+
+UploadInput = PeerMessage | ChunksRead | PageRead | Flushed | Acquired | Withdrawn
+"""Everything `Upload.handle` accepts."""
+
+
+# Effects ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Send a message to a peer, in the order given."""
+
+    peer: PeerId
+    message: ExchangeMessage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyPage:
+    """Check a page against the recipe root; answer PageVerified or PageRefused."""
+
+    component: int
+    page: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareComponent:
+    """Allocate a component whose recipe is complete; answer ComponentPrepared or StorageFull."""
+
+    component: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteChunk:
+    """Hash and write a chunk; answer ChunksStored, ChunkRefused or StorageFull."""
+
+    component: int
+    index: int
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentComplete:
+    """Every chunk of a component is stored: check the image and make it visible."""
+
+    component: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """Every component is complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blame:
+    """A peer is proven guilty to this node: score it. The machine never asks it again."""
+
+    peer: PeerId
+    offence: Offence
+    manifest_id: ManifestId
+    component: int
+    position: int
+    """Chunk index, or page number for CORRUPT_PAGE."""
+    detail: str
+    """What was expected and what came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stalled:
+    """Every open request at a peer is overdue. No proof of malice: a hint for who chooses peers."""
+
+    peer: PeerId
+
+
+DownloadEffect = (
+    Send
+    | VerifyPage
+    | PrepareComponent
+    | WriteChunk
+    | ComponentComplete
+    | Finished
+    | Blame
+    | Stalled
+)
+"""Everything `Download.handle` returns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadChunks:
+    """Read chunks in order until `bytes_max` is reached, at least one; answer ChunksRead."""
+
+    request_id: int
+    manifest_id: ManifestId
+    component: int
+    indices: tuple[int, ...]
+    bytes_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPage:
+    """Read a recipe page; answer PageRead."""
+
+    request_id: int
+    manifest_id: ManifestId
+    component: int
+    page: int
+
+
+UploadEffect = Send | ReadChunks | ReadPage
+"""Everything `Upload.handle` returns."""

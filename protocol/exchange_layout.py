@@ -1,0 +1,88 @@
+"""One numbering for all chunks of a manifest, and what its recipes have told about them so far.
+
+Components are laid end to end: chunk `index` of component `c` has the number `offsets[c] + index`,
+so that bandwidth, windows and picking work on one space however many components a manifest has.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+from protocol.errors import LocalProtocolError
+from protocol.limits import RECIPE_PAGE_LEAVES
+
+PageKey = tuple[int, int]
+"""(component, page number)."""
+
+
+class Layout:
+    """Numbers of chunks and pages of one manifest; lengths become known page by page."""
+
+    def __init__(self, chunk_counts: Sequence[int]) -> None:
+        """Starts with the chunk count of each component and no lengths."""
+        self._counts = tuple(chunk_counts)
+        self._offsets = (0, *accumulate(self._counts))
+        self._lengths = [array("I", bytes(4 * count)) for count in self._counts]
+        self._pages_left = [set(range(self.page_count(c))) for c in range(len(self._counts))]
+
+    @property
+    def component_count(self) -> int:
+        """Components of the manifest."""
+        return len(self._counts)
+
+    @property
+    def chunk_count(self) -> int:
+        """Chunks of all components."""
+        return self._offsets[-1]
+
+    def chunk_count_of(self, component: int) -> int:
+        """Chunks of one component."""
+        return self._counts[component]
+
+    def page_count(self, component: int) -> int:
+        """Recipe pages of a component."""
+        return -(-self._counts[component] // RECIPE_PAGE_LEAVES)
+
+    def offset(self, component: int) -> int:
+        """Number of the component's first chunk."""
+        return self._offsets[component]
+
+    def mask(self, component: int) -> int:
+        """The component's chunks as a set of numbers."""
+        return ((1 << self._counts[component]) - 1) << self._offsets[component]
+
+    def component_of(self, number: int) -> int:
+        """The component a chunk number belongs to."""
+        return bisect_right(self._offsets, number) - 1
+
+    def length(self, component: int, index: int) -> int:
+        """Bytes of a chunk; 0 while its page is unknown."""
+        return self._lengths[component][index]
+
+    def pages_missing(self) -> Iterator[PageKey]:
+        """Pages not verified yet, ascending."""
+        for component, pages in enumerate(self._pages_left):
+            for page in sorted(pages):
+                yield component, page
+
+    def is_recipe_complete(self, component: int) -> bool:
+        """Whether every page of a component is verified."""
+        return not self._pages_left[component]
+
+    def learn_page(self, component: int, page: int, lengths: Sequence[int]) -> None:
+        """Takes the lengths of a verified page; a page known already is ignored.
+
+        Raises:
+            LocalProtocolError: the host verified a page that cannot exist.
+        """
+        start = page * RECIPE_PAGE_LEAVES
+        expected = min(RECIPE_PAGE_LEAVES, self._counts[component] - start)
+        if page < 0 or expected <= 0 or len(lengths) != expected or min(lengths) <= 0:
+            raise LocalProtocolError(
+                f"page {page} with {len(lengths)} lengths, expected {expected}"
+            )
+        self._lengths[component][start : start + expected] = array("I", lengths)
+        self._pages_left[component].discard(page)
