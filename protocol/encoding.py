@@ -10,15 +10,22 @@ refuses the object. Negative keys are extensions: kept, signed over, and ignored
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import IntEnum
 from typing import Final, NoReturn, TypeVar
 
 import cbor2
 
 from protocol.digest import DIGEST_BYTES, Digest
 from protocol.errors import EncodingError
-from protocol.limits import ENCODING_DEPTH_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX
+from protocol.limits import (
+    ENCODING_DEPTH_MAX,
+    ENCODING_ITEMS_MAX,
+    NAME_BYTES_MAX,
+    TEXT_BYTES_MAX,
+)
+from protocol.text import is_identifier, is_plain_text
+from protocol.wellformed import check_well_formed
 
 Key = int | str
 """Map keys: small integers for objects, text for free metadata."""
@@ -30,28 +37,10 @@ INTEGER_MAX: Final = 2**63 - 1
 INTEGER_MIN: Final = -(2**63)
 """Smallest integer."""
 
-_TAGS_BUILT_IN: Final = (
-    *range(6),
-    *range(21, 40),
-    43,
-    100,
-    256,
-    258,
-    259,
-    260,
-    261,
-    1004,
-    43000,
-    55799,
-)
 T = TypeVar("T")
-
-
-def _refuse_tag(*_arguments: object) -> NoReturn:
-    raise EncodingError("tags are not part of this encoding")
-
-
-_NO_TAGS: Final = dict.fromkeys(_TAGS_BUILT_IN, _refuse_tag)
+E = TypeVar("E", bound=IntEnum)
+Extensions = Mapping[int, Value]
+"""Fields with negative keys that this version does not know; part of the object all the same."""
 
 
 def _prepare(value: Value, depth: int) -> object:
@@ -89,39 +78,33 @@ def encode_canonical(value: Value) -> bytes:
         raise EncodingError(f"text is not encodable: {error.reason}") from error
 
 
-def decode_canonical(data: bytes, *, bytes_max: int) -> Value:
+def decode_canonical(data: bytes, *, bytes_max: int, items_max: int = ENCODING_ITEMS_MAX) -> Value:
     """Decodes untrusted bytes.
 
     Args:
         data: exactly one encoded value, nothing behind it.
         bytes_max: refuse longer input before looking at it, bytes.
+        items_max: refuse more data items before making any object; bounds time and memory.
 
     Raises:
-        EncodingError: too long, truncated, trailing bytes, outside the value space, or not
-            canonical.
+        EncodingError: too long, too many items, truncated, trailing bytes, outside the value space,
+            or not canonical.
     """
     if len(data) > bytes_max:
         raise EncodingError(f"{len(data)} bytes, at most {bytes_max} allowed")
+    check_well_formed(data, items_max=items_max)
     try:
         value: Value = cbor2.loads(
             data,
             max_depth=ENCODING_DEPTH_MAX + 1,
             allow_indefinite=False,
             allow_duplicate_keys=False,
-            semantic_decoders=_NO_TAGS,
         )
-    except EncodingError:
-        raise
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise EncodingError(f"not CBOR of this protocol: {error}") from error
     if encode_canonical(value) != data:
         raise EncodingError("not in canonical form")
     return value
-
-
-def is_plain_text(text: str) -> bool:
-    """Tells whether a text holds no control, format (bidi), surrogate or private-use characters."""
-    return not any(unicodedata.category(character).startswith("C") for character in text)
 
 
 class Fields:
@@ -161,6 +144,18 @@ class Fields:
         if not minimum <= value <= maximum:
             self._fail(key, f"between {minimum} and {maximum}")
         return value
+
+    def enum(self, key: int, members: type[E]) -> E:
+        """Reads one of an enumeration's numbers."""
+        number = self.uint(key)
+        try:
+            return members(number)
+        except ValueError:
+            self._fail(key, f"a {members.__name__}")
+
+    def identifier(self, key: int) -> str:
+        """Reads an identifier; see `check_identifier`."""
+        return check_identifier(self.name(key), f"{self._what}: field {key}")
 
     def constant(self, key: int, expected: int) -> None:
         """Reads an integer that must have one value, such as a schema number."""
@@ -229,7 +224,7 @@ class Fields:
         """Reads a field that may be absent, by one of the other methods."""
         return read(key) if key in self._map else None
 
-    def finish(self) -> Mapping[int, Value]:
+    def finish(self) -> Extensions:
         """Refuses unknown critical fields.
 
         Returns:
@@ -259,8 +254,40 @@ def check_text(text: str, what: str, *, maximum: int = TEXT_BYTES_MAX, empty: bo
     if len(text.encode("utf-8", "surrogatepass")) > maximum:
         raise EncodingError(f"{what}: text longer than {maximum} bytes")
     if not is_plain_text(text):
-        raise EncodingError(f"{what}: control, bidi or private-use character in text")
+        raise EncodingError(f"{what}: control, bidi, invisible or private-use character in text")
     return text
+
+
+def check_identifier(text: str, what: str) -> str:
+    """Checks an ASCII identifier (`protocol.text.is_identifier`) and returns it.
+
+    Raises:
+        EncodingError: it is something else.
+    """
+    if not is_identifier(text):
+        raise EncodingError(f"{what}: {text[:80]!r} is not 1 to 64 of A-Z, a-z, 0-9 and ._+:-")
+    return text
+
+
+def check_range(number: int, what: str, *, maximum: int = INTEGER_MAX, minimum: int = 0) -> int:
+    """Checks that an integer lies between `minimum` and `maximum` and returns it.
+
+    Raises:
+        EncodingError: it does not.
+    """
+    if not minimum <= number <= maximum:
+        raise EncodingError(f"{what}: {number} is not between {minimum} and {maximum}")
+    return number
+
+
+def check_extensions(extensions: Extensions, what: str) -> None:
+    """Refuses extensions that would pass for critical fields.
+
+    Raises:
+        EncodingError: a key is not negative.
+    """
+    if any(key >= 0 for key in extensions):
+        raise EncodingError(f"{what}: keys of extensions are negative")
 
 
 def as_digest(value: Value, what: str) -> Digest:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -28,6 +28,10 @@ PUBLIC_KEY_BYTES: Final = 32
 """Bytes of an Ed25519 public key (RFC 8032)."""
 SIGNATURE_BYTES: Final = 64
 """Bytes of an Ed25519 signature."""
+_FIELD_PRIME: Final = 2**255 - 19
+_ORDER_EIGHT_Y: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER_Y: Final = (0, 1, _FIELD_PRIME - 1, _ORDER_EIGHT_Y, _FIELD_PRIME - _ORDER_EIGHT_Y)
+"""The y coordinates of the eight points of order 1, 2, 4 and 8."""
 
 
 class KeyAlgorithm(IntEnum):
@@ -46,9 +50,22 @@ class PublicKey:
     """32 bytes, RFC 8032 encoding."""
 
     def __post_init__(self) -> None:
-        """Refuses a key of wrong length."""
+        """Refuses a key of wrong length, and keys under which anybody could sign.
+
+        One signature verifies for many messages under a point of small order (for every message,
+        under the neutral element), and RFC 8032 libraries accept such keys. A second encoding of a
+        point (y not reduced) would give one key two ids.
+
+        Raises:
+            EncodingError: the key is one of those.
+        """
         if len(self.raw) != PUBLIC_KEY_BYTES:
             raise EncodingError(f"public key of {len(self.raw)} bytes, expected 32")
+        y = int.from_bytes(self.raw, "little") & (2**255 - 1)
+        if y >= _FIELD_PRIME:
+            raise EncodingError("public key is not in its canonical encoding")
+        if y in _SMALL_ORDER_Y:
+            raise EncodingError("public key is a point of small order")
 
     @property
     def key_id(self) -> Digest:
@@ -121,7 +138,7 @@ class PrivateKey:
         """
         try:
             key = load_pem_private_key(data, password=None)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise EncodingError(f"not a readable private key: {error}") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise EncodingError("private key is not Ed25519")
