@@ -1,0 +1,38 @@
+# Everything runs in a virtual environment of this tree, made from constraints.txt by .ci/install.
+# Variables: PYTHON (interpreter to build it with), VENV (where), JOBS (test processes),
+# DEMO (arguments of the demonstration), ARGS (a selection for pytest; coverage floors then rest).
+
+PYTHON ?= $(if $(wildcard /usr/bin/python3),/usr/bin/python3,python3)
+VENV ?= .venv
+export PYTHON VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format lock campaign clean
+
+help: ## says what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+
+install: ## makes the virtual environment, if it is not up to date
+	@.ci/install
+
+demo: install ## runs the whole job on this machine: validators, gateways, an attacker
+	@$(VENV)/bin/swarmd demo $(DEMO)
+
+test: install ## lint, types, import contracts, tests, coverage floors
+	@.ci/test $(ARGS)
+
+check: install ## lint, types and import contracts only
+	@.ci/check
+
+format: install ## formats the source and mends what the linter can
+	@$(VENV)/bin/ruff check --fix . ; $(VENV)/bin/ruff format .
+
+lock: ## pins all dependencies anew in constraints.txt (UPGRADE=1: to their newest versions)
+	@.ci/lock
+
+campaign: install ## long consensus campaign; resumes where it was interrupted
+	@$(VENV)/bin/python benchmarks/consensus_campaign.py --state .cache/campaign.json
+
+clean: ## removes the environment, caches and build products
+	rm -rf .venv .venv.lock .cache build dist
+	find . -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
