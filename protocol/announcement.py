@@ -96,7 +96,5 @@ def sign_announcement(
     announcement: Announcement, key: PrivateKey, chain: ChainId
 ) -> SignedAnnouncement:
     """Signs an announcement with the author's node key."""
-    raw = sign(
-        announcement.encode(), key, tag=ANNOUNCEMENT_TAG, chain=chain, era=announcement.era
-    )
+    raw = sign(announcement.encode(), key, tag=ANNOUNCEMENT_TAG, chain=chain, era=announcement.era)
     return parse_announcement(raw)

@@ -1,7 +1,8 @@
 """Owners' signed statements: approve, revoke, amend, enrol, create, suspend.
 
-COSE over (chain, era, subject, group, policy digest, valid-until). An approval is the only thing that
-authorises; validators merely order it, and every gateway checks it against its pinned owner root.
+COSE over (chain, era, action, subject, group, policy digest, valid-until). An approval is the only
+thing that authorises; validators merely order it, and every gateway checks it against its pinned
+owner root.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 from protocol.cose import Signed, parse_signed, sign
 from protocol.digest import ChainId, Digest, PolicyId
 from protocol.encoding import Fields, decode_canonical, encode_canonical
-from protocol.errors import SignatureError, VerificationError
+from protocol.errors import LocalProtocolError, SignatureError, VerificationError
 from protocol.group import OwnerRoot, check_group_name
 from protocol.keys import PrivateKey
 
@@ -39,6 +40,11 @@ class Action(IntEnum):
     """Subject: SHA-256 of the group's bytes; signed by the governance root."""
     SUSPEND = 6
     """Subject: DID id that may only read from now on."""
+
+
+_BELOW_ROOT: Final = (Action.REVOKE, Action.ENROL, Action.SUSPEND)
+"""What fewer owners than the root's threshold may do where the policy says so: nothing of it makes
+a gateway accept an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +113,7 @@ def parse_approval(raw: bytes) -> SignedApproval:
     fields.constant(0, 1)
     approval = Approval(
         era=fields.uint(1),
-        action=Action(fields.uint(2, minimum=1, maximum=max(Action))),
+        action=fields.enum(2, Action),
         subject=fields.digest(3),
         group=check_group_name(fields.name(4)),
         policy=PolicyId(fields.digest(5)),
@@ -137,27 +143,44 @@ def verify_threshold(
 ) -> tuple[str, ...]:
     """Checks that enough distinct owners agreed to one thing; the heart of promise G2.
 
-    Approvals for something else, by no owner, or twice by one key do not count; they do not spoil the
-    others either, since anybody may append them.
+    Approvals for something else, by no owner, or twice by one key do not count; they do not spoil
+    the others either, since anybody may append them. What an approval says is compared before its
+    signature is checked, so junk costs little. Whether it may still enter a block
+    (`valid_until_ms`) is the ledger's question.
+
+    Args:
+        approvals: signed approvals, untrusted.
+        root: the pinned owner root (of the group, or of governance for CREATE_GROUP).
+        threshold: what the policy asks, at least 1.
+        chain: chain they must be signed for.
+        era: era they must be signed for.
+        action: what must be agreed to.
+        subject: what it must be about, 32 bytes.
+        group: group it must name.
+        policy: policy it must name.
 
     Returns:
         Names of the owners that count, in the order given.
 
     Raises:
-        VerificationError: fewer than `threshold` count (never fewer than the root's own threshold).
+        VerificationError: fewer than `threshold` count, or fewer than the root's own threshold,
+            which a policy may undercut for revoking, enrolling and suspending only.
+        LocalProtocolError: `threshold` is below 1.
     """
+    if threshold < 1:
+        raise LocalProtocolError(f"threshold {threshold} would let nobody decide")
+    needed = threshold if action in _BELOW_ROOT else max(threshold, root.threshold)
+    wanted = (era, action, subject, group, policy)
     names: dict[bytes, str] = {}
     for raw in approvals:
         try:
             signed = parse_approval(raw)
-            name = signed.verify(root, chain)
+            content, key_id = signed.approval, signed.signed.key_id
+            said = (content.era, content.action, content.subject, content.group, content.policy)
+            if said == wanted and key_id not in names:
+                names[key_id] = signed.verify(root, chain)
         except VerificationError:
             continue
-        content = signed.approval
-        wanted = (content.era, content.action, content.subject, content.group, content.policy)
-        if wanted == (era, action, subject, group, policy):
-            names.setdefault(signed.signed.key_id, name)
-    needed = max(threshold, root.threshold) if action is Action.AUTHORISE else threshold
     if len(names) < needed:
         raise VerificationError(
             f"{action.name.lower()} in group {group!r}: {len(names)} valid owner approvals, "

@@ -1,8 +1,8 @@
 """`AuthorisedManifest`: the only thing that may be stored, served or offered.
 
-It is built in one place, `swarmd.authority`, from a ledger verdict and the owners' approvals; a test
-keeps it that way. Holding one proves that both were checked when it was made; a new final block makes
-the authority re-evaluate those that are open.
+It is built in one place, `swarmd.authority`, from a ledger verdict and the owners' approvals; a
+test keeps it that way. Holding one proves that both were checked when it was made; a new final
+block makes the authority re-evaluate those that are open.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protocol.digest import BlockId, ManifestId, PolicyId
+from protocol.errors import LocalProtocolError
 from protocol.manifest import Manifest, SignedManifest
 
 
@@ -29,6 +30,19 @@ class AuthorisedManifest:
     """Height of the final header the verdict rests on."""
     block_id: BlockId
     """That header."""
+
+    def __post_init__(self) -> None:
+        """Refuses a verdict that covers no group, or that lacks a policy or approvers for one.
+
+        Raises:
+            LocalProtocolError: the authority is broken.
+        """
+        if not self.groups or not len(self.groups) == len(self.policies) == len(self.approvers):
+            raise LocalProtocolError("every authorised group needs its policy and approvers")
+        if not set(self.groups) <= set(self.manifest.groups):
+            raise LocalProtocolError("authorised in a group the manifest does not target")
+        if not all(self.approvers):
+            raise LocalProtocolError("authorised in a group without an approver")
 
     @property
     def manifest_id(self) -> ManifestId:

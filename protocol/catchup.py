@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.digest import DIGEST_BYTES, BlockId, ChainId, Digest, TransactionId
 from protocol.cose import Signed, parse_signed, sign
+from protocol.digest import DIGEST_BYTES, BlockId, ChainId, Digest, TransactionId
 from protocol.encoding import (
     Fields,
     Value,
@@ -27,7 +27,7 @@ from protocol.limits import BLOCK_BYTES_MAX, KIB, TRANSACTION_BYTES_MAX, VALIDAT
 LEDGER_FRAME_BYTES_MAX: Final = 1024 * KIB
 """Largest frame on the ledger stream: a batch of blocks."""
 BLOCKS_BYTES_MAX: Final = 512 * KIB
-"""Bytes of blocks in one answer, unless a single block is larger."""
+"""Bytes of blocks in one answer; two of the largest fit."""
 BLOCKS_MAX: Final = 256
 """Blocks in one answer."""
 CERTIFICATE_BYTES_MAX: Final = 4096
@@ -39,7 +39,9 @@ FRESHNESS_BYTES_MAX: Final = 1024
 FRESHNESS_TAG: Final = "swarmd/freshness/1"
 """Domain of validators' freshness statements."""
 FRESHNESS_PROOF_MAX: Final = 10
-"""Siblings of a nonce in its batch: batches of up to 1,024."""
+"""Siblings of a nonce in its batch."""
+FRESHNESS_BATCH_MAX: Final = 2**FRESHNESS_PROOF_MAX
+"""Nonces in one batch: 1,024."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,17 @@ class BlocksAnswer:
     certificate: bytes
     """Certificate of the last block; empty when there are none."""
 
+    def __post_init__(self) -> None:
+        """Refuses blocks without a certificate and a certificate without blocks.
+
+        Raises:
+            EncodingError: one of the two, or more blocks or bytes than one answer may hold.
+        """
+        if bool(self.blocks) != bool(self.certificate):
+            raise EncodingError("blocks answer: a certificate belongs to blocks, and only to them")
+        if len(self.blocks) > BLOCKS_MAX or sum(map(len, self.blocks)) > BLOCKS_BYTES_MAX:
+            raise EncodingError("blocks answer: too many blocks or bytes")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitRequest:
@@ -106,7 +119,7 @@ class FreshnessAnswer:
     """Validators' statements about one nonce."""
 
     statements: tuple[tuple[bytes, int, tuple[Digest, ...], int], ...]
-    """(signed statement, index of the nonce in its batch, siblings, batch size) of each validator."""
+    """(signed statement, index of the nonce, siblings, batch size) of up to 32 validators."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,9 +221,7 @@ def _read_message(kind: int, fields: Fields) -> LedgerMessage:
                 statements=fields.items(0, _read_statement, maximum=VALIDATORS_MAX)
             )
         case 9:
-            return Refusal(
-                rule=fields.name(0), message=fields.text(1), may_retry=fields.boolean(2)
-            )
+            return Refusal(rule=fields.name(0), message=fields.text(1), may_retry=fields.boolean(2))
         case _:
             raise EncodingError(f"ledger message of unknown kind {kind}")
 
@@ -225,9 +236,9 @@ def _read_statement(value: Value) -> tuple[bytes, int, tuple[Digest, ...], int]:
         raise EncodingError("freshness statement: proof is not a short list")
     return (
         as_bytes(signed, "freshness statement", maximum=FRESHNESS_BYTES_MAX),
-        as_uint(index, "freshness index"),
+        as_uint(index, "freshness index", maximum=FRESHNESS_BATCH_MAX - 1),
         tuple(Digest(as_bytes(item, "nonce proof", size=DIGEST_BYTES)) for item in proof),
-        as_uint(size, "freshness batch size"),
+        as_uint(size, "freshness batch size", maximum=FRESHNESS_BATCH_MAX),
     )
 
 
@@ -285,7 +296,11 @@ class SignedFreshness:
 
 
 def parse_freshness(raw: bytes) -> SignedFreshness:
-    """Parses a signed statement, without checking the signature."""
+    """Parses a signed statement, without checking the signature.
+
+    Raises:
+        EncodingError: malformed or over 1 KiB.
+    """
     signed = parse_signed(raw, bytes_max=FRESHNESS_BYTES_MAX)
     value = decode_canonical(signed.payload, bytes_max=FRESHNESS_BYTES_MAX)
     fields = Fields(value, "freshness")

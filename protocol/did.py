@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -18,17 +18,20 @@ import base58
 
 from protocol.digest import ZERO_DIGEST, ChainId, DidId, Digest, short, tagged_digest
 from protocol.encoding import (
+    Extensions,
     Fields,
     Value,
     as_array,
     as_bytes,
     as_uint,
+    check_extensions,
     check_sorted_unique,
     check_text,
     decode_canonical,
     encode_canonical,
 )
 from protocol.errors import EncodingError, SignatureError
+from protocol.group import check_group_name
 from protocol.keys import SIGNATURE_BYTES, PrivateKey, PublicKey, signing_context
 from protocol.limits import NAME_BYTES_MAX, TARGET_GROUPS_MAX
 
@@ -81,7 +84,7 @@ def keys_to_value(keys: Keys) -> Value:
 
 
 def keys_from_value(items: Sequence[Value]) -> Keys:
-    """Reads a key list: 1 to 4 keys of strictly ascending purpose, no key twice.
+    """Reads a key list: 1 to 4 keys of strictly ascending purpose.
 
     Raises:
         EncodingError: anything else.
@@ -95,8 +98,6 @@ def keys_from_value(items: Sequence[Value]) -> Keys:
         if number < 1 or (keys and number <= keys[-1][0]):
             raise EncodingError("key purposes are not strictly ascending from 1")
         keys.append((KeyPurpose(number), PublicKey.from_value(key)))
-    if len({key.raw for _, key in keys}) != len(keys):
-        raise EncodingError("one key serves two purposes")
     return tuple(keys)
 
 
@@ -119,14 +120,23 @@ class DidRecord:
     """Commitment to the keys of the next rotation; None: these keys can never rotate."""
     groups: tuple[str, ...]
     """Device groups this subject belongs to, ascending, at most 16."""
+    extensions: Extensions = field(default_factory=dict, hash=False)
+    """Unknown non-critical fields, kept because they are part of what is hashed."""
 
     def __post_init__(self) -> None:
-        """Refuses a record whose keys do not fit its kind or whose groups are not sorted."""
+        """Refuses a record that `decode_record` would refuse.
+
+        Raises:
+            EncodingError: keys that do not fit the kind, a repeated key, a bad name, or groups that
+                are badly named, unsorted or too many.
+        """
+        check_text(self.name, "name", maximum=NAME_BYTES_MAX, empty=False)
         if tuple(purpose for purpose, _ in self.keys) != _PURPOSES_OF_KIND[self.kind]:
             raise EncodingError(f"keys of a {self.kind.name.lower()} are incomplete or too many")
-        if len(self.groups) > TARGET_GROUPS_MAX:
-            raise EncodingError(f"{len(self.groups)} groups, at most {TARGET_GROUPS_MAX}")
-        check_sorted_unique((group.encode() for group in self.groups), "groups")
+        if len({key for _, key in self.keys}) != len(self.keys):
+            raise EncodingError("one key serves two purposes")
+        check_groups(self.groups)
+        check_extensions(self.extensions, "DID record")
 
     def key(self, purpose: KeyPurpose) -> PublicKey | None:
         """The key of one purpose, or None if the kind has none."""
@@ -147,6 +157,7 @@ class DidRecord:
                 3: keys_to_value(self.keys),
                 4: self.next_keys,
                 5: list(self.groups),
+                **self.extensions,
             }
         )
 
@@ -159,15 +170,25 @@ def decode_record(data: bytes) -> DidRecord:
     """
     fields = Fields(decode_canonical(data, bytes_max=RECORD_BYTES_MAX), "DID record")
     fields.constant(0, RECORD_SCHEMA)
-    record = DidRecord(
-        kind=SubjectKind(fields.uint(1, minimum=1, maximum=max(SubjectKind))),
+    return DidRecord(
+        kind=fields.enum(1, SubjectKind),
         name=fields.name(2),
         keys=keys_from_value(fields.array(3, maximum=KEYS_MAX)),
         next_keys=None if fields.value(4) is None else fields.digest(4),
         groups=read_groups(fields, 5, minimum=0),
+        extensions=fields.finish(),
     )
-    fields.finish()
-    return record
+
+
+def check_groups(groups: Sequence[str]) -> None:
+    """Checks a list of group names: each well formed, strictly ascending, at most 16.
+
+    Raises:
+        EncodingError: it is something else.
+    """
+    if len(groups) > TARGET_GROUPS_MAX:
+        raise EncodingError(f"{len(groups)} groups, at most {TARGET_GROUPS_MAX}")
+    check_sorted_unique((check_group_name(group).encode() for group in groups), "groups")
 
 
 def read_groups(fields: Fields, key: int, *, minimum: int) -> tuple[str, ...]:
@@ -176,10 +197,10 @@ def read_groups(fields: Fields, key: int, *, minimum: int) -> tuple[str, ...]:
     def read(item: Value) -> str:
         if not isinstance(item, str):
             raise EncodingError("group name is not text")
-        return check_text(item, "group name", maximum=NAME_BYTES_MAX, empty=False)
+        return check_group_name(item)
 
     groups = fields.items(key, read, minimum=minimum, maximum=TARGET_GROUPS_MAX)
-    check_sorted_unique((group.encode() for group in groups), "groups")
+    check_groups(groups)
     return groups
 
 
@@ -194,17 +215,21 @@ class JoinStatement:
     """The original encoded record."""
     signatures: tuple[bytes, ...]
     """64 bytes each, in the order of the record's keys."""
+    record: DidRecord = field(init=False, repr=False, compare=False)
+    """The decoded record."""
 
-    @property
-    def record(self) -> DidRecord:
-        """The decoded record."""
-        return decode_record(self.record_bytes)
+    def __post_init__(self) -> None:
+        """Decodes the record, once.
+
+        Raises:
+            EncodingError: the record is malformed.
+        """
+        object.__setattr__(self, "record", decode_record(self.record_bytes))
 
     def verify(self) -> DidRecord:
         """Checks every signature and returns the record.
 
         Raises:
-            EncodingError: the record is malformed.
             SignatureError: a key did not sign.
         """
         record = self.record
@@ -220,7 +245,11 @@ class JoinStatement:
 
     @classmethod
     def from_value(cls, value: Value) -> JoinStatement:
-        """Reads the wire form without verifying it."""
+        """Reads the wire form without verifying the signatures.
+
+        Raises:
+            EncodingError: malformed.
+        """
         record, signatures = as_array(value, "join statement", size=2)
         if not isinstance(signatures, (list, tuple)) or not 1 <= len(signatures) <= KEYS_MAX:
             raise EncodingError("join statement: signatures are not a list of 1 to 4")
@@ -257,7 +286,7 @@ def parse_did_text(text: str, chain: ChainId) -> DidId:
         EncodingError: another method, another chain, or not the one spelling of an id.
     """
     prefix = f"did:swarm:{short(chain)}:"
-    if not text.startswith(prefix):
+    if not text.startswith(prefix) or len(text) > 80:
         raise EncodingError(f"{text[:64]!r} is not a DID of chain {short(chain)}")
     try:
         raw = base64.b32decode(text[len(prefix) :].upper() + "====")

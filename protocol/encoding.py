@@ -39,7 +39,7 @@ INTEGER_MIN: Final = -(2**63)
 
 T = TypeVar("T")
 E = TypeVar("E", bound=IntEnum)
-Extensions = Mapping[int, Value]
+Extensions = Mapping[Key, Value]
 """Fields with negative keys that this version does not know; part of the object all the same."""
 
 
@@ -230,7 +230,7 @@ class Fields:
         Returns:
             The extensions: unknown fields with negative keys.
         """
-        extensions: dict[int, Value] = {}
+        extensions: dict[Key, Value] = {}
         for key, value in self._map.items():
             if not isinstance(key, int):
                 raise EncodingError(f"{self._what}: key {key!r} is not an integer")
@@ -286,8 +286,8 @@ def check_extensions(extensions: Extensions, what: str) -> None:
     Raises:
         EncodingError: a key is not negative.
     """
-    if any(key >= 0 for key in extensions):
-        raise EncodingError(f"{what}: keys of extensions are negative")
+    if any(isinstance(key, str) or key >= 0 for key in extensions):
+        raise EncodingError(f"{what}: keys of extensions are negative integers")
 
 
 def as_digest(value: Value, what: str) -> Digest:

@@ -7,23 +7,33 @@ are is configuration, who they are is not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from protocol.did import DidRecord, JoinStatement, KeyPurpose, SubjectKind
 from protocol.digest import ChainId, DidId, sha256
 from protocol.encoding import (
+    Extensions,
     Fields,
     Value,
     as_bytes,
+    check_extensions,
+    check_range,
     check_sorted_unique,
+    check_text,
     decode_canonical,
     encode_canonical,
 )
 from protocol.errors import EncodingError
-from protocol.group import GROUP_BYTES_MAX, Group, OwnerRoot, decode_group
+from protocol.group import DAY_MS, GROUP_BYTES_MAX, Group, OwnerRoot, decode_group
 from protocol.keys import PublicKey
-from protocol.limits import HEARTBEAT_INTERVAL_MS, MIB, VALIDATORS_MAX, VALIDATORS_MIN
+from protocol.limits import (
+    HEARTBEAT_INTERVAL_MS,
+    MIB,
+    NAME_BYTES_MAX,
+    VALIDATORS_MAX,
+    VALIDATORS_MIN,
+)
 
 GENESIS_SCHEMA: Final = 1
 """Schema number of the document."""
@@ -33,6 +43,9 @@ RECORDS_MAX: Final = 8192
 """Subjects a genesis may name; later ones come by transaction."""
 GROUPS_MAX: Final = 256
 """Groups a genesis may name."""
+_ITEMS_MAX: Final = 8 * RECORDS_MAX
+"""Data items of the document: a join statement has up to 7, all else fits the rest."""
+_HEARTBEAT_MS_MIN: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +53,32 @@ class Parameters:
     """Numbers that hold for the whole chain until governance changes them."""
 
     heartbeat_ms: int = HEARTBEAT_INTERVAL_MS
-    """An idle chain finalizes an empty block this often, milliseconds."""
+    """An idle chain finalizes an empty block this often, milliseconds, 1 s to a day."""
+    extensions: Extensions = field(default_factory=dict, hash=False)
+    """Unknown non-critical fields, kept because they are part of what is hashed."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers out of range.
+
+        Raises:
+            EncodingError: one is.
+        """
+        check_range(self.heartbeat_ms, "heartbeat", minimum=_HEARTBEAT_MS_MIN, maximum=DAY_MS)
+        check_extensions(self.extensions, "parameters")
 
     def to_value(self) -> Value:
         """The wire form."""
-        return {0: self.heartbeat_ms}
+        return {0: self.heartbeat_ms, **self.extensions}
 
     @classmethod
     def from_value(cls, value: Value) -> Parameters:
-        """Reads the wire form."""
+        """Reads the wire form.
+
+        Raises:
+            EncodingError: malformed or out of range.
+        """
         fields = Fields(value, "parameters")
-        parameters = cls(heartbeat_ms=fields.uint(0, minimum=1000))
-        fields.finish()
-        return parameters
+        return cls(heartbeat_ms=fields.uint(0), extensions=fields.finish())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +101,22 @@ class Genesis:
     """First groups, ascending by name."""
     governance_root: OwnerRoot
     """Offline threshold keys of the whole chain."""
+    extensions: Extensions = field(default_factory=dict, hash=False)
+    """Unknown non-critical fields, kept because they are part of what is hashed."""
+    encoded: bytes = field(init=False, repr=False, compare=False)
+    """Canonical bytes."""
+    chain: ChainId = field(init=False, repr=False, compare=False)
+    """The chain id: SHA-256 of the canonical bytes."""
 
-    def encode(self) -> bytes:
-        """Canonical bytes; their SHA-256 is the chain id."""
-        return encode_canonical(
+    def __post_init__(self) -> None:
+        """Checks every part, also against each other, and encodes the document, once.
+
+        Raises:
+            EncodingError: a part is malformed or does not fit the others.
+            SignatureError: a subject does not hold a key it names.
+        """
+        check_genesis(self)
+        encoded = encode_canonical(
             {
                 0: GENESIS_SCHEMA,
                 1: self.name,
@@ -89,13 +127,17 @@ class Genesis:
                 6: [join.to_value() for join in self.joins],
                 7: [group.encode() for group in self.groups],
                 8: self.governance_root.to_value(),
+                **self.extensions,
             }
         )
+        if len(encoded) > GENESIS_BYTES_MAX:
+            raise EncodingError(f"genesis of {len(encoded)} bytes, at most {GENESIS_BYTES_MAX}")
+        object.__setattr__(self, "encoded", encoded)
+        object.__setattr__(self, "chain", ChainId(sha256(encoded)))
 
-    @property
-    def chain(self) -> ChainId:
-        """The chain id."""
-        return ChainId(sha256(self.encode()))
+    def encode(self) -> bytes:
+        """Canonical bytes; their SHA-256 is the chain id."""
+        return self.encoded
 
     @property
     def records(self) -> tuple[DidRecord, ...]:
@@ -111,9 +153,8 @@ class Genesis:
         records = {record.did: record for record in self.records}
         keys: list[tuple[DidId, PublicKey]] = []
         for did in self.validators:
-            key = records[did].key(KeyPurpose.VALIDATOR) if did in records else None
-            if key is None:
-                raise EncodingError(f"genesis: validator {did.hex()[:8]} has no vote key")
+            key = records[did].key(KeyPurpose.VALIDATOR)
+            assert key is not None, "check_genesis: every validator has a validator record"
             keys.append((did, key))
         return tuple(keys)
 
@@ -129,9 +170,10 @@ def decode_genesis(data: bytes) -> Genesis:
         EncodingError: malformed, or parts that do not fit each other.
         SignatureError: a subject does not hold a key it names.
     """
-    fields = Fields(decode_canonical(data, bytes_max=GENESIS_BYTES_MAX), "genesis")
+    value = decode_canonical(data, bytes_max=GENESIS_BYTES_MAX, items_max=_ITEMS_MAX)
+    fields = Fields(value, "genesis")
     fields.constant(0, GENESIS_SCHEMA)
-    genesis = Genesis(
+    return Genesis(
         name=fields.name(1),
         era=fields.uint(2, maximum=0),
         time_ms=fields.uint(3),
@@ -143,10 +185,8 @@ def decode_genesis(data: bytes) -> Genesis:
         joins=fields.items(6, JoinStatement.from_value, maximum=RECORDS_MAX),
         groups=fields.items(7, _read_group, maximum=GROUPS_MAX),
         governance_root=OwnerRoot.from_value(fields.value(8)),
+        extensions=fields.finish(),
     )
-    fields.finish()
-    check_genesis(genesis)
-    return genesis
 
 
 def _read_group(value: Value) -> Group:
@@ -157,10 +197,18 @@ def check_genesis(genesis: Genesis) -> None:
     """Checks what spans several parts of a genesis document.
 
     Raises:
-        EncodingError: unsorted or repeated subjects or groups, a key held by two subjects, a member
-            of an unknown group, a validator that is no validator subject.
+        EncodingError: a number or name out of range, unsorted or repeated subjects or groups, a key
+            held by two subjects, a member of an unknown group, a validator that is no validator
+            subject.
         SignatureError: a subject does not hold a key it names.
     """
+    check_text(genesis.name, "genesis name", maximum=NAME_BYTES_MAX, empty=False)
+    check_range(genesis.era, "genesis era", maximum=0)
+    check_range(genesis.time_ms, "genesis time")
+    check_range(
+        len(genesis.validators), "validators", minimum=VALIDATORS_MIN, maximum=VALIDATORS_MAX
+    )
+    check_extensions(genesis.extensions, "genesis")
     records = tuple(join.verify() for join in genesis.joins)
     check_sorted_unique((record.did for record in records), "genesis subjects")
     check_sorted_unique((group.name.encode() for group in genesis.groups), "genesis groups")

@@ -1,21 +1,24 @@
 """Device groups, their owner roots and policies: who may authorise what.
 
-An owner root is a threshold of person keys that every gateway of the group pins; it is what a gateway
-checks approvals against, whatever validators say. A policy is a small integer-only record; a manifest
-is judged under the policy that was in force when it was proposed.
+An owner root is a threshold of person keys that every gateway of the group pins; it is what a
+gateway checks approvals against, whatever validators say. A policy is a small integer-only record;
+a manifest is judged under the policy that was in force when it was proposed.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from protocol.digest import DidId, PolicyId, tagged_digest
 from protocol.encoding import (
+    Extensions,
     Fields,
     Value,
     as_array,
+    check_extensions,
+    check_range,
     check_sorted_unique,
     check_text,
     decode_canonical,
@@ -33,6 +36,8 @@ GROUP_BYTES_MAX: Final = 8192
 """Encoded group, owner root and policy included."""
 DAY_MS: Final = 24 * 3600 * 1000
 """A day in milliseconds."""
+DURATION_MS_MAX: Final = 366 * DAY_MS
+"""Longest wait or age a policy may name: beyond it a slip would be for ever."""
 OFFER_FRESHNESS_MS: Final = 3 * DAY_MS
 """Default age of the newest header beyond which nothing new is offered, milliseconds."""
 SERVE_FRESHNESS_MS: Final = 7 * DAY_MS
@@ -62,15 +67,28 @@ class OwnerRoot:
     threshold: int
     """How many distinct keys must sign."""
     owners: tuple[tuple[PublicKey, str], ...]
-    """Keys with the name of each holder, ascending by key."""
+    """Keys with the name of each holder, ascending by key; names are distinct."""
+    extensions: Extensions = field(default_factory=dict, hash=False)
+    """Unknown non-critical fields, kept because they are part of what is hashed."""
 
     def __post_init__(self) -> None:
-        """Refuses a threshold that cannot be met and unsorted or repeated keys."""
+        """Refuses a root that `from_value` would refuse.
+
+        Raises:
+            EncodingError: a threshold that cannot be met, unsorted or repeated keys, a name that is
+                bad or stands for two keys.
+        """
+        check_range(self.version, "owner root's version", minimum=1)
         if not 1 <= self.threshold <= len(self.owners) <= OWNERS_MAX:
             raise EncodingError(
                 f"threshold {self.threshold} of {len(self.owners)} keys (at most {OWNERS_MAX})"
             )
         check_sorted_unique((key.raw for key, _ in self.owners), "owner keys")
+        for _, name in self.owners:
+            check_text(name, "owner's name", maximum=NAME_BYTES_MAX, empty=False)
+        if len({name for _, name in self.owners}) != len(self.owners):
+            raise EncodingError("two owner keys share a holder's name")
+        check_extensions(self.extensions, "owner root")
 
     def owner(self, key_id: bytes) -> tuple[PublicKey, str] | None:
         """The key and holder's name behind a key id, or None."""
@@ -83,29 +101,31 @@ class OwnerRoot:
             1: self.version,
             2: self.threshold,
             3: [[key.to_value(), name] for key, name in self.owners],
+            **self.extensions,
         }
 
     @classmethod
     def from_value(cls, value: Value) -> OwnerRoot:
-        """Reads the wire form."""
+        """Reads the wire form.
+
+        Raises:
+            EncodingError: malformed, or a threshold that cannot be met.
+        """
         fields = Fields(value, "owner root")
         fields.constant(0, 1)
-        root = cls(
+        return cls(
             version=fields.uint(1, minimum=1),
             threshold=fields.uint(2, minimum=1, maximum=OWNERS_MAX),
             owners=fields.items(3, _read_owner, minimum=1, maximum=OWNERS_MAX),
+            extensions=fields.finish(),
         )
-        fields.finish()
-        return root
 
 
 def _read_owner(value: Value) -> tuple[PublicKey, str]:
     key, name = as_array(value, "owner", size=2)
     if not isinstance(name, str):
         raise EncodingError("owner's name is not text")
-    return PublicKey.from_value(key), check_text(
-        name, "owner's name", maximum=NAME_BYTES_MAX, empty=False
-    )
+    return PublicKey.from_value(key), name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,18 +147,30 @@ class Policy:
     serve_freshness_ms: int = SERVE_FRESHNESS_MS
     """Age of the newest header beyond which nothing is served, milliseconds."""
     publishers: tuple[DidId, ...] = ()
-    """Who may propose, ascending; empty: any publisher that belongs to the group."""
+    """Who may propose, ascending, at most 32; empty: any publisher that belongs to the group."""
+    extensions: Extensions = field(default_factory=dict, hash=False)
+    """Unknown non-critical fields, kept because they are part of what is hashed."""
 
     def __post_init__(self) -> None:
-        """Refuses rules that contradict each other."""
+        """Refuses rules that contradict each other.
+
+        Raises:
+            EncodingError: a threshold or duration out of range, changing the rules made easier than
+                approving, offers allowed longer than serving, unsorted publishers.
+        """
         thresholds = (self.approve_threshold, self.revoke_threshold, self.enrol_threshold)
         if min(thresholds) < 1 or max(*thresholds, self.amend_threshold) > OWNERS_MAX:
             raise EncodingError(f"policy thresholds must be 1 to {OWNERS_MAX}")
         if self.amend_threshold < self.approve_threshold:
             raise EncodingError("changing a policy must need as many owners as approving")
+        check_range(self.amend_delay_ms, "amend delay", maximum=DURATION_MS_MAX)
+        check_range(self.serve_freshness_ms, "serve freshness", maximum=DURATION_MS_MAX)
         if not 0 < self.offer_freshness_ms <= self.serve_freshness_ms:
             raise EncodingError("freshness for offers must be positive and within that for serving")
+        if len(self.publishers) > PUBLISHERS_MAX:
+            raise EncodingError(f"{len(self.publishers)} publishers, at most {PUBLISHERS_MAX}")
         check_sorted_unique(self.publishers, "publishers")
+        check_extensions(self.extensions, "policy")
 
     @property
     def policy_id(self) -> PolicyId:
@@ -158,15 +190,20 @@ class Policy:
                 6: self.offer_freshness_ms,
                 7: self.serve_freshness_ms,
                 8: list(self.publishers),
+                **self.extensions,
             }
         )
 
 
 def decode_policy(data: bytes) -> Policy:
-    """Reads a policy record."""
+    """Reads a policy record.
+
+    Raises:
+        EncodingError: malformed, or rules that contradict each other.
+    """
     fields = Fields(decode_canonical(data, bytes_max=GROUP_BYTES_MAX), "policy")
     fields.constant(0, 1)
-    policy = Policy(
+    return Policy(
         approve_threshold=fields.uint(1),
         revoke_threshold=fields.uint(2),
         amend_threshold=fields.uint(3),
@@ -175,9 +212,8 @@ def decode_policy(data: bytes) -> Policy:
         offer_freshness_ms=fields.uint(6),
         serve_freshness_ms=fields.uint(7),
         publishers=tuple(DidId(item) for item in fields.digests(8, maximum=PUBLISHERS_MAX)),
+        extensions=fields.finish(),
     )
-    fields.finish()
-    return policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,16 +226,25 @@ class Group:
     """What gateways of this group pin."""
     policy: Policy
     """Rules in force from the start."""
+    extensions: Extensions = field(default_factory=dict, hash=False)
+    """Unknown non-critical fields, kept because they are part of what is hashed."""
 
     def __post_init__(self) -> None:
         """Refuses a bad name and a policy that its owners could never satisfy or undercut."""
         check_group_name(self.name)
         check_policy_fits(self.policy, self.owner_root)
+        check_extensions(self.extensions, "group")
 
     def encode(self) -> bytes:
         """Canonical bytes."""
         return encode_canonical(
-            {0: 1, 1: self.name, 2: self.owner_root.to_value(), 3: self.policy.encode()}
+            {
+                0: 1,
+                1: self.name,
+                2: self.owner_root.to_value(),
+                3: self.policy.encode(),
+                **self.extensions,
+            }
         )
 
 
@@ -210,9 +255,14 @@ def check_policy_fits(policy: Policy, root: OwnerRoot) -> None:
         EncodingError: a threshold above the number of owners, or fewer approvals than the owner
             root's threshold (a policy may tighten the root, never undercut it).
     """
-    highest = max(policy.approve_threshold, policy.revoke_threshold, policy.amend_threshold)
-    if max(highest, policy.enrol_threshold) > len(root.owners):
-        raise EncodingError(f"policy needs {highest} approvals, the group has {len(root.owners)} owners")
+    highest = max(
+        policy.approve_threshold,
+        policy.revoke_threshold,
+        policy.amend_threshold,
+        policy.enrol_threshold,
+    )
+    if highest > len(root.owners):
+        raise EncodingError(f"policy needs {highest} approvals of {len(root.owners)} owners")
     if min(policy.approve_threshold, policy.amend_threshold) < root.threshold:
         raise EncodingError(f"policy undercuts the owner root's threshold of {root.threshold}")
 
@@ -225,10 +275,9 @@ def decode_group(data: bytes) -> Group:
     """
     fields = Fields(decode_canonical(data, bytes_max=GROUP_BYTES_MAX), "group")
     fields.constant(0, 1)
-    group = Group(
+    return Group(
         name=fields.name(1),
         owner_root=OwnerRoot.from_value(fields.value(2)),
         policy=decode_policy(fields.bytes(3, maximum=GROUP_BYTES_MAX)),
+        extensions=fields.finish(),
     )
-    fields.finish()
-    return group

@@ -1,14 +1,16 @@
 """The hello exchange: how a stranger becomes a member, and all a stranger ever learns.
 
-The dialing side speaks first and shows that it is a member; the other side answers with epoch headers
-(public by design) and, only if convinced, with its own membership. So whoever cannot prove membership
-learns nothing but epoch headers, and whoever dials reveals itself only to the key it dialed.
+The dialing side speaks first and shows that it is a member; the other side answers with epoch
+headers (public by design) and, only if convinced, with its own membership. So whoever cannot prove
+membership learns nothing but epoch headers, and whoever dials reveals itself only to the key it
+dialed.
 
 Membership proofs are opaque bytes here; `ledger.proof` makes and checks them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -21,8 +23,12 @@ from protocol.limits import HELLO_BYTES_MAX
 MEMBERSHIP_BYTES_MAX: Final = 8192
 """Header, certificate of 32 validators, state proof and record."""
 EPOCH_HEADERS_MAX: Final = 64
-"""Epoch-closing headers in one answer: more than a year of weekly epochs."""
-_EPOCH_HEADER_BYTES_MAX: Final = 4096
+"""Epoch-closing headers in one answer: more than a year of weekly epochs of 7 validators; of 32
+validators 24 fit, and the dialer asks again."""
+EPOCH_HEADER_BYTES_MAX: Final = 4096
+"""One epoch-closing header; likewise its certificate."""
+_HEADERS_BYTES_MAX: Final = HELLO_BYTES_MAX - MEMBERSHIP_BYTES_MAX - 512
+"""What is left for epoch headers beside a membership proof and the other fields."""
 
 
 class HelloStatus(IntEnum):
@@ -91,9 +97,16 @@ class HelloAnswer:
     """Its own membership; present exactly when the status is WELCOME or READER."""
 
     def __post_init__(self) -> None:
-        """Refuses an answer that reveals itself to a stranger, or hides from a member."""
+        """Refuses an answer that reveals itself to a stranger, hides from a member, or is too long.
+
+        Raises:
+            EncodingError: membership and status contradict each other, or the epoch headers are
+                more than `leading_epoch_headers` would take.
+        """
         if (self.hello is not None) != (self.status in (HelloStatus.WELCOME, HelloStatus.READER)):
             raise EncodingError("hello answer: membership is shown to members, and only to them")
+        if len(leading_epoch_headers(self.epoch_headers)) != len(self.epoch_headers):
+            raise EncodingError("hello answer: epoch headers are too many or too long")
 
     def encode(self) -> bytes:
         """Canonical bytes."""
@@ -107,11 +120,23 @@ class HelloAnswer:
         )
 
 
+def leading_epoch_headers(
+    epoch_headers: Sequence[tuple[bytes, bytes]],
+) -> tuple[tuple[bytes, bytes], ...]:
+    """Takes as many (header, certificate) pairs from the front as one answer may hold."""
+    size = 0
+    for count, pair in enumerate(epoch_headers[:EPOCH_HEADERS_MAX]):
+        size += sum(len(part) for part in pair) + 7  # heads of the pair and its two strings
+        if size > _HEADERS_BYTES_MAX:
+            return tuple(epoch_headers[:count])
+    return tuple(epoch_headers[:EPOCH_HEADERS_MAX])
+
+
 def _read_epoch_header(value: Value) -> tuple[bytes, bytes]:
     header, certificate = as_array(value, "epoch header", size=2)
     return (
-        as_bytes(header, "epoch header", maximum=_EPOCH_HEADER_BYTES_MAX),
-        as_bytes(certificate, "epoch certificate", maximum=_EPOCH_HEADER_BYTES_MAX),
+        as_bytes(header, "epoch header", maximum=EPOCH_HEADER_BYTES_MAX),
+        as_bytes(certificate, "epoch certificate", maximum=EPOCH_HEADER_BYTES_MAX),
     )
 
 
@@ -124,7 +149,7 @@ def decode_hello_answer(data: bytes) -> HelloAnswer:
     fields = Fields(decode_canonical(data, bytes_max=HELLO_BYTES_MAX), "hello answer")
     fields.constant(0, 1)
     answer = HelloAnswer(
-        status=HelloStatus(fields.uint(1, minimum=1, maximum=max(HelloStatus))),
+        status=fields.enum(1, HelloStatus),
         epoch_headers=fields.items(2, _read_epoch_header, maximum=EPOCH_HEADERS_MAX),
         hello=(
             None

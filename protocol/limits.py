@@ -37,7 +37,7 @@ CHUNK_BYTES_MAX: Final = 1 * MIB
 CHUNKS_PER_COMPONENT_MAX: Final = 2**18
 """Chunks of one component; with 64 KiB chunks this is 16 GiB."""
 IMAGE_BYTES_MAX: Final = 16 * GIB
-"""Bytes of one component as stored."""
+"""Bytes of one component as stored, and of all components of a manifest together."""
 RECIPE_PAGE_LEAVES: Final = 1024
 """Recipe leaves per page: 36 KiB of lengths and digests, one frame."""
 REQUEST_INDICES_MAX: Final = 256

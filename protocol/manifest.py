@@ -1,7 +1,8 @@
 """Firmware manifests: the signed description of one release.
 
-A manifest is at most 16 KiB. The signed bytes are the object: `ManifestId` is their SHA-256, and they
-are stored and passed on as they came, never encoded again.
+A manifest is at most 16 KiB. The signed bytes are the object: `ManifestId` is their SHA-256, and
+they are stored and passed on as they came, never encoded again. So extensions (negative keys, at
+any level) survive although this version does not read them.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ from enum import IntEnum
 from typing import Final
 
 from protocol.cose import Signed, parse_signed, sign
-from protocol.did import read_groups
+from protocol.did import check_groups, read_groups
 from protocol.digest import SHA256_ALGORITHM, ChainId, DidId, Digest, ManifestId, sha256
 from protocol.encoding import (
     Fields,
+    Key,
     Value,
     as_array,
     as_digest,
     as_uint,
+    check_identifier,
+    check_range,
+    check_sorted_unique,
     check_text,
     decode_canonical,
     encode_canonical,
 )
 from protocol.errors import EncodingError
-from protocol.group import check_group_name
 from protocol.keys import PrivateKey, PublicKey
 from protocol.limits import (
     CHUNK_BYTES_MAX,
@@ -106,7 +110,7 @@ class Component:
     """One image of a release."""
 
     name: str
-    """Unique within the manifest, such as `rootfs`."""
+    """Identifier, unique within the manifest, such as `rootfs`."""
     size: int
     """Bytes as stored, 1 to 16 GiB."""
     digest: Digest
@@ -125,17 +129,25 @@ class Component:
     """UUID as in SUIT."""
 
     def __post_init__(self) -> None:
-        """Refuses sizes and counts that cannot belong together."""
+        """Refuses sizes and counts that cannot belong together.
+
+        Raises:
+            EncodingError: a bad name, or a size or count out of range or impossible under the
+                chunker (every chunk but the last has its minimum, none exceeds its maximum).
+        """
+        check_identifier(self.name, "component")
         if not 1 <= self.size <= IMAGE_BYTES_MAX:
             raise EncodingError(f"component of {self.size} bytes, allowed 1 to {IMAGE_BYTES_MAX}")
         if not 1 <= self.chunk_count <= min(self.size, CHUNKS_PER_COMPONENT_MAX):
             raise EncodingError(f"{self.chunk_count} chunks cannot make {self.size} bytes")
         if self.chunk_count * self.chunker.maximum < self.size:
             raise EncodingError(f"{self.chunk_count} chunks are too few for {self.size} bytes")
+        if (self.chunk_count - 1) * self.chunker.minimum >= self.size:
+            raise EncodingError(f"{self.chunk_count} chunks are too many for {self.size} bytes")
 
     def to_value(self) -> Value:
         """The wire form."""
-        value: dict[int | str, Value] = {
+        value: dict[Key, Value] = {
             0: self.name,
             1: self.size,
             2: _digest_value(self.digest),
@@ -156,7 +168,7 @@ class Component:
         """Reads the wire form."""
         fields = Fields(value, "component")
         component = cls(
-            name=fields.name(0),
+            name=fields.identifier(0),
             size=fields.uint(1),
             digest=_read_digest(fields.value(2)),
             chunker=ChunkerParameters.from_value(fields.value(3)),
@@ -177,7 +189,7 @@ def _digest_value(digest: Digest) -> Value:
 def _read_digest(value: Value) -> Digest:
     algorithm, digest = as_array(value, "digest", size=2)
     if algorithm != SHA256_ALGORITHM:
-        raise EncodingError(f"digest algorithm {algorithm} is not SHA-256")
+        raise EncodingError(f"digest algorithm {algorithm!r} is not SHA-256")
     return as_digest(digest, "digest")
 
 
@@ -190,7 +202,7 @@ class Manifest:
     publisher: DidId
     """Who signed it."""
     product: str
-    """What it is for, 1 to 64 bytes; sequences are counted for each product and group."""
+    """Identifier of what it is for; sequences are counted for each product and group."""
     version: str
     """For people, 1 to 64 bytes."""
     sequence: int
@@ -202,22 +214,30 @@ class Manifest:
     expires_ms: int | None = None
     """Header time after which it is no longer authorised, milliseconds."""
     stepping_stones: tuple[ManifestId, ...] = ()
-    """A device must run one of these first; empty: any."""
+    """A device must run one of these first, ascending; empty: any."""
     dependencies: tuple[tuple[str, int], ...] = ()
-    """(product, least sequence) that must be installed."""
+    """(product, least sequence) that must be installed, ascending by product, each once."""
     sbom_digest: Digest | None = None
     """SHA-256 of a software bill of materials."""
     suit_digest: Digest | None = None
     """SHA-256 of a SUIT envelope for devices that speak it."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Free text, at most 32 entries."""
 
     def __post_init__(self) -> None:
-        """Refuses repeated component names and bad group names."""
-        for group in self.groups:
-            check_group_name(group)
+        """Refuses parts that contradict each other or are not in their one order.
+
+        Raises:
+            EncodingError: bad product or group names, repeated component names, unsorted or
+                repeated entries of a list, or more bytes in all than one image may have.
+        """
+        check_identifier(self.product, "product")
+        check_groups(self.groups)
         if len({component.name for component in self.components}) != len(self.components):
             raise EncodingError("two components share a name")
+        check_range(self.size, "image size", minimum=1, maximum=IMAGE_BYTES_MAX)
+        check_sorted_unique(self.stepping_stones, "stepping stones")
+        check_sorted_unique((product.encode() for product, _ in self.dependencies), "dependencies")
 
     @property
     def size(self) -> int:
@@ -226,7 +246,8 @@ class Manifest:
 
     def encode(self) -> bytes:
         """Canonical bytes of the payload."""
-        value: dict[int | str, Value] = {
+        metadata: dict[Key, Value] = dict(self.metadata.items())
+        value: dict[Key, Value] = {
             0: 1,
             1: self.era,
             2: self.publisher,
@@ -238,7 +259,7 @@ class Manifest:
             8: self.expires_ms,
             9: list(self.stepping_stones),
             10: [[product, sequence] for product, sequence in self.dependencies],
-            13: dict(self.metadata),
+            13: metadata,
         }
         if self.sbom_digest is not None:
             value[11] = _digest_value(self.sbom_digest)
@@ -251,7 +272,7 @@ def _read_dependency(value: Value) -> tuple[str, int]:
     product, sequence = as_array(value, "dependency", size=2)
     if not isinstance(product, str):
         raise EncodingError("dependency's product is not text")
-    check_text(product, "dependency's product", maximum=NAME_BYTES_MAX, empty=False)
+    check_identifier(product, "dependency's product")
     return product, as_uint(sequence, "dependency's sequence")
 
 
@@ -278,7 +299,7 @@ def decode_manifest(payload: bytes) -> Manifest:
     manifest = Manifest(
         era=fields.uint(1),
         publisher=DidId(fields.digest(2)),
-        product=fields.name(3),
+        product=fields.identifier(3),
         version=fields.name(4),
         sequence=fields.uint(5, minimum=1),
         groups=read_groups(fields, 6, minimum=1),

@@ -1,7 +1,8 @@
 """The envelope of every transaction; bodies belong to `ledger.transaction`.
 
-A transaction is a COSE_Sign1 by a member's node key. It names its era, signer, nonce and how long it
-may wait, so that it can neither be replayed nor linger. `TransactionId` is the SHA-256 of its bytes.
+A transaction is a COSE_Sign1 by a member's node key. It names its era, signer, nonce and how long
+it may wait, so that it can neither be replayed nor linger. `TransactionId` is the SHA-256 of its
+bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Transaction:
     valid_until_ms: int
     """Header time after which it can no longer enter a block, at most 24 h ahead."""
     kind: str
-    """Such as `manifest.propose`."""
+    """Identifier such as `manifest.propose`."""
     body: Mapping[int | str, Value]
     """Fields of that kind, with integer keys."""
 
@@ -91,7 +92,7 @@ def parse_transaction(raw: bytes) -> SignedTransaction:
         signer=DidId(fields.digest(2)),
         nonce=fields.uint(3),
         valid_until_ms=fields.uint(4),
-        kind=fields.name(5),
+        kind=fields.identifier(5),
         body=body,
     )
     fields.finish()
@@ -102,7 +103,5 @@ def sign_transaction(
     transaction: Transaction, key: PrivateKey, chain: ChainId
 ) -> SignedTransaction:
     """Signs a transaction with the signer's node key."""
-    raw = sign(
-        transaction.encode(), key, tag=TRANSACTION_TAG, chain=chain, era=transaction.era
-    )
+    raw = sign(transaction.encode(), key, tag=TRANSACTION_TAG, chain=chain, era=transaction.era)
     return parse_transaction(raw)
