@@ -1,0 +1,329 @@
+"""The configuration of a node: `config.toml` as frozen dataclasses.
+
+Every setting has a default, a unit in its name or docstring, and a range that is checked when the
+file is read. Unknown sections and keys are errors that name the nearest known one, so that a typing
+mistake never silently means "default". Limits that two nodes must agree on are no settings: they
+live in `protocol.limits`. `config_template` writes the commented file that `swarmd init` leaves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from protocol.encoding import check_text
+from protocol.errors import ConfigError, EncodingError
+from protocol.group import OWNERS_MAX, check_group_name
+from protocol.limits import GIB, KIB, MIB, NAME_BYTES_MAX, TARGET_GROUPS_MAX
+from swarmd.net.address import PeerAddress
+
+CONFIG_BYTES_MAX: Final = 256 * KIB
+"""A configuration with 128 bootstrap addresses takes about 20 KiB."""
+LISTEN_MAX: Final = 8
+"""Addresses one node listens on."""
+BOOTSTRAP_MAX: Final = 128
+"""Bootstrap addresses; three live ones are enough to find the rest."""
+PORT_MAX: Final = 65535
+"""Largest TCP port."""
+_READ: Final = "read"
+_T = TypeVar("_T")
+Reader = Callable[[object, str], Any]
+"""Turns a TOML value into a setting; the text names the setting in errors."""
+
+
+class LogLevel(StrEnum):
+    """How much the daemon writes to stderr."""
+
+    ERROR = "error"
+    """Only what an operator must act on."""
+    WARNING = "warning"
+    """Also trouble with peers and policies."""
+    INFO = "info"
+    """Also the life cycle of the node."""
+    DEBUG = "debug"
+    """Also every message."""
+
+
+class Endpoint(NamedTuple):
+    """An address to listen on."""
+
+    host: str
+    """IPv4 or IPv6 address in canonical text form."""
+    port: int
+    """TCP port; 0 takes a free one."""
+
+    def __str__(self) -> str:
+        """`127.0.0.1:7001` or `[::1]:7001`."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_endpoint(text: str, what: str = "address") -> Endpoint:
+    """Reads `HOST:PORT` or `[IPV6]:PORT`; the host is an address, never a name.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ConfigError(f"{what}: {text[:80]!r}: write an IPv6 address in brackets, [::1]:7001")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise ConfigError(
+            f"{what}: {text[:80]!r} is not ADDRESS:PORT, such as 127.0.0.1:7001"
+        ) from None
+    if not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > PORT_MAX:
+        raise ConfigError(f"{what}: port {port[:8]!r}, expected 0 to {PORT_MAX}")
+    return Endpoint(str(address), int(port))
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{what}: expected text in quotes, got {_toml_type(value)}")
+    return value
+
+
+def _name(value: object, what: str) -> str:
+    try:
+        return check_text(_text(value, what), what, maximum=NAME_BYTES_MAX)
+    except EncodingError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _group(value: object, what: str) -> str:
+    try:
+        return check_group_name(_text(value, what))
+    except EncodingError as error:
+        raise ConfigError(f"{what}: {error}") from None
+
+
+def _log_level(value: object, what: str) -> LogLevel:
+    text = _text(value, what)
+    if text not in list(LogLevel):
+        raise ConfigError(f"{what}: {text[:40]!r}, expected one of {', '.join(LogLevel)}")
+    return LogLevel(text)
+
+
+def _endpoint(value: object, what: str) -> Endpoint:
+    return parse_endpoint(_text(value, what), what)
+
+
+def _http_endpoint(value: object, what: str) -> Endpoint | None:
+    return None if value == "off" else _endpoint(value, what)
+
+
+def _peer_address(value: object, what: str) -> PeerAddress:
+    try:
+        return PeerAddress.from_config(_text(value, what))
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from None
+
+
+def _integer(minimum: int, maximum: int) -> Reader:
+    def read(value: object, what: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(f"{what}: expected an integer, got {_toml_type(value)}")
+        if not minimum <= value <= maximum:
+            raise ConfigError(f"{what}: {value}, allowed {minimum} to {maximum}")
+        return value
+
+    return read
+
+
+def _list_of(read_item: Callable[[object, str], _T], *, maximum: int) -> Reader:
+    def read(value: object, what: str) -> tuple[_T, ...]:
+        if not isinstance(value, list):
+            raise ConfigError(f"{what}: expected a list in brackets, got {_toml_type(value)}")
+        if len(value) > maximum:
+            raise ConfigError(f"{what}: {len(value)} entries, at most {maximum}")
+        items = tuple(read_item(item, f"{what}[{index}]") for index, item in enumerate(value))
+        if len(set(items)) != len(items):
+            raise ConfigError(f"{what}: an entry appears twice")
+        return items
+
+    return read
+
+
+def _toml_type(value: object) -> str:
+    names = {bool: "true/false", int: "an integer", float: "a decimal number", str: "text"}
+    return names.get(type(value), "a table" if isinstance(value, dict) else "another type")
+
+
+def _by(read: Reader) -> Mapping[str, Reader]:
+    """Field metadata that says how a setting is read and checked."""
+    return {_READ: read}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """`[node]`: what this node is to the people who run it."""
+
+    name: str = field(default="", metadata=_by(_name))
+    """For people, at most 64 bytes; shown in status and logs, never trusted."""
+    groups: tuple[str, ...] = field(
+        default=(), metadata=_by(_list_of(_group, maximum=TARGET_GROUPS_MAX))
+    )
+    """Device groups this node fetches images for; each must also be in its ledger record."""
+    log_level: LogLevel = field(default=LogLevel.INFO, metadata=_by(_log_level))
+    """How much goes to stderr."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSection:
+    """`[network]`: where this node listens, whom it calls first, what peers may cost it."""
+
+    listen: tuple[Endpoint, ...] = field(
+        default=(Endpoint("127.0.0.1", 7001),),
+        metadata=_by(_list_of(_endpoint, maximum=LISTEN_MAX)),
+    )
+    """Addresses for peers; empty: this node only calls others."""
+    bootstrap: tuple[PeerAddress, ...] = field(
+        default=(), metadata=_by(_list_of(_peer_address, maximum=BOOTSTRAP_MAX))
+    )
+    """Peers called first, as multiaddrs with /p2p/."""
+    member_connections_max: int = field(default=192, metadata=_by(_integer(4, 4096)))
+    """Connections of members at a time; each costs about 100 KiB of memory."""
+    stranger_connections_max: int = field(default=16, metadata=_by(_integer(1, 256)))
+    """Connections of peers that have not shown membership yet."""
+    upload_bytes_per_s_max: int = field(default=0, metadata=_by(_integer(0, 100 * GIB)))
+    """Image bytes sent to peers per second; 0: no limit."""
+    download_bytes_per_s_max: int = field(default=0, metadata=_by(_integer(0, 100 * GIB)))
+    """Image bytes requested from peers per second; 0: no limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HTTPConfig:
+    """`[http]`: read-only access to authorised images for devices on this network."""
+
+    listen: Endpoint | None = field(
+        default=Endpoint("127.0.0.1", 7080), metadata=_by(_http_endpoint)
+    )
+    """Address for devices; None ("off"): no HTTP at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageConfig:
+    """`[storage]`: how much disk images may take."""
+
+    quota_bytes: int = field(default=8 * GIB, metadata=_by(_integer(1 * MIB, 1 << 50)))
+    """Bytes of images and downloads together; beyond it, intake stops and nothing else does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloorConfig:
+    """`[floor]`: what this gateway demands beyond the group's policy; it can only tighten."""
+
+    approvals_min: int = field(default=1, metadata=_by(_integer(1, OWNERS_MAX)))
+    """Owner approvals a manifest needs here; the policy's threshold holds if it is higher."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerConfig:
+    """`[ledger]`: how this node follows the chain or takes part in it."""
+
+    bodies_kept: int = field(default=10_000, metadata=_by(_integer(100, 10_000_000)))
+    """Newest blocks whose transactions are kept; headers and certificates are kept for ever."""
+    commit_interval_ms: int = field(default=500, metadata=_by(_integer(0, 60_000)))
+    """Followers write blocks together this often, milliseconds; validators write each at once."""
+    view_timeout_ms: int = field(default=1000, metadata=_by(_integer(50, 60_000)))
+    """A validator's first estimate of a message delay, milliseconds; grows while views fail."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of a node."""
+
+    node: NodeConfig = field(default_factory=NodeConfig)
+    """What this node is."""
+    network: NetworkSection = field(default_factory=NetworkSection)
+    """Peers."""
+    http: HTTPConfig = field(default_factory=HTTPConfig)
+    """Devices."""
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """Disk."""
+    floor: FloorConfig = field(default_factory=FloorConfig)
+    """Local demands."""
+    ledger: LedgerConfig = field(default_factory=LedgerConfig)
+    """The chain."""
+
+
+SECTIONS: Final[Mapping[str, type[Any]]] = {
+    "node": NodeConfig,
+    "network": NetworkSection,
+    "http": HTTPConfig,
+    "storage": StorageConfig,
+    "floor": FloorConfig,
+    "ledger": LedgerConfig,
+}
+"""Section names, in the order of the file, with the class that reads each."""
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> ConfigError:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return ConfigError(f"unknown {kind} {name[:64]!r}; the nearest known is {near[0]!r}")
+
+
+def _read_section(name: str, table: object) -> Any:
+    section = SECTIONS[name]
+    if not isinstance(table, dict):
+        raise ConfigError(f"[{name}]: expected a section, got {_toml_type(table)}")
+    readers = {item.name: item.metadata[_READ] for item in dataclasses.fields(section)}
+    for key in table:
+        if key not in readers:
+            raise _unknown("key", f"{name}.{key}", [f"{name}.{known}" for known in readers])
+    return section(**{key: readers[key](value, f"{name}.{key}") for key, value in table.items()})
+
+
+def parse_config(text: str) -> Config:
+    """Reads and checks the text of a configuration file.
+
+    Raises:
+        ConfigError: not TOML, an unknown section or key, a wrong type, or a value out of range.
+    """
+    try:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise ConfigError(f"not TOML: {error}") from None
+    for name in document:
+        if name not in SECTIONS:
+            raise _unknown("section", name, list(SECTIONS))
+    config = Config(**{name: _read_section(name, table) for name, table in document.items()})
+    _check_config(config)
+    return config
+
+
+def _check_config(config: Config) -> None:
+    """Checks what spans several settings."""
+    http = config.http.listen
+    if http is not None and http.port and http in config.network.listen:
+        raise ConfigError(f"http.listen: {http} is already in network.listen")
+
+
+def load_config(path: Path) -> Config:
+    """Reads a configuration file.
+
+    Raises:
+        ConfigError: missing, unreadable, too long, or not valid; the message names the file.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(CONFIG_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    if len(raw) > CONFIG_BYTES_MAX:
+        raise ConfigError(f"{path}: over {CONFIG_BYTES_MAX} bytes")
+    try:
+        return parse_config(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
