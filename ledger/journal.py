@@ -1,0 +1,294 @@
+"""The vote journal: what a validator has signed, durable before anyone sees it.
+
+SQLite in WAL mode with `synchronous=FULL`: when `append` returns, the records survive a power loss.
+Beside the database lies a marker file with the highest (epoch, view) ever voted in. A database that
+is older than its marker was restored from a copy or lost writes; one that SQLite finds corrupt may
+have. Either way the key must never vote again (C85). Called from one thread at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from ledger.simplex.interface import Record, RecordKind
+from protocol.digest import ZERO_DIGEST, ChainId
+from protocol.errors import ConfigError, StorageError
+
+DATABASE_NAME: Final = "votes.db"
+"""File of the table, inside the journal's directory."""
+MARKER_NAME: Final = "votes.mark"
+"""File of the high-water marker: two big-endian 64-bit integers, epoch and view."""
+MARKER_SYNC_VIEWS: Final = 16
+"""The marker reaches the disk at least every so many views; in between the system's cache holds it,
+so that a vote costs one flush. A marker may lag behind the table, never lead it."""
+BUSY_TIMEOUT_MS: Final = 2_000
+"""How long a backup that reads the database may hold up a vote, milliseconds."""
+SCHEMA_VERSION: Final = 1
+"""`user_version` of the database."""
+
+_MARKER: Final = struct.Struct(">QQ")
+_SCHEMA: Final = """
+CREATE TABLE records (
+    sequence INTEGER PRIMARY KEY,
+    kind INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    view INTEGER NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
+CREATE INDEX records_by_view ON records (epoch, view);
+CREATE TABLE identity (chain BLOB NOT NULL) STRICT;
+"""
+
+
+class JournalDamagedError(StorageError):
+    """The journal may lack votes that were sent: this key must never vote again."""
+
+
+class VoteJournal(Protocol):
+    """What an engine's host needs; kept by the file journal and by the memory journal alike."""
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Makes records durable, all or none.
+
+        Raises:
+            StorageError: they may not be durable; the caller must not send what depends on them.
+        """
+        ...
+
+    def load(self) -> tuple[Record, ...]:
+        """Returns all records, oldest first."""
+        ...
+
+    def prune(self, epoch: int, view: int) -> None:
+        """Drops records below a final (epoch, view); keeps the newest vote and any halt."""
+        ...
+
+    def close(self) -> None:
+        """Releases the files."""
+        ...
+
+
+def _water(records: Sequence[Record]) -> tuple[int, int]:
+    """Highest (epoch, view) among votes; (0, 0) without any."""
+    votes = [(item.epoch, item.view) for item in records if item.kind is RecordKind.VOTE]
+    return max(votes, default=(0, 0))
+
+
+def _kept(records: Sequence[Record], epoch: int, view: int) -> list[Record]:
+    """The records that survive pruning below (epoch, view)."""
+    newest = _water(records)
+    return [
+        item
+        for item in records
+        if (item.epoch, item.view) >= (epoch, view)
+        or item.kind is RecordKind.HALT
+        or (item.kind is RecordKind.VOTE and (item.epoch, item.view) == newest)
+    ]
+
+
+class MemoryJournal:
+    """A journal without a disk, for simulations: same contract, and a power loss on demand."""
+
+    def __init__(self, records: Sequence[Record] = ()) -> None:
+        """Starts with records that are durable already."""
+        self._durable: list[Record] = list(records)
+        self._written: list[tuple[int, tuple[Record, ...]]] = []
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Makes records durable at once."""
+        self.write(0, records)
+        self.sync(0)
+
+    def load(self) -> tuple[Record, ...]:
+        """Returns all durable records, oldest first."""
+        return tuple(self._durable)
+
+    def prune(self, epoch: int, view: int) -> None:
+        """Drops records below a final (epoch, view); keeps the newest vote and any halt."""
+        self._durable = _kept(self._durable, epoch, view)
+
+    def close(self) -> None:
+        """Does nothing; memory needs no release."""
+
+    def write(self, sequence: int, records: Sequence[Record]) -> None:
+        """Writes without flushing; `lose_unsynced` forgets it."""
+        self._written.append((sequence, tuple(records)))
+
+    def sync(self, sequence: int) -> None:
+        """Makes everything written up to a sequence durable."""
+        for written, records in self._written:
+            if written <= sequence:
+                self._durable.extend(records)
+        self._written = [entry for entry in self._written if entry[0] > sequence]
+
+    def lose_unsynced(self) -> None:
+        """Power loss: forgets what was written but not synced."""
+        self._written.clear()
+
+
+class SqliteJournal:
+    """The journal on disk."""
+
+    def __init__(self, directory: Path, chain: ChainId) -> None:
+        """Opens the journal in a directory, or creates it if neither file exists.
+
+        Args:
+            directory: existing folder that belongs to one validator key.
+            chain: chain of the validator.
+
+        Raises:
+            JournalDamagedError: corrupt, or older than its marker.
+            ConfigError: the journal of another chain.
+            StorageError: cannot be opened or created.
+        """
+        self._database_path = directory / DATABASE_NAME
+        marker_path = directory / MARKER_NAME
+        has_marker = marker_path.exists()
+        has_database = self._database_path.exists()
+        if has_database and not has_marker:
+            raise JournalDamagedError(f"{marker_path} is missing beside {DATABASE_NAME}")
+        if has_marker and not has_database:
+            raise JournalDamagedError(f"{DATABASE_NAME} is missing beside its marker")
+        try:
+            self._connection = self._open(chain, is_new=not has_database)
+            self._marker_fd = os.open(marker_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(f"vote journal in {directory}: {error}") from error
+        if not has_marker:
+            self._write_marker((0, 0), flush=True)
+            _sync_directory(directory)
+        self._synced_view = 0
+        self._water = self._check_marker()
+
+    def _open(self, chain: ChainId, *, is_new: bool) -> sqlite3.Connection:
+        if is_new:
+            # The umask of a daemon is not ours to rely on: create the file with its mode first.
+            os.close(os.open(self._database_path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with self._translated():
+            connection = sqlite3.connect(
+                self._database_path, isolation_level=None, check_same_thread=False
+            )
+            connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            if is_new:
+                connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};")
+                connection.execute("INSERT INTO identity VALUES (?)", (bytes(chain),))
+                connection.execute("COMMIT")
+            self._check(connection, chain)
+        return connection
+
+    def _check(self, connection: sqlite3.Connection, chain: ChainId) -> None:
+        answer = connection.execute("PRAGMA quick_check").fetchone()
+        if answer != ("ok",):
+            raise JournalDamagedError(f"vote journal is corrupt: {answer}")
+        version = connection.execute("PRAGMA user_version").fetchone()
+        if version != (SCHEMA_VERSION,):
+            raise JournalDamagedError(f"vote journal of version {version}")
+        held = connection.execute("SELECT chain FROM identity").fetchone() or (ZERO_DIGEST,)
+        if held[0] != chain:
+            raise ConfigError(f"vote journal belongs to chain {held[0].hex()}")
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise StorageError(f"vote journal: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise JournalDamagedError(f"vote journal is corrupt: {error}") from error
+
+    def _check_marker(self) -> tuple[int, int]:
+        raw = os.pread(self._marker_fd, _MARKER.size + 1, 0)
+        if len(raw) != _MARKER.size:
+            raise JournalDamagedError(f"marker of {len(raw)} bytes, expected {_MARKER.size}")
+        mark: tuple[int, int] = _MARKER.unpack(raw)
+        water = _water(self.load())
+        if mark > water:
+            raise JournalDamagedError(
+                f"vote journal ends at epoch and view {water}, its marker says {mark}"
+            )
+        return water
+
+    def _write_marker(self, water: tuple[int, int], *, flush: bool) -> None:
+        os.pwrite(self._marker_fd, _MARKER.pack(*water), 0)
+        if flush:
+            os.fsync(self._marker_fd)
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Makes records durable, all or none.
+
+        Raises:
+            StorageError: they may not be durable; the caller must not send what depends on them.
+        """
+        rows = [(item.kind, item.epoch, item.view, item.payload) for item in records]
+        with self._translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.executemany(
+                    "INSERT INTO records (kind, epoch, view, payload) VALUES (?, ?, ?, ?)", rows
+                )
+                self._connection.execute("COMMIT")
+            except sqlite3.Error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        water = max(self._water, _water(records))
+        if water == self._water:
+            return
+        flush = water[0] != self._water[0] or water[1] >= self._synced_view + MARKER_SYNC_VIEWS
+        try:
+            self._write_marker(water, flush=flush)
+        except OSError as error:
+            raise StorageError(f"marker of the vote journal: {error}") from error
+        self._water = water
+        if flush:
+            self._synced_view = water[1]
+
+    def load(self) -> tuple[Record, ...]:
+        """Returns all records, oldest first.
+
+        Raises:
+            JournalDamagedError: a record is of no known kind, or the file is corrupt.
+        """
+        with self._translated():
+            rows = self._connection.execute(
+                "SELECT kind, epoch, view, payload FROM records ORDER BY sequence"
+            ).fetchall()
+        try:
+            return tuple(Record(RecordKind(row[0]), row[1], row[2], row[3]) for row in rows)
+        except ValueError as error:
+            raise JournalDamagedError(f"vote journal: {error}") from error
+
+    def prune(self, epoch: int, view: int) -> None:
+        """Drops records below a final (epoch, view); keeps the newest vote and any halt.
+
+        Raises:
+            StorageError: nothing was dropped.
+        """
+        with self._translated():
+            self._connection.execute(
+                "DELETE FROM records WHERE (epoch, view) < (?, ?) AND kind != ?"
+                " AND NOT (kind = ? AND (epoch, view) = (?, ?))",
+                (epoch, view, RecordKind.HALT, RecordKind.VOTE, *self._water),
+            )
+
+    def close(self) -> None:
+        """Flushes the marker and releases the files."""
+        os.fsync(self._marker_fd)
+        os.close(self._marker_fd)
+        self._connection.close()
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

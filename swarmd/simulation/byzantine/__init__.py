@@ -1,0 +1,1 @@
+"""Validators that break the rules, one kind in each module."""

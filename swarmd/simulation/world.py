@@ -1,0 +1,187 @@
+"""One heap of events, links with faults, one seed, one trace hash.
+
+Actors are sans-IO: the world feeds them inputs and wakes them at their deadline; they answer by
+calling `send` and `post`. Times are simulated seconds. Everything random comes from one generator,
+events at one instant run in the order they were made, and a running SHA-256 over all events tells
+whether two runs were the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import random
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+
+class Actor(Protocol):
+    """Something that lives in the world."""
+
+    def receive(self, source: int, message: object, now: float) -> None:
+        """Takes a message that another actor sent."""
+        ...
+
+    def handle(self, event: object, now: float) -> None:
+        """Takes an event posted by the actor itself or by a scenario."""
+        ...
+
+    def wake(self, now: float) -> None:
+        """Takes note that `deadline` has passed."""
+        ...
+
+    @property
+    def deadline(self) -> float | None:
+        """When the actor wants to be woken, simulated seconds; None for never."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """How messages travel between any two actors."""
+
+    latency_s: float = 0.05
+    """Least delay, seconds."""
+    jitter_s: float = 0.0
+    """Additional delay, uniform between 0 and this, seconds; above the sending pace it reorders."""
+    loss: float = 0.0
+    """Probability that a message vanishes."""
+    duplication: float = 0.0
+    """Probability that a message arrives twice."""
+
+
+_INSTANT: Final = struct.Struct(">dI")
+
+
+class World:
+    """The event loop of a simulation."""
+
+    def __init__(
+        self, seed: int, link: Link, fingerprint: Callable[[object], bytes] | None = None
+    ) -> None:
+        """Makes an empty world at time 0.
+
+        Args:
+            seed: decides all that is random.
+            link: how messages travel until somebody changes `link`.
+            fingerprint: what of an event enters the trace hash; its type's name by default.
+        """
+        self.random: Final = random.Random(seed)
+        """The only source of chance."""
+        self.now = 0.0
+        """Simulated seconds since the start."""
+        self.link = link
+        """How messages travel."""
+        self.event_count = 0
+        """Events executed so far."""
+        self._fingerprint = fingerprint or _type_name
+        self._heap: list[tuple[float, int, int, int, object]] = []
+        self._order = 0
+        self._actors: list[Actor] = []
+        self._woken_at: list[float | None] = []
+        self._sides: dict[int, int] = {}
+        self._trace = hashlib.sha256()
+
+    @property
+    def trace_hash(self) -> str:
+        """SHA-256 over all events executed so far, hexadecimal."""
+        return self._trace.hexdigest()
+
+    def add(self, actor: Actor) -> int:
+        """Puts an actor into the world and returns its number."""
+        self._actors.append(actor)
+        self._woken_at.append(None)
+        self._schedule_wake(len(self._actors) - 1)
+        return len(self._actors) - 1
+
+    # -- links ---------------------------------------------------------------------------------
+
+    def partition(self, sides: dict[int, int]) -> None:
+        """Cuts links between actors on different sides; who is not named is on side 0."""
+        self._sides = dict(sides)
+
+    def heal(self) -> None:
+        """Ends the partition; what was lost stays lost."""
+        self._sides = {}
+
+    def is_connected(self, one: int, other: int) -> bool:
+        """Tells whether messages pass between two actors."""
+        return self._sides.get(one, 0) == self._sides.get(other, 0)
+
+    def send(self, source: int, target: int, message: object) -> None:
+        """Sends a message over the link as it is now."""
+        if not self.is_connected(source, target):
+            return
+        link, chance = self.link, self.random
+        if link.loss and chance.random() < link.loss:
+            return
+        copies = 2 if link.duplication and chance.random() < link.duplication else 1
+        for _ in range(copies):
+            delay = link.latency_s
+            if link.jitter_s:
+                delay += chance.random() * link.jitter_s
+            self._push(self.now + delay, target, source, message)
+
+    def post(self, target: int, delay_s: float, event: object) -> None:
+        """Feeds an event to an actor after a delay, past all links."""
+        self._push(self.now + delay_s, target, -1, event)
+
+    def _push(self, time: float, target: int, source: int, event: object) -> None:
+        self._order += 1
+        heapq.heappush(self._heap, (time, self._order, target, source, event))
+
+    # -- running -------------------------------------------------------------------------------
+
+    def run_until(self, time: float) -> None:
+        """Executes events until `time`, including those at it."""
+        heap = self._heap
+        while heap and heap[0][0] <= time:
+            self._step()
+        self.now = max(self.now, time)
+
+    def _step(self) -> None:
+        self.now, _, target, source, event = heapq.heappop(self._heap)
+        actor = self._actors[target]
+        if event is _WAKE:
+            if self._woken_at[target] != self.now:
+                return
+            self._woken_at[target] = None
+            deadline = actor.deadline
+            if deadline is not None and deadline <= self.now:
+                self._note(target, b"wake")
+                actor.wake(self.now)
+        else:
+            self._note(target, self._fingerprint(event))
+            if source < 0:
+                actor.handle(event, self.now)
+            else:
+                actor.receive(source, event, self.now)
+        self._schedule_wake(target)
+
+    def _note(self, target: int, fingerprint: bytes) -> None:
+        self.event_count += 1
+        self._trace.update(_INSTANT.pack(self.now, target) + fingerprint)
+
+    def _schedule_wake(self, target: int) -> None:
+        """Keeps at most one live wake for an actor; outdated ones are skipped when popped."""
+        deadline = self._actors[target].deadline
+        if deadline is None:
+            self._woken_at[target] = None
+            return
+        time = max(deadline, self.now)
+        if self._woken_at[target] != time:
+            self._woken_at[target] = time
+            self._push(time, target, -1, _WAKE)
+
+
+class _Wake:
+    """Marks a wake in the heap."""
+
+
+_WAKE: Final = _Wake()
+
+
+def _type_name(event: object) -> bytes:
+    return type(event).__name__.encode("ascii")
