@@ -6,8 +6,8 @@ Usage: `python .ci/count_tests.py junit.xml`; exit status 1 if a test failed or 
 from __future__ import annotations
 
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
-from xml.etree import ElementTree
 
 
 def main(arguments: list[str]) -> int:
@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
         print("0 passed, 1 failed (pytest wrote no report)")
         return 1
     total = failed = skipped = 0
-    for suite in ElementTree.parse(path).getroot().iter("testsuite"):
+    for suite in ET.parse(path).getroot().iter("testsuite"):
         total += int(suite.get("tests", "0"))
         failed += int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
         skipped += int(suite.get("skipped", "0"))
