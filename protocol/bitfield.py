@@ -38,10 +38,15 @@ def iterate_bits(bits: int, *, start: int = 0) -> Iterator[int]:
 
 def bits_of(positions: Iterable[int]) -> int:
     """Makes an integer with exactly these bits set."""
+    ordered = list(positions)
+    if not ordered:
+        return 0
+    # Relative to the least position, so that runs far up cost as little as runs at zero.
+    base = min(ordered)
     bits = 0
-    for position in positions:
-        bits |= 1 << position
-    return bits
+    for position in ordered:
+        bits |= 1 << position - base
+    return bits << base
 
 
 class Bitfield:

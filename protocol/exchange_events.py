@@ -122,6 +122,9 @@ class ChunksStored:
 
     component: int
     indices: Sequence[int]
+    """Chunks whose `WriteChunk` this answers."""
+    gained: Sequence[int] = ()
+    """Other chunks that became stored by the way, because their bytes are equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +135,13 @@ class ChunkRefused:
     index: int
     detail: str
     """Expected and actual digest, for the evidence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentVerified:
+    """The complete image of a component matched its digest and is visible."""
+
+    component: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,23 +175,21 @@ class TimerFired:
     """The machine's deadline has come."""
 
 
-DownloadInput = (
-    PeerJoined
-    | PeerLeft
-    | PeerBanned
-    | PeerMessage
-    | RecipeKnown
+StorageInput = (
+    RecipeKnown
     | PageVerified
     | PageRefused
     | ComponentPrepared
     | ChunksStored
     | ChunkRefused
+    | ComponentVerified
     | ChunksLost
     | StorageFull
     | StorageReady
-    | Stop
-    | TimerFired
 )
+"""What the host tells a download about its storage."""
+
+DownloadInput = PeerJoined | PeerLeft | PeerBanned | PeerMessage | Stop | TimerFired | StorageInput
 """Everything `Download.handle` accepts."""
 
 
@@ -272,14 +280,17 @@ class WriteChunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentComplete:
-    """Every chunk of a component is stored: check the image and make it visible."""
+    """Every chunk of a component is stored: check the image and make it visible.
+
+    Answer ComponentVerified, or ChunksLost if some rotted meanwhile.
+    """
 
     component: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """Every component is complete."""
+    """Every component is complete and verified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

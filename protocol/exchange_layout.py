@@ -68,6 +68,10 @@ class Layout:
             for page in sorted(pages):
                 yield component, page
 
+    def is_page_known(self, component: int, page: int) -> bool:
+        """Whether a page is verified."""
+        return page not in self._pages_left[component]
+
     def is_recipe_complete(self, component: int) -> bool:
         """Whether every page of a component is verified."""
         return not self._pages_left[component]

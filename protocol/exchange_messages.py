@@ -107,7 +107,7 @@ class NotInterested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeRequest:
-    """Asks for one recipe page; answered by `RecipePage` or `Reject`."""
+    """Asks for one recipe page; answered by `RecipePageMessage` or `Reject`."""
 
     request_id: int
     manifest_id: ManifestId
@@ -117,7 +117,7 @@ class RecipeRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecipePage:
+class RecipePageMessage:
     """One recipe page with its proof, opaque here; the chunks package verifies it."""
 
     request_id: int
@@ -193,7 +193,7 @@ ControlMessage = (
     Interest
     | NotInterested
     | RecipeRequest
-    | RecipePage
+    | RecipePageMessage
     | BitfieldMessage
     | Have
     | Request
@@ -231,7 +231,7 @@ def _control_value(message: ControlMessage) -> tuple[MessageKind, dict[int | str
             return MessageKind.RECIPE_REQUEST, {
                 0: request, 1: manifest, 2: component, 3: message.page,
             }  # fmt: skip
-        case RecipePage():
+        case RecipePageMessage():
             return MessageKind.RECIPE_PAGE, {0: message.request_id, 1: message.page}
         case BitfieldMessage():
             return MessageKind.BITFIELD, {
@@ -414,7 +414,7 @@ _READERS: Final[dict[int, Callable[[Fields], ControlMessage]]] = {
     int(MessageKind.INTEREST): _read_interest,
     int(MessageKind.NOT_INTERESTED): lambda fields: NotInterested(manifest_id=_manifest(fields, 0)),
     int(MessageKind.RECIPE_REQUEST): _read_recipe_request,
-    int(MessageKind.RECIPE_PAGE): lambda fields: RecipePage(
+    int(MessageKind.RECIPE_PAGE): lambda fields: RecipePageMessage(
         request_id=_request_id(fields), page=fields.bytes(1, maximum=PAGE_BYTES_MAX)
     ),
     int(MessageKind.BITFIELD): _read_bitfield,

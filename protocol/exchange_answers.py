@@ -1,0 +1,102 @@
+"""Judges a peer's message against what was asked, before anything changes.
+
+Every function either returns what the message means or raises `ExchangeOffenceError`; none modifies
+state, so an invalid message leaves a machine as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from protocol.bitfield import Bitfield, bits_of
+from protocol.errors import EncodingError
+from protocol.exchange_events import ExchangeOffenceError, Offence
+from protocol.exchange_flow import OpenRequest, PeerFlow
+from protocol.exchange_layout import Layout
+from protocol.exchange_messages import (
+    BitfieldMessage,
+    Chunks,
+    Have,
+    RecipePageMessage,
+    Reject,
+)
+
+
+def read_possession(message: BitfieldMessage, layout: Layout) -> int:
+    """The chunk numbers a bitfield claims."""
+    _check_component(message.component, layout)
+    try:
+        field = Bitfield.decode(message.bits, layout.chunk_count_of(message.component))
+    except EncodingError as error:
+        raise ExchangeOffenceError(Offence.MALFORMED, str(error)) from error
+    return field.bits << layout.offset(message.component)
+
+
+def read_have(message: Have, layout: Layout) -> int:
+    """The chunk numbers a `Have` claims."""
+    _check_component(message.component, layout)
+    count = layout.chunk_count_of(message.component)
+    if message.indices[-1] >= count:
+        raise ExchangeOffenceError(
+            Offence.MALFORMED, f"have of chunk {message.indices[-1]}, the component has {count}"
+        )
+    return bits_of(message.indices) << layout.offset(message.component)
+
+
+def match_chunks(
+    message: Chunks, flow: PeerFlow, layout: Layout
+) -> tuple[OpenRequest, Sequence[tuple[int, bytes | memoryview]]]:
+    """The request that chunks answer, and the chunks by number."""
+    request = _find(message.request_id, flow)
+    numbered = []
+    for index, data in message.chunks:
+        number = request.offset + index
+        expected = request.pending.get(number)
+        if expected is None:
+            raise ExchangeOffenceError(
+                Offence.UNSOLICITED, f"chunk {index} is not open in request {message.request_id}"
+            )
+        if len(data) != expected:
+            raise ExchangeOffenceError(
+                Offence.WRONG_LENGTH,
+                f"chunk {index} of component {layout.component_of(number)} with {len(data)} bytes, "
+                f"the recipe says {expected}",
+            )
+        numbered.append((number, data))
+    return request, numbered
+
+
+def match_page(message: RecipePageMessage, flow: PeerFlow) -> OpenRequest:
+    """The request that a recipe page answers."""
+    request = _find(message.request_id, flow)
+    if request.page is None:
+        raise ExchangeOffenceError(
+            Offence.UNSOLICITED, f"a page answers chunk request {message.request_id}"
+        )
+    return request
+
+
+def match_reject(message: Reject, flow: PeerFlow) -> tuple[OpenRequest, Sequence[int]]:
+    """The request that a reject answers, and the chunk numbers it rejects."""
+    request = _find(message.request_id, flow)
+    numbers = [request.offset + index for index in message.indices]
+    if (request.page is None) == (not numbers) or any(n not in request.pending for n in numbers):
+        raise ExchangeOffenceError(
+            Offence.UNSOLICITED, f"reject names what is not open in request {message.request_id}"
+        )
+    return request, numbers
+
+
+def _find(request_id: int, flow: PeerFlow) -> OpenRequest:
+    request = flow.requests.get(request_id)
+    if request is None:
+        raise ExchangeOffenceError(Offence.UNSOLICITED, f"no request {request_id} is open")
+    return request
+
+
+def _check_component(component: int, layout: Layout) -> None:
+    if component >= layout.component_count:
+        raise ExchangeOffenceError(
+            Offence.MALFORMED,
+            f"component {component}, the manifest has {layout.component_count}",
+        )

@@ -1,0 +1,199 @@
+"""What a download knows of one peer: possession, open requests, and how much to ask at once.
+
+The window follows the bandwidth-delay product: requested and unanswered bytes aim at what the peer
+delivers in two round trips plus a quarter second. Deeper queues would make everybody ask the
+fastest peer for the same early chunks; shallower ones would idle on long links.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from protocol.bitfield import bits_of
+from protocol.exchange_events import PeerId
+from protocol.exchange_layout import PageKey
+from protocol.limits import KIB, MIB
+
+WINDOW_BYTES_START: Final = 256 * KIB
+"""Unanswered bytes before anything is known of a peer: 13 Mbit/s at 150 ms."""
+WINDOW_BYTES_MIN: Final = 16 * KIB
+"""Least window; one chunk is always allowed, whatever its size."""
+WINDOW_BYTES_MAX: Final = 4 * MIB
+"""Largest window: 320 Mbit/s at 100 ms."""
+WINDOW_SLACK_S: Final = 0.25
+"""Queue at the peer that covers its disk reads and our writes, seconds."""
+REQUEST_BYTES_MAX: Final = 1 * MIB
+"""Most bytes of one request, and of what a peer reads for us at once."""
+REQUESTS_OPEN_MAX: Final = 64
+"""Unanswered requests at one peer; a server disconnects who has more."""
+DEADLINE_S_MIN: Final = 2.0
+"""Least patience with a request, seconds: spares peers that sync their disk."""
+DEADLINE_S_START: Final = 5.0
+"""Patience while the peer's rate is unknown: the first window at 52 KB/s."""
+DEADLINE_S_MAX: Final = 30.0
+"""Most patience; later answers are still welcome, but others are asked too."""
+DEADLINE_FACTOR: Final = 4.0
+"""A request is overdue at this many times its expected duration."""
+BUSY_S_START: Final = 0.25
+"""First pause after a peer said BUSY, seconds; doubles each time."""
+BUSY_S_MAX: Final = 8.0
+"""Longest pause after BUSY, seconds."""
+INTEREST_RETRY_S_START: Final = 2.0
+"""First pause before interest is repeated at a peer that said UNKNOWN (its ledger may lag)."""
+INTEREST_RETRY_S_MAX: Final = 120.0
+"""Longest pause between repeated interests, seconds."""
+_SAMPLE_S_MIN: Final = 0.05
+"""Shortest span over which a rate is measured, seconds."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class OpenRequest:
+    """A request that is not fully answered yet."""
+
+    request_id: int
+    peer: PeerId
+    component: int
+    offset: int
+    """Number of the component's first chunk: index plus offset is the chunk number."""
+    sent_at: float
+    """Seconds, the machine's clock."""
+    deadline_at: float
+    """When it becomes overdue, seconds."""
+    pending: dict[int, int] = field(default_factory=dict)
+    """Chunk number to expected bytes; shrinks with each answer."""
+    page: PageKey | None = None
+    """The recipe page asked for; then `pending` is empty."""
+    is_overdue: bool = False
+    """Its deadline passed: others may be asked for the same chunks; late answers count."""
+    was_alone: bool = False
+    """Nothing else was open when it was sent, so its first answer measures the round trip."""
+
+    @property
+    def pending_bytes(self) -> int:
+        """Expected bytes of what is unanswered."""
+        return sum(self.pending.values())
+
+
+class PeerFlow:
+    """State of one peer within one download."""
+
+    __slots__ = (
+        "_busy_pause_s",
+        "_meter_bytes",
+        "_meter_started_at",
+        "_retry_pause_s",
+        "busy_until",
+        "is_stalled",
+        "outstanding_bytes",
+        "pages_refused",
+        "peer",
+        "possession",
+        "rate",
+        "received_bytes",
+        "requests",
+        "retry_at",
+        "rtt_s",
+        "window_bytes",
+    )
+
+    def __init__(self, peer: PeerId) -> None:
+        """Starts without possession and with the starting window."""
+        self.peer = peer
+        self.possession = 0
+        self.requests: dict[int, OpenRequest] = {}
+        self.pages_refused: dict[PageKey, None] = {}
+        self.outstanding_bytes = 0
+        self.window_bytes = WINDOW_BYTES_START
+        self.rate: float | None = None
+        self.rtt_s: float | None = None
+        self.busy_until = 0.0
+        self.retry_at: float | None = None
+        self.is_stalled = False
+        self.received_bytes = 0
+        self._meter_started_at = 0.0
+        self._meter_bytes = 0
+        self._busy_pause_s = BUSY_S_START
+        self._retry_pause_s = INTEREST_RETRY_S_START
+
+    def budget(self, now: float) -> int:
+        """Bytes the next request may hold; 0: none now.
+
+        A request is sent once a quarter of the window is free, so requests stay few and large.
+        """
+        if len(self.requests) >= REQUESTS_OPEN_MAX or now < self.busy_until or self.is_stalled:
+            return 0
+        room = self.window_bytes - self.outstanding_bytes
+        quarter = self.window_bytes // 4
+        if self.requests and room < quarter:
+            return 0
+        return max(1, min(quarter, REQUEST_BYTES_MAX))
+
+    def deadline_s(self, request_bytes: int) -> float:
+        """Patience with a request of that many bytes behind all that is open, seconds."""
+        if self.rate is None or self.rtt_s is None:
+            return DEADLINE_S_START
+        queued_bytes = self.outstanding_bytes + request_bytes
+        expected_s = self.rtt_s + queued_bytes / max(self.rate, 1.0)
+        return min(max(DEADLINE_FACTOR * expected_s, DEADLINE_S_MIN), DEADLINE_S_MAX)
+
+    def opened(self, request: OpenRequest, now: float) -> None:
+        """Notes a request that is being sent."""
+        if not self.requests:
+            request.was_alone = True
+            self._meter_started_at = now
+            self._meter_bytes = 0
+        self.requests[request.request_id] = request
+        self.outstanding_bytes += request.pending_bytes
+
+    def answered(self, request: OpenRequest, now: float, *, payload_bytes: int) -> None:
+        """Notes an answer of that many useful bytes; the caller has shrunk `pending`."""
+        self.is_stalled = False
+        if request.was_alone:
+            sample = max(now - request.sent_at, 0.0)
+            self.rtt_s = sample if self.rtt_s is None else min(sample, self.rtt_s)
+            request.was_alone = False
+        if not request.pending:
+            self.requests.pop(request.request_id, None)
+        if payload_bytes:
+            self.received_bytes += payload_bytes
+            self._busy_pause_s = BUSY_S_START
+            self._measure(now, payload_bytes)
+
+    def _measure(self, now: float, payload_bytes: int) -> None:
+        self._meter_bytes += payload_bytes
+        elapsed = now - self._meter_started_at
+        if elapsed < _SAMPLE_S_MIN and self.requests:
+            return
+        sample = self._meter_bytes / max(elapsed, 1e-3)
+        self.rate = sample if self.rate is None else (self.rate + sample) / 2
+        self._meter_started_at = now
+        self._meter_bytes = 0
+        aim = int(self.rate * (2 * (self.rtt_s or 0.0) + WINDOW_SLACK_S))
+        aim = min(aim, 2 * self.window_bytes)
+        self.window_bytes = min(max(aim, WINDOW_BYTES_MIN), WINDOW_BYTES_MAX)
+
+    def overdue(self) -> None:
+        """Notes that a request passed its deadline: ask less at once from now on."""
+        self.window_bytes = max(self.window_bytes // 2, WINDOW_BYTES_MIN)
+
+    def said_busy(self, now: float) -> None:
+        """Notes a BUSY: pause, longer each time until something useful comes."""
+        self.busy_until = now + self._busy_pause_s
+        self._busy_pause_s = min(2 * self._busy_pause_s, BUSY_S_MAX)
+
+    def said_unknown(self, now: float) -> None:
+        """Notes an UNKNOWN: forget possession and repeat the interest later."""
+        self.possession = 0
+        self.retry_at = now + self._retry_pause_s
+        self._retry_pause_s = min(2 * self._retry_pause_s, INTEREST_RETRY_S_MAX)
+
+    def said_possession(self) -> None:
+        """Notes that the peer knows the manifest."""
+        self.retry_at = None
+        self._retry_pause_s = INTEREST_RETRY_S_START
+        self.pages_refused.clear()
+
+    def unanswered(self) -> int:
+        """Chunk numbers this peer still owes an answer, as a set."""
+        return bits_of(n for request in self.requests.values() for n in request.pending)
