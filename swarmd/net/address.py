@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, NewType
 
+import base58
+
 from protocol.errors import ConfigError, EncodingError
 
 PeerKey = NewType("PeerKey", bytes)
@@ -23,7 +25,6 @@ PEER_ID_PREFIX: Final = bytes.fromhex("002408011220")
 """What precedes the key in a peer id: identity multihash (00, length 36), protobuf key type Ed25519
 (08 01), 32 bytes of data (12 20)."""
 
-_ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _PEER_ID_CHARACTERS_MAX: Final = 52
 """An Ed25519 peer id is 52 characters long; nothing longer is decoded."""
 _DNS_LABEL: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
@@ -61,14 +62,7 @@ def peer_key_from_id_bytes(raw: bytes) -> PeerKey:
 
 def peer_id_text(peer: PeerKey) -> str:
     """The peer id as people and multiaddrs write it: `12D3Koo…`, 52 characters."""
-    raw = peer_id_bytes(peer)
-    number = int.from_bytes(raw, "big")
-    digits: list[str] = []
-    while number:
-        number, digit = divmod(number, 58)
-        digits.append(_ALPHABET[digit])
-    leading_zeros = len(raw) - len(raw.lstrip(b"\0"))
-    return "1" * leading_zeros + "".join(reversed(digits))
+    return base58.b58encode(peer_id_bytes(peer)).decode("ascii")
 
 
 def parse_peer_id(text: str) -> PeerKey:
@@ -79,16 +73,11 @@ def parse_peer_id(text: str) -> PeerKey:
     """
     if not 0 < len(text) <= _PEER_ID_CHARACTERS_MAX:
         raise EncodingError(f"peer id of {len(text)} characters, expected 52")
-    number = 0
-    for character in text:
-        digit = _ALPHABET.find(character)
-        if digit < 0:
-            raise EncodingError(f"peer id contains {character!r}, which is not base58btc")
-        number = number * 58 + digit
-    size = len(PEER_ID_PREFIX) + PEER_KEY_BYTES
-    if number >= 1 << (8 * size):
-        raise EncodingError("peer id is too large for an Ed25519 key")
-    peer = peer_key_from_id_bytes(number.to_bytes(size, "big"))
+    try:
+        raw = base58.b58decode(text)
+    except ValueError as error:
+        raise EncodingError(f"peer id {text!r} is not base58btc") from error
+    peer = peer_key_from_id_bytes(raw)
     if peer_id_text(peer) != text:
         raise EncodingError(f"peer id {text!r} is not in canonical form")
     return peer

@@ -29,9 +29,9 @@ from libp2p.pubsub.score import ScoreParams, TopicScoreParams
 from libp2p.tools.anyio_service.api import InternalManagerAPI
 from libp2p.tools.timed_cache.last_seen_cache import LastSeenCache
 
-from protocol.errors import EncodingError, LocalProtocolError, TransportError
+from protocol.errors import LocalProtocolError, TransportError
 from protocol.limits import KIB
-from swarmd.net.address import PeerKey, short_peer
+from swarmd.net.address import PeerKey
 from swarmd.net.guards import GuardedSwarm, SafeManager, id_of, key_of
 from swarmd.net.negotiation import request_protocol
 
@@ -375,10 +375,10 @@ class Gossip:
         for notifee in self.host.network.notifees:
             await getattr(notifee, event)(self.host.network, conn)
 
-    async def serve(self, stream: INetStream, protocol: str) -> None:
+    async def serve(self, stream: INetStream) -> None:
         """Serves an inbound gossip stream of an admitted peer."""
-        stream.set_protocol(TProtocol(protocol))
-        await self.host.handlers[protocol](stream)
+        stream.set_protocol(TProtocol(GOSSIP_PROTOCOL))
+        await self.host.handlers[GOSSIP_PROTOCOL](stream)
 
     async def subscribe(
         self, topic: str, validator: TopicValidator
@@ -449,11 +449,3 @@ class Gossip:
         for channel in self._channels.values():
             channel.close()
         self._channels.clear()
-
-
-def describe_peer(peer_id: ID) -> str:
-    """A peer's short name for logs, whatever its id."""
-    try:
-        return short_peer(key_of(peer_id))
-    except EncodingError:
-        return "a peer without an Ed25519 key"

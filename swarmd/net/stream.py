@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, Self
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 from libp2p.exceptions import BaseLibp2pError
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 RECEIVE_BYTES: Final = 256 * KIB
 """Bytes `receive_some` returns at most: a whole default window."""
+
+_Result = TypeVar("_Result")
 
 StreamHandler = Callable[["Stream"], Awaitable[None]]
 """Serves one inbound stream; when it returns the stream is closed, when it raises it is reset."""
@@ -54,11 +55,10 @@ class Stream:
         """Names peer and protocol."""
         return f"Stream({short_peer(self.peer)}, {self.protocol})"
 
-    @asynccontextmanager
-    async def _mapped(self) -> AsyncIterator[None]:
+    async def _guarded(self, operation: Awaitable[_Result]) -> _Result:
         """Turns libp2p's errors into ours and resets the stream when cut short."""
         try:
-            yield
+            return await operation
         except StreamEOF:
             raise
         except (BaseLibp2pError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -66,8 +66,7 @@ class Stream:
                 f"stream {self.protocol} to {short_peer(self.peer)} broke: {error!r}"
             ) from error
         except trio.Cancelled:
-            with trio.CancelScope(shield=True):
-                await self._stream.reset()
+            await self.reset()
             raise
 
     async def send_frame(self, body: bytes) -> None:
@@ -101,8 +100,7 @@ class Stream:
         Raises:
             TransportError: the stream broke.
         """
-        async with self._mapped():
-            await self._stream.write(bytes(data))
+        await self._guarded(self._stream.write(bytes(data)))
 
     async def receive_some(self, bytes_max: int = RECEIVE_BYTES) -> bytes:
         """Waits for some raw bytes; empty when the peer ended its side.
@@ -113,20 +111,18 @@ class Stream:
             TransportError: the stream broke.
         """
         try:
-            async with self._mapped():
-                return await self._stream.read(bytes_max)
+            return await self._guarded(self._stream.read(bytes_max))
         except StreamEOF:
             return b""
 
     async def close_write(self) -> None:
         """Ends our side; the peer's answer can still be received."""
-        async with self._mapped():
-            await self._stream.close_write()  # type: ignore[attr-defined]  # NetStream has it
+        closing = self._stream.close_write()  # type: ignore[attr-defined]  # NetStream has it
+        await self._guarded(closing)
 
     async def aclose(self) -> None:
         """Ends our side and ignores what the peer still sends."""
-        async with self._mapped():
-            await self._stream.close()
+        await self._guarded(self._stream.close())
 
     async def reset(self) -> None:
         """Breaks the stream off in both directions; never fails."""
