@@ -81,8 +81,13 @@ class Dispatcher:
 
     @property
     def stream_count(self) -> int:
-        """Inbound streams being served."""
-        return sum(sum(counts.values()) for counts in self._open.values())
+        """Inbound streams being served, gossip not counted."""
+        return sum(
+            count
+            for counts in self._open.values()
+            for name, count in counts.items()
+            if name not in self._raw
+        )
 
     async def on_stream(self, stream: INetStream) -> None:
         """Serves one inbound stream; nothing it raises reaches libp2p."""

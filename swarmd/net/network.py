@@ -70,7 +70,7 @@ class NetworkStatistics:
     handshakes: int
     """Inbound connections that have not proved a key yet."""
     streams: int
-    """Inbound streams being served."""
+    """Inbound streams being served, gossip not counted."""
     refused_connections: int
     """Peers turned away after they proved a key: not admitted, or no slot."""
     refused_streams: int
