@@ -1,0 +1,456 @@
+"""The crash-safe chunk store: whole image files beside an SQLite index.
+
+Layout under the root (docs/spec/chunks.md, section 4): `chunks.db`, `images/<hex>` complete,
+`images/<hex>.part` growing, `staging/<hex>` staged, `staging/incoming-<n>.part` being staged.
+
+Thread-safe; `chunks.image_table` describes the locks. Why a crash does no harm is argued in
+docs/spec/chunks.md, section 5. In short: the index is the truth and file names follow it, and a bit
+becomes durable only after a data sync that began after the chunk's write had ended.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from chunks.catalogue import Catalogue
+from chunks.file_backend import FileBackend, OSFileBackend, storage_errors
+from chunks.held_image import HeldImage, OpenFile
+from chunks.image_reader import ImageReader, held_repeats
+from chunks.image_table import ImageTable
+from chunks.index_database import IndexDatabase
+from chunks.layout import check_image_size
+from chunks.recipe import Recipe
+from chunks.staging import copy_and_cut
+from chunks.store import (
+    CHECKPOINT_BYTES,
+    REPEAT_BYTES_MAX,
+    ChunkMissingError,
+    ChunkRottenError,
+    ChunkStore,
+    Download,
+    ImageMissingError,
+    ImageRecord,
+    ImageState,
+    IncompleteImageError,
+    RecipeConflictError,
+    StagedImage,
+    StoreOpenError,
+    StoreStatistics,
+)
+from chunks.store_recovery import IMAGES, INCOMING_PREFIX, PART_SUFFIX, STAGING, recover
+from protocol.digest import ChunkId, Digest, sha256, short
+from protocol.errors import (
+    DigestMismatchError,
+    LocalProtocolError,
+    StorageError,
+    SwarmError,
+)
+from protocol.manifest import ChunkerParameters
+
+DATABASE: Final = "chunks.db"
+"""File name of the index."""
+_LOOKUP_CHUNKS: Final = 256
+"""Chunks looked up in the index at once, so that others are not kept waiting."""
+
+
+class FileStore(ChunkStore):
+    """A `ChunkStore` on a disk; its contract and errors are described there."""
+
+    def __init__(
+        self, root: Path, backend: FileBackend, table: ImageTable, quota_bytes: int | None
+    ) -> None:
+        """For `open`, which callers use."""
+        self._root = root
+        self._backend = backend
+        self._table = table
+        self._index = table.index
+        self._catalogue = Catalogue(root, backend, table, quota_bytes)
+        self._reader = ImageReader(backend, table, self._catalogue)
+        self._incoming = 0
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        *,
+        create: bool = True,
+        backend: FileBackend | None = None,
+        quota_bytes: int | None = None,
+    ) -> FileStore:
+        """Opens a store and mends what a crash left.
+
+        Args:
+            root: the store's own directory.
+            create: whether to make a store where there is none.
+            backend: the file operations; the operating system's by default.
+            quota_bytes: bound of the sum of all images' sizes; None leaves it to the disk.
+
+        Raises:
+            StoreOpenError: absent, not writable, in use, damaged, foreign or of a newer version.
+        """
+        files = OSFileBackend() if backend is None else backend
+        try:
+            if create:
+                for directory in (root, root / IMAGES, root / STAGING):
+                    files.make_directory(directory)
+            index = IndexDatabase(root / DATABASE, files, create=create)
+            try:
+                files.sync_directory(root)
+                images = recover(root, files, index)
+            except BaseException:
+                index.close()
+                raise
+        except StoreOpenError:
+            raise
+        except (OSError, StorageError) as error:
+            raise StoreOpenError(f"chunk store {root}: {error}") from error
+        return cls(root, files, ImageTable(files, index, images), quota_bytes)
+
+    # --- staging ---
+
+    def stage(self, source: Path, parameters: ChunkerParameters) -> StagedImage:
+        """See `ChunkStore.stage`."""
+        size = self._backend.file_size(source)
+        if size is None:
+            raise StorageError(f"reading {source}: no such file")
+        check_image_size(size)
+        with self._table.state:
+            self._catalogue.check_quota(size)
+            self._incoming += 1
+            number = self._incoming
+        incoming = self._root / STAGING / f"{INCOMING_PREFIX}{number}{PART_SUFFIX}"
+        try:
+            staged = copy_and_cut(self._backend, source, incoming, parameters)
+            with self._table.catalogue:
+                self._catalogue.take_staged(staged, incoming)
+        except (SwarmError, OSError):
+            with suppress(OSError):
+                self._backend.unlink(incoming)
+            raise
+        return staged
+
+    def promote(self, image: Digest) -> None:
+        """See `ChunkStore.promote`."""
+        with self._table.lease(image, staged=True) as (held, opened), self._table.catalogue:
+            with self._table.state:
+                if not self._table.is_current(held, opened):
+                    raise ImageMissingError(f"no image {short(image)} in staging")
+                other = self._table.find_optional(image)
+            if other is not None:
+                with self._table.state:
+                    other.check_served()
+                if other.state is ImageState.COMPLETE:
+                    if other.recipe_root != held.recipe_root:
+                        raise RecipeConflictError(f"image {short(image)} has another recipe")
+                    self._catalogue.delete(held)
+                    return
+                self._catalogue.delete(other)
+            self._catalogue.complete(held, opened.recipe, verified=False)
+
+    def staged_images(self) -> tuple[ImageRecord, ...]:
+        """See `ChunkStore.staged_images`."""
+        with self._table.state:
+            return tuple(held.record() for held in self._table.all() if held.is_staged)
+
+    # --- downloading ---
+
+    def begin(self, image: Digest, size_bytes: int, recipe: Recipe) -> Download:
+        """See `ChunkStore.begin`."""
+        if size_bytes != recipe.size_bytes:
+            raise LocalProtocolError(f"{size_bytes} bytes, the recipe has {recipe.size_bytes}")
+        root = recipe.root
+        with self._table.catalogue:
+            with self._table.state:
+                held = self._table.find_optional(image)
+            if held is None:
+                held = self._catalogue.reserve(image, recipe)
+            with self._table.state:
+                held.check_served()
+                if held.recipe_root != root:
+                    raise RecipeConflictError(f"image {short(image)} has another recipe")
+                if held.state is ImageState.COMPLETE:
+                    raise LocalProtocolError(f"image {short(image)} is complete")
+                opened = held.opened
+            if opened is None:
+                opened = self._table.open_file(held, recipe)
+                with self._table.state:
+                    self._table.attach(held, opened)
+            with self._table.state:
+                if held.generation is None:
+                    held.generation = self._table.next_generation()
+                return Download(image=image, recipe=recipe, generation=held.generation)
+
+    def reuse(self, download: Download) -> int:
+        """See `ChunkStore.reuse`."""
+        gained = 0
+        with self._table.lease(download.image) as (held, opened):
+            with self._table.state:
+                held.check_download(download)
+                missing = list(held.have.missing())
+                own = held_repeats(held.have, opened.recipe)
+            remaining = iter(missing)
+            while batch := list(islice(remaining, _LOOKUP_CHUNKS)):
+                digests = {opened.recipe.digest(index): None for index in batch}
+                with self._table.catalogue:
+                    places = self._index.places(digests, except_row=held.row)
+                for index in batch:
+                    chunk = opened.recipe.digest(index)
+                    data = self._reader.read_own(held, opened, own.get(chunk))
+                    if data is None and chunk in places:
+                        data = self._reader.read_place(places[chunk], chunk)
+                    if data is not None and len(data) == opened.recipe.length(index):
+                        gained += self._write_verified(download, held, opened, index, data)[1]
+        with self._table.state:
+            self._table.counters.reused_bytes += gained
+        return gained
+
+    def write_chunk(self, download: Download, index: int, data: bytes) -> tuple[int, ...]:
+        """See `ChunkStore.write_chunk`."""
+        expected = download.recipe.digest(index)
+        actual = ChunkId(sha256(data))
+        # The length counts too: a longer chunk would run over its neighbours.
+        if actual != expected or len(data) != download.recipe.length(index):
+            with self._table.state:
+                self._table.counters.chunks_refused += 1
+            raise DigestMismatchError(f"chunk {index}", expected=expected, actual=actual)
+        with self._table.lease(download.image) as (held, opened):
+            indices, gained = self._write_verified(download, held, opened, index, data)
+        if len(indices) > 1:
+            with self._table.state:
+                self._table.counters.reused_bytes += gained - len(data)
+        return indices
+
+    def _write_verified(
+        self, download: Download, held: HeldImage, opened: OpenFile, index: int, data: bytes
+    ) -> tuple[tuple[int, ...], int]:
+        """Writes bytes known to match, here and where they repeat; (indices, bytes) gained."""
+        with self._table.state:
+            held.check_download(download)
+            if index in held.have:
+                return (), 0
+            repeats = opened.repeats.get(download.recipe.digest(index), [])
+            room = max(1, REPEAT_BYTES_MAX // len(data))
+            targets = [index]
+            while repeats and len(targets) <= room:
+                other = repeats.pop()
+                if other != index and other not in held.have:
+                    targets.append(other)
+        for target in targets:
+            with storage_errors(f"writing chunk {target}"):
+                opened.write(self._backend, target, data)
+        gained = 0
+        indices: list[int] = []
+        with self._table.state:
+            held.check_download(download)
+            for target in targets:
+                if held.have.add(target):
+                    indices.append(target)
+                    gained += len(data)
+                held.verified.add(target)
+            held.unsynced_bytes += len(data) * len(targets)
+            self._table.counters.written_bytes += gained
+            due = held.unsynced_bytes >= CHECKPOINT_BYTES
+        if due:
+            self._checkpoint(download, held, opened)
+        return tuple(indices), gained
+
+    def checkpoint(self, download: Download) -> None:
+        """See `ChunkStore.checkpoint`."""
+        with self._table.lease(download.image) as (held, opened):
+            self._checkpoint(download, held, opened)
+
+    def _checkpoint(self, download: Download, held: HeldImage, opened: OpenFile) -> None:
+        with self._table.state:
+            held.check_download(download)
+            # Every bit of this was set after its write returned, so the sync covers it.
+            written = held.have.copy()
+            covered = held.unsynced_bytes
+            held.unsynced_bytes = 0
+        if not covered and written == held.durable:
+            return
+        self._sync(download, held, opened)
+        with self._table.catalogue:
+            with self._table.state:
+                held.check_download(download)
+                # A chunk found rotten meanwhile must not come back.
+                durable = (held.durable | written) & held.have
+            self._index.set_have(held.row, durable)
+            with self._table.state:
+                held.durable = durable
+                self._table.counters.checkpoints += 1
+
+    def _sync(self, download: Download, held: HeldImage, opened: OpenFile) -> None:
+        """Syncs a download's file, one thread at a time.
+
+        The system reports a lost write to one sync only: were two under way, the other could
+        return success for bytes that are gone before the first has closed the download.
+        """
+        with opened.sync_lock:
+            with self._table.state:
+                held.check_download(download)
+            try:
+                with storage_errors("syncing chunks"):
+                    self._backend.sync_data(opened.descriptor)
+            except StorageError:
+                with self._table.state:
+                    if self._table.is_current(held, opened):
+                        self._table.fail_download(held)
+                raise
+
+    def finish(self, download: Download) -> None:
+        """See `ChunkStore.finish`."""
+        image = download.image
+        with self._table.lease(image) as (held, opened):
+            self._require_full(download, held)
+            self._checkpoint(download, held, opened)
+            actual = self._reader.hash_whole(held, opened, lambda _: None)
+            if actual != image:
+                self._reader.explain_mismatch(held, opened, actual)
+            with self._table.catalogue:
+                self._require_full(download, held)
+                self._catalogue.complete(held, opened.recipe, verified=True)
+
+    def _require_full(self, download: Download, held: HeldImage) -> None:
+        with self._table.state:
+            held.check_download(download)
+            if not held.have.is_full:
+                missing = len(held.have) - held.have.count
+                raise IncompleteImageError(f"{missing} chunks of {short(held.image)} are missing")
+
+    def abandon(self, download: Download) -> None:
+        """See `ChunkStore.abandon`."""
+        with self._table.catalogue:
+            with self._table.state:
+                held = self._table.find_download(download)
+            self._catalogue.delete(held)
+
+    # --- reading ---
+
+    def read_chunk(self, image: Digest, index: int, *, staged: bool = False) -> bytes:
+        """See `ChunkStore.read_chunk`."""
+        with self._table.lease(image, staged=staged) as (held, opened):
+            with self._table.state:
+                held.check_served()
+                if index not in held.have:
+                    raise ChunkMissingError(f"chunk {index} of {short(image)} is not held")
+                verified = index in held.verified
+            read = opened.read if verified else opened.read_verified
+            data = read(self._backend, index)
+            if data is None:
+                self._catalogue.drop(held, opened.recipe, (index,))
+                raise ChunkRottenError(image, (index,))
+            with self._table.state:
+                held.check_served()
+                if self._table.is_current(held, opened) and index in held.have:
+                    held.verified.add(index)
+                self._table.counters.read_bytes += len(data)
+            return data
+
+    def have(self, image: Digest) -> bytes:
+        """See `ChunkStore.have`."""
+        with self._table.state:
+            held = self._table.find(image)
+            held.check_served()
+            return held.have.encode()
+
+    def images(self) -> tuple[ImageRecord, ...]:
+        """See `ChunkStore.images`."""
+        with self._table.state:
+            return tuple(held.record() for held in self._table.all() if not held.is_staged)
+
+    def record(self, image: Digest, *, staged: bool = False) -> ImageRecord:
+        """See `ChunkStore.record`."""
+        with self._table.state:
+            return self._table.find(image, staged=staged).record()
+
+    def recipe(self, image: Digest, *, staged: bool = False) -> Recipe:
+        """See `ChunkStore.recipe`."""
+        with self._table.lease(image, staged=staged) as (_, opened):
+            return opened.recipe
+
+    def verify_image(self, image: Digest, *, staged: bool = False) -> tuple[int, ...]:
+        """See `ChunkStore.verify_image`."""
+        with self._table.lease(image, staged=staged) as (held, opened):
+            return self._reader.verify(held, opened)
+
+    def export(self, image: Digest, target: Path) -> None:
+        """See `ChunkStore.export`."""
+        part = target.with_name(f".{target.name}{PART_SUFFIX}")
+        with self._table.lease(image) as (held, opened):
+            with self._table.state:
+                held.check_served()
+                if held.state is not ImageState.COMPLETE:
+                    raise ChunkMissingError(f"image {short(image)} is not complete")
+            try:
+                with storage_errors(f"exporting to {target}"):
+                    self._backend.unlink(part)
+                    actual = self._reader.copy_out(held, opened, part)
+                if actual != image:
+                    self._reader.explain_mismatch(held, opened, actual)
+                with storage_errors(f"exporting to {target}"):
+                    self._backend.rename(part, target)
+                    self._backend.sync_directory(target.parent)
+            except (SwarmError, OSError):
+                with suppress(OSError):
+                    self._backend.unlink(part)
+                raise
+
+    # --- ending ---
+
+    def remove(self, image: Digest, *, staged: bool = False) -> None:
+        """See `ChunkStore.remove`."""
+        with self._table.catalogue:
+            with self._table.state:
+                held = self._table.find(image, staged=staged)
+            self._catalogue.delete(held)
+
+    def withdraw(self, image: Digest, *, keep: bool = False) -> None:
+        """See `ChunkStore.withdraw`."""
+        with self._table.catalogue:
+            with self._table.state:
+                held = self._table.find_optional(image)
+                if held is None:
+                    return
+                # Serving ends here, before anything that can fail or take time.
+                held.locked = True
+                held.generation = None
+            if keep:
+                self._index.set_locked(held.row, locked=True)
+            else:
+                self._catalogue.delete(held)
+
+    def unlock(self, image: Digest) -> None:
+        """See `ChunkStore.unlock`."""
+        with self._table.catalogue:
+            with self._table.state:
+                held = self._table.find(image)
+            self._index.set_locked(held.row, locked=False)
+            with self._table.state:
+                held.locked = False
+
+    def statistics(self) -> StoreStatistics:
+        """See `ChunkStore.statistics`."""
+        with self._table.state:
+            states = [held.record().state for held in self._table.all()]
+            counters = self._table.counters
+            return StoreStatistics(
+                images_partial=states.count(ImageState.PARTIAL),
+                images_complete=states.count(ImageState.COMPLETE),
+                images_staged=states.count(ImageState.STAGED),
+                images_locked=states.count(ImageState.LOCKED),
+                reserved_bytes=self._catalogue.reserved_bytes(),
+                quota_bytes=self._catalogue.quota_bytes,
+                written_bytes=counters.written_bytes,
+                reused_bytes=counters.reused_bytes,
+                read_bytes=counters.read_bytes,
+                checkpoints=counters.checkpoints,
+                chunks_refused=counters.chunks_refused,
+                chunks_rotten=counters.chunks_rotten,
+            )
+
+    def close(self) -> None:
+        """See `ChunkStore.close`."""
+        self._table.close()
