@@ -172,7 +172,7 @@ class NodeConfig:
     groups: tuple[str, ...] = field(
         default=(), metadata=_by(_list_of(_group, maximum=TARGET_GROUPS_MAX))
     )
-    """Device groups this node fetches images for; each must also be in its ledger record."""
+    """Device groups whose images this node holds and serves; its ledger record names them too."""
     log_level: LogLevel = field(default=LogLevel.INFO, metadata=_by(_log_level))
     """How much goes to stderr."""
 

@@ -1,0 +1,91 @@
+"""Writes `config.toml` with every setting, its meaning and its range, for people to edit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from enum import Enum
+from typing import Final
+
+from protocol.errors import LocalProtocolError
+from swarmd.config import SECTIONS, Config, Endpoint
+from swarmd.net.address import PeerAddress
+
+_HEADER: Final = """\
+# Configuration of a swarmd node. Every setting is listed with its value; a line may be deleted to
+# take the default. Unknown names are errors. Restart the daemon after a change;
+# `swarmd doctor -C DIR` checks this file.
+"""
+
+COMMENTS: Final[dict[str, str]] = {
+    "node": "What this node is to the people who run it.",
+    "node.name": "For people, at most 64 bytes. Shown in status and logs.",
+    "node.groups": "Device groups whose images this node holds and serves (at most 16). The node\n"
+    "must belong to them in the ledger too.",
+    "node.log_level": "error, warning, info or debug; the log goes to stderr.",
+    "network": "Where this node listens, whom it calls first, what peers may cost it.",
+    "network.listen": "Addresses for peers, such as 0.0.0.0:7001 or [::]:7001 (at most 8).\n"
+    "Empty: this node only calls others.",
+    "network.bootstrap": "Peers to call first: /ip4/ADDRESS/tcp/PORT/p2p/PEER (at most 128).",
+    "network.member_connections_max": "Connections of members at a time, 4 to 4096; about 100\n"
+    "KiB of memory each.",
+    "network.stranger_connections_max": "Connections of peers that have not shown yet that they\n"
+    "are members, 1 to 256.",
+    "network.upload_bytes_per_s_max": "Image bytes sent to peers per second; 0: no limit.",
+    "network.download_bytes_per_s_max": "Image bytes fetched from peers per second; 0: no limit.",
+    "http": "Read-only access to authorised images, for the devices behind this gateway.",
+    "http.listen": 'Address for devices, or "off". It has no passwords: keep it on loopback or on\n'
+    "a network that only devices share.",
+    "storage": "How much disk images may take.",
+    "storage.quota_bytes": "Bytes of images and downloads together, 1 MiB to 1 PiB.",
+    "floor": "What this gateway demands beyond the policy of a group. It can only tighten.",
+    "floor.approvals_min": "Owner approvals an image needs here, 1 to 32. The policy holds if it\n"
+    "asks for more.",
+    "ledger": "How this node follows the chain, or takes part in it.",
+    "ledger.bodies_kept": "Newest blocks whose transactions are kept, 100 to 10000000. Headers\n"
+    "and certificates are kept for ever.",
+    "ledger.commit_interval_ms": "Followers write blocks together this often, milliseconds, 0\n"
+    "to 60000. Validators write each one at once.",
+    "ledger.view_timeout_ms": "Validators: first estimate of a message's delay, milliseconds,\n"
+    "50 to 60000. It grows while views fail.",
+}
+"""What the file says about each section and setting."""
+
+
+def _toml(value: object) -> str:
+    """Writes one value; JSON's text form is also TOML's."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case Enum():
+            return json.dumps(value.value, ensure_ascii=False)
+        case int():
+            return str(value)
+        case None:
+            return '"off"'
+        case Endpoint() | PeerAddress():
+            return json.dumps(str(value))
+        case str():
+            return json.dumps(value, ensure_ascii=False)
+        case tuple() if len(value) > 1:
+            return "[\n" + "".join(f"    {_toml(item)},\n" for item in value) + "]"
+        case tuple():
+            return "[" + ", ".join(_toml(item) for item in value) + "]"
+        case _:
+            raise LocalProtocolError(f"a setting of type {type(value).__name__} cannot be written")
+
+
+def _comment(name: str) -> str:
+    return "".join(f"# {line}\n" for line in COMMENTS[name].split("\n"))
+
+
+def render_config(config: Config) -> str:
+    """The whole file; `parse_config` reads back an equal `Config`."""
+    parts = [_HEADER]
+    for section in SECTIONS:
+        parts.append(f"\n{_comment(section)}[{section}]\n")
+        values = getattr(config, section)
+        for item in dataclasses.fields(values):
+            value = _toml(getattr(values, item.name))
+            parts.append(f"{_comment(f'{section}.{item.name}')}{item.name} = {value}\n")
+    return "".join(parts)
