@@ -25,7 +25,7 @@ from typing import Final, assert_never
 
 from protocol.bitfield import bits_of
 from protocol.digest import ManifestId
-from protocol.download_board import ChunkBoard
+from protocol.download_board import ByteBudget, ChunkBoard
 from protocol.download_pages import PageBoard
 from protocol.download_requests import RequestComposer, cancel
 from protocol.download_state import DownloadState, DownloadStatistics, PeerProgress
@@ -107,6 +107,7 @@ class Download:
         chunk_counts: Sequence[int],
         picker: Picker,
         lane: int,
+        budget: ByteBudget | None = None,
     ) -> None:
         """Starts without peers.
 
@@ -116,11 +117,12 @@ class Download:
             picker: the rule that orders chunks; it must be new.
             lane: distinguishes this download's request ids from others on the same streams,
                 0 to 2^32 - 1.
+            budget: bytes in flight, shared with other downloads; by default one of its own.
         """
         self._manifest_id = manifest_id
         self._layout = Layout(chunk_counts)
         self._picker = picker
-        self._chunks = ChunkBoard(self._layout)
+        self._chunks = ChunkBoard(self._layout, budget or ByteBudget())
         self._pages = PageBoard(self._layout)
         self._components = [_ComponentState.RECIPE] * len(chunk_counts)
         self._flows: dict[PeerId, PeerFlow] = {}
@@ -216,8 +218,9 @@ class Download:
             self._on_storage_event(event, now)
         else:
             self._on_event(event, now)
-        if self._next_check is None and any(
-            flow.requests or flow.busy_until > now for flow in self._flows.values()
+        if self._next_check is None and (
+            self._requests.is_starved
+            or any(flow.requests or flow.busy_until > now for flow in self._flows.values())
         ):
             self._next_check = now + CHECK_INTERVAL_S
         return self._effects
@@ -440,6 +443,7 @@ class Download:
 
     def _on_timer(self, now: float) -> None:
         self._next_check = None
+        self._requests.is_starved = False
         for flow in self._flows.values():
             self._check_overdue(flow, now)
             if flow.retry_at is not None and now >= flow.retry_at:
@@ -492,7 +496,7 @@ class Download:
         useful_bytes = 0
         for number, data in numbered:
             useful_bytes += len(data)
-            if is_running and self._chunks.buffer(number, flow.peer, len(data)):
+            if is_running and self._chunks.buffer(number, request, len(data)):
                 self._effects.append(
                     WriteChunk(
                         component=request.component, index=number - request.offset, data=data

@@ -18,23 +18,39 @@ from protocol.exchange_layout import Layout
 from protocol.limits import MIB
 
 IN_FLIGHT_BYTES_MAX: Final = 16 * MIB
-"""Bytes asked for and not overdue, plus bytes buffered, of one download: its memory bound."""
+"""Bytes asked for and not overdue, plus bytes buffered: the memory bound of all downloads that
+share one budget."""
 DUPLICATES_MAX: Final = 2
 """Peers asked for the same chunk at once in the endgame."""
+
+
+class ByteBudget:
+    """Bytes in flight that several downloads may use together."""
+
+    def __init__(self, limit_bytes: int = IN_FLIGHT_BYTES_MAX) -> None:
+        """Starts unused."""
+        self.limit_bytes: Final = limit_bytes
+        """The bound."""
+        self.used_bytes = 0
+        """What is asked for or buffered now; late arrivals may pass the bound only by what fits."""
+
+    @property
+    def room_bytes(self) -> int:
+        """What may still be asked for; not above zero: nothing."""
+        return self.limit_bytes - self.used_bytes
 
 
 class ChunkBoard:
     """The chunks of one download. Entries exist only for what is asked or buffered."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, budget: ByteBudget) -> None:
         """Starts with every component unprepared: nothing is missing yet, nothing is free."""
         self._layout = layout
+        self._budget = budget
         self._missing = 0
         self._free = 0
         self._asked: dict[int, list[OpenRequest]] = {}
         self._buffered: dict[int, tuple[PeerId, int]] = {}
-        self._asked_bytes = 0
-        self._buffered_bytes = 0
 
     @property
     def free(self) -> int:
@@ -48,13 +64,8 @@ class ChunkBoard:
 
     @property
     def room_bytes(self) -> int:
-        """Bytes that may be asked for now; below zero after late arrivals."""
-        return IN_FLIGHT_BYTES_MAX - self._asked_bytes - self._buffered_bytes
-
-    @property
-    def buffered_bytes(self) -> int:
-        """Bytes that arrived and are not written yet."""
-        return self._buffered_bytes
+        """Bytes that may be asked for now; not above zero: none."""
+        return self._budget.room_bytes
 
     def prepare(self, component: int, held: int) -> None:
         """Adds a component's chunks, without those in `held` (by index), as missing and free."""
@@ -79,13 +90,13 @@ class ChunkBoard:
         """Notes that the request's chunks are being asked for."""
         for number, length in request.pending.items():
             self._asked.setdefault(number, []).append(request)
-            self._asked_bytes += length
+            self._budget.used_bytes += length
         self._free &= ~bits_of(request.pending)
 
     def overdue(self, request: OpenRequest) -> None:
         """Frees the chunks of a request whose deadline passed; it stays open."""
         request.is_overdue = True
-        self._asked_bytes -= request.pending_bytes
+        self._budget.used_bytes -= request.pending_bytes
         self._refree(request.pending)
 
     def answered(self, request: OpenRequest, numbers: Sequence[int]) -> None:
@@ -93,7 +104,7 @@ class ChunkBoard:
         for number in numbers:
             length = request.pending.pop(number)
             if not request.is_overdue:
-                self._asked_bytes -= length
+                self._budget.used_bytes -= length
             holders = self._asked[number]
             holders.remove(request)
             if not holders:
@@ -104,19 +115,19 @@ class ChunkBoard:
         """Ends a request that will not be answered."""
         self.answered(request, tuple(request.pending))
 
-    def buffer(self, number: int, peer: PeerId, length: int) -> bool:
-        """Takes an arrived chunk for writing.
+    def buffer(self, number: int, request: OpenRequest, length: int) -> bool:
+        """Takes an arrived chunk for writing; `answered` must follow for the same number.
 
         Returns:
-            False if it must be dropped: stored or buffered already, or (for late arrivals, which
-            the room no longer counts) no room.
+            False if it must be dropped: stored or buffered already, or late and out of room (what
+            came in time has its room since it was asked for).
         """
         if not self._missing >> number & 1 or number in self._buffered:
             return False
-        if self._buffered_bytes + length > IN_FLIGHT_BYTES_MAX:
+        if request.is_overdue and self._budget.room_bytes < length:
             return False
-        self._buffered[number] = (peer, length)
-        self._buffered_bytes += length
+        self._buffered[number] = (request.peer, length)
+        self._budget.used_bytes += length
         if self._free >> number & 1:
             self._free &= ~(1 << number)
         return True
@@ -135,7 +146,7 @@ class ChunkBoard:
         for number in written:
             entry = self._buffered.pop(number, None)
             if entry is not None:
-                self._buffered_bytes -= entry[1]
+                self._budget.used_bytes -= entry[1]
         for number in chain(written, gained):
             for request in self._asked.get(number, ()):
                 losers.setdefault(request, []).append(number)
@@ -153,7 +164,7 @@ class ChunkBoard:
         entry = self._buffered.pop(number, None)
         if entry is None:
             return None
-        self._buffered_bytes -= entry[1]
+        self._budget.used_bytes -= entry[1]
         self._refree((number,))
         return entry[0]
 
@@ -171,8 +182,15 @@ class ChunkBoard:
         )
 
     def clear(self) -> None:
-        """Forgets what is needed; open requests stay known."""
+        """Forgets what is needed and returns the budget; open requests and senders stay known."""
         self._missing = self._free = 0
+        open_requests = {r.request_id: r for requests in self._asked.values() for r in requests}
+        for request in open_requests.values():
+            if not request.is_overdue:
+                self.overdue(request)
+        for number, (peer, length) in self._buffered.items():
+            self._budget.used_bytes -= length
+            self._buffered[number] = (peer, 0)
 
     def _refree(self, numbers: Iterable[int]) -> None:
         freed = [

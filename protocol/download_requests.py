@@ -42,6 +42,8 @@ class RequestComposer:
         self._pages = pages
         self._picker = picker
         self._next_id = lane << LANE_BITS
+        self.is_starved = False
+        """Whether something was not asked for only because other downloads use the budget."""
 
     def fill(self, flow: PeerFlow, now: float) -> list[Send]:
         """Asks a peer for as much as its window and the room allow: recipe pages first."""
@@ -55,6 +57,8 @@ class RequestComposer:
             if candidates and flow.requests:
                 candidates &= ~flow.unanswered()
             budget = min(budget, self._chunks.room_bytes)
+            if candidates and budget <= 0:
+                self.is_starved = True
             if not candidates or budget <= 0:
                 break
             sends.append(self._ask_chunks(flow, self._select(candidates, budget), now))

@@ -251,6 +251,9 @@ class Send:
 
     peer: PeerId
     message: ExchangeMessage
+    served: ManifestId | None = None
+    """Set where the message tells or gives something of a manifest: a host that queues it asks the
+    rule again before the message leaves, and sends `refusal_of` it instead if that says no."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,413 @@
+"""`Upload`: serves one peer.
+
+Participants: a peer that asks; the host, which reads chunks and sends frames; a rule, injected,
+that says whether this peer may be served a manifest now.
+
+Goals: nothing is said about a manifest unless the rule permits it at that moment: it is asked at
+every interest, at every request, again before every read and again before every send, so that a
+revocation or suspension ends service with the frame under way. Every index of every request is
+answered exactly once. Memory is bounded: one read at a time, a bounded number of unsent bytes.
+Non-goals: fairness between peers (each has one read under way, and the host takes turns), rates.
+
+There are no states: what is open is the set of requests, served first come, first served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol, assert_never
+
+from protocol.bitfield import Bitfield
+from protocol.digest import ManifestId
+from protocol.errors import LocalProtocolError
+from protocol.exchange_events import (
+    Acquired,
+    ChunksRead,
+    ExchangeOffenceError,
+    Flushed,
+    Offence,
+    PageRead,
+    PeerId,
+    PeerMessage,
+    ReadChunks,
+    ReadPage,
+    Send,
+    UploadEffect,
+    UploadInput,
+    Withdrawn,
+)
+from protocol.exchange_flow import REQUESTS_OPEN_MAX
+from protocol.exchange_messages import (
+    CHUNKS_PAYLOAD_BYTES_AIM,
+    HAVE_INDICES_MAX,
+    BitfieldMessage,
+    Cancel,
+    Chunks,
+    ExchangeMessage,
+    Have,
+    Interest,
+    NotInterested,
+    RecipePageMessage,
+    RecipeRequest,
+    Reject,
+    RejectReason,
+    Request,
+    Unknown,
+)
+from protocol.limits import KIB, RECIPE_PAGE_LEAVES
+
+INTERESTS_MAX: Final = 64
+"""Manifests one peer may follow at once; a gateway wants a handful."""
+UNSENT_BYTES_MAX: Final = 512 * KIB
+"""Payload bytes handed to the host and not flushed, above which no further read is started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedManifest:
+    """What this node holds of a manifest it may serve; the host keeps `possession` current."""
+
+    manifest_id: ManifestId
+    possession: tuple[Bitfield, ...]
+    """For each component, the chunks that can be read now."""
+
+
+class Library(Protocol):
+    """Finds what this node holds."""
+
+    def find(self, manifest_id: ManifestId) -> ServedManifest | None:
+        """The manifest's possession, or None if nothing of it may be served to anybody."""
+
+
+ServeRule = Callable[[ManifestId], bool]
+"""Says whether the peer may be served a manifest now; cheap, and asked very often."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Serving:
+    """A request that is not fully answered."""
+
+    request_id: int
+    manifest_id: ManifestId
+    component: int
+    page: int | None = None
+    """Recipe page asked for; then no indices are waiting."""
+    waiting: dict[int, None] = field(default_factory=dict)
+    """Indices not answered, ascending as asked."""
+
+
+class Upload:
+    """See the module's docstring."""
+
+    def __init__(self, *, peer: PeerId, library: Library, may_serve: ServeRule) -> None:
+        """Starts with nothing open.
+
+        Args:
+            peer: whom to serve.
+            library: what is held; asked at every message, never copied.
+            may_serve: the rule for this peer.
+        """
+        self._peer = peer
+        self._library = library
+        self._may_serve = may_serve
+        self._interests: dict[ManifestId, tuple[int, ...]] = {}
+        self._open: dict[int, _Serving] = {}
+        self._reading: _Serving | None = None
+        self._unsent_bytes = 0
+        self._sent_bytes = 0
+        self._effects: list[UploadEffect] = []
+
+    @property
+    def deadline(self) -> float | None:
+        """None: nothing here depends on time."""
+        return None
+
+    @property
+    def interests(self) -> tuple[ManifestId, ...]:
+        """Manifests the peer follows."""
+        return tuple(self._interests)
+
+    @property
+    def open_requests(self) -> int:
+        """Requests not fully answered."""
+        return len(self._open)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Payload bytes handed to the host and not flushed yet."""
+        return self._unsent_bytes
+
+    @property
+    def sent_bytes(self) -> int:
+        """Chunk bytes handed to the host since the start."""
+        return self._sent_bytes
+
+    def handle(self, event: UploadInput, now: float) -> list[UploadEffect]:  # noqa: ARG002
+        """Takes one input; `now` is not used, all machines have the same shape.
+
+        Returns:
+            Effects, to be executed in order.
+
+        Raises:
+            ExchangeOffenceError: the peer's message breaks the protocol; nothing has changed.
+            LocalProtocolError: the host's input makes no sense; nothing has changed.
+        """
+        self._effects = []
+        match event:
+            case PeerMessage():
+                self._on_message(event.message)
+            case ChunksRead():
+                self._on_chunks_read(event)
+            case PageRead():
+                self._on_page_read(event)
+            case Flushed():
+                self._unsent_bytes = max(self._unsent_bytes - event.payload_bytes, 0)
+            case Acquired():
+                self._on_acquired(event)
+            case Withdrawn():
+                self._on_withdrawn(event.manifest_id)
+            case _:
+                assert_never(event)
+        self._read_next()
+        return self._effects
+
+    def _on_message(self, message: ExchangeMessage) -> None:
+        match message:
+            case Request():
+                self._on_request(message)
+            case Interest():
+                self._on_interest(message)
+            case Cancel():
+                self._on_cancel(message)
+            case RecipeRequest():
+                self._on_recipe_request(message)
+            case NotInterested():
+                self._interests.pop(message.manifest_id, None)
+            case _:
+                raise LocalProtocolError(f"an upload does not take {type(message).__name__}")
+
+    def _find(self, manifest_id: ManifestId) -> ServedManifest | None:
+        """What may be served to this peer: the only way from here to the library."""
+        if not self._may_serve(manifest_id):
+            return None
+        return self._library.find(manifest_id)
+
+    def _on_interest(self, message: Interest) -> None:
+        served = self._find(message.manifest_id)
+        if served is None:
+            self._send(Unknown(manifest_id=message.manifest_id))
+            return
+        _check_component(message.components[-1], served)
+        is_new = message.manifest_id not in self._interests
+        if is_new and len(self._interests) >= INTERESTS_MAX:
+            raise ExchangeOffenceError(
+                Offence.MALFORMED, f"more than {INTERESTS_MAX} manifests followed"
+            )
+        self._interests[message.manifest_id] = message.components
+        for component in message.components:
+            self._send(
+                BitfieldMessage(
+                    manifest_id=message.manifest_id,
+                    component=component,
+                    bits=served.possession[component].encode(),
+                ),
+                message.manifest_id,
+            )
+
+    def _on_request(self, message: Request) -> None:
+        self._check_new(message.request_id)
+        served = self._find(message.manifest_id)
+        if served is None:
+            self._reject(message.request_id, message.indices, RejectReason.UNKNOWN)
+            return
+        _check_component(message.component, served)
+        held = served.possession[message.component]
+        if message.indices[-1] >= held.size:
+            raise ExchangeOffenceError(
+                Offence.MALFORMED,
+                f"request for chunk {message.indices[-1]}, the component has {held.size}",
+            )
+        absent = tuple(index for index in message.indices if index not in held)
+        self._reject(message.request_id, absent, RejectReason.NOT_AVAILABLE)
+        waiting = {index: None for index in message.indices if index in held}
+        if waiting:
+            self._open[message.request_id] = _Serving(
+                request_id=message.request_id,
+                manifest_id=message.manifest_id,
+                component=message.component,
+                waiting=waiting,
+            )
+
+    def _on_recipe_request(self, message: RecipeRequest) -> None:
+        self._check_new(message.request_id)
+        served = self._find(message.manifest_id)
+        if served is None:
+            self._reject_page(message.request_id, RejectReason.UNKNOWN)
+            return
+        _check_component(message.component, served)
+        pages = -(-served.possession[message.component].size // RECIPE_PAGE_LEAVES)
+        if message.page >= pages:
+            raise ExchangeOffenceError(
+                Offence.MALFORMED, f"request for recipe page {message.page} of {pages}"
+            )
+        self._open[message.request_id] = _Serving(
+            request_id=message.request_id,
+            manifest_id=message.manifest_id,
+            component=message.component,
+            page=message.page,
+        )
+
+    def _check_new(self, request_id: int) -> None:
+        if request_id in self._open:
+            raise ExchangeOffenceError(Offence.MALFORMED, f"request {request_id} is open already")
+        if len(self._open) >= REQUESTS_OPEN_MAX:
+            raise ExchangeOffenceError(
+                Offence.MALFORMED, f"more than {REQUESTS_OPEN_MAX} requests open"
+            )
+
+    def _on_cancel(self, message: Cancel) -> None:
+        """Cancels what is not answered; the rest was on its way and needs no answer."""
+        serving = self._open.get(message.request_id)
+        if serving is None:
+            return
+        withdrawn = tuple(index for index in message.indices if index in serving.waiting)
+        self._answered(serving, withdrawn)
+        self._reject(message.request_id, withdrawn, RejectReason.CANCELLED)
+
+    def _on_acquired(self, event: Acquired) -> None:
+        components = self._interests.get(event.manifest_id, ())
+        if event.component not in components or self._find(event.manifest_id) is None:
+            return
+        for start in range(0, len(event.indices), HAVE_INDICES_MAX):
+            indices = tuple(event.indices[start : start + HAVE_INDICES_MAX])
+            self._send(
+                Have(manifest_id=event.manifest_id, component=event.component, indices=indices),
+                event.manifest_id,
+            )
+
+    def _on_withdrawn(self, manifest_id: ManifestId) -> None:
+        for serving in [s for s in self._open.values() if s.manifest_id == manifest_id]:
+            self._refuse(serving, RejectReason.UNKNOWN)
+        if self._interests.pop(manifest_id, None) is not None:
+            self._send(Unknown(manifest_id=manifest_id))
+
+    def _read_next(self) -> None:
+        """Starts the next read if none is under way and the peer takes what it was sent."""
+        while self._reading is None and self._unsent_bytes < UNSENT_BYTES_MAX and self._open:
+            serving = next(iter(self._open.values()))
+            if self._find(serving.manifest_id) is None:
+                self._refuse(serving, RejectReason.UNKNOWN)
+                continue
+            self._reading = serving
+            if serving.page is not None:
+                self._effects.append(
+                    ReadPage(
+                        request_id=serving.request_id,
+                        manifest_id=serving.manifest_id,
+                        component=serving.component,
+                        page=serving.page,
+                    )
+                )
+                return
+            self._effects.append(
+                ReadChunks(
+                    request_id=serving.request_id,
+                    manifest_id=serving.manifest_id,
+                    component=serving.component,
+                    indices=tuple(serving.waiting),
+                    bytes_max=CHUNKS_PAYLOAD_BYTES_AIM,
+                )
+            )
+
+    def _finish_read(self, request_id: int) -> _Serving | None:
+        """Ends the read under way; None if everything it was for was answered meanwhile."""
+        serving = self._reading
+        if serving is None or serving.request_id != request_id:
+            raise LocalProtocolError(f"no read for request {request_id} is under way")
+        self._reading = None
+        # By identity: the peer may use the id of an answered request again.
+        if self._open.get(request_id) is not serving:
+            return None
+        if self._find(serving.manifest_id) is None:
+            self._refuse(serving, RejectReason.UNKNOWN)
+            return None
+        return serving
+
+    def _on_chunks_read(self, event: ChunksRead) -> None:
+        serving = self._finish_read(event.request_id)
+        if serving is None:
+            return
+        wanted = [(index, data) for index, data in event.chunks if index in serving.waiting]
+        found = tuple((index, data) for index, data in wanted if data is not None)
+        rotten = tuple(index for index, data in wanted if data is None)
+        self._answered(serving, [index for index, _ in wanted])
+        self._reject(event.request_id, rotten, RejectReason.NOT_AVAILABLE)
+        if found:
+            payload_bytes = sum(len(data) for _, data in found)
+            self._unsent_bytes += payload_bytes
+            self._sent_bytes += payload_bytes
+            self._send(Chunks(request_id=event.request_id, chunks=found), serving.manifest_id)
+
+    def _on_page_read(self, event: PageRead) -> None:
+        serving = self._finish_read(event.request_id)
+        if serving is None:
+            return
+        del self._open[event.request_id]
+        if event.page is None:
+            self._reject_page(event.request_id, RejectReason.NOT_AVAILABLE)
+            return
+        self._unsent_bytes += len(event.page)
+        self._send(
+            RecipePageMessage(request_id=event.request_id, page=event.page), serving.manifest_id
+        )
+
+    def _refuse(self, serving: _Serving, reason: RejectReason) -> None:
+        """Answers all that is left of a request by a reject."""
+        del self._open[serving.request_id]
+        if serving.page is not None:
+            self._reject_page(serving.request_id, reason)
+        self._reject(serving.request_id, tuple(serving.waiting), reason)
+
+    def _answered(self, serving: _Serving, indices: Sequence[int]) -> None:
+        for index in indices:
+            del serving.waiting[index]
+        if not serving.waiting and serving.page is None:
+            del self._open[serving.request_id]
+
+    def _reject(self, request_id: int, indices: tuple[int, ...], reason: RejectReason) -> None:
+        if indices:
+            self._send(Reject(request_id=request_id, indices=indices, reason=reason))
+
+    def _reject_page(self, request_id: int, reason: RejectReason) -> None:
+        self._send(Reject(request_id=request_id, indices=(), reason=reason))
+
+    def _send(self, message: ExchangeMessage, served: ManifestId | None = None) -> None:
+        self._effects.append(Send(peer=self._peer, message=message, served=served))
+
+
+def refusal_of(message: ExchangeMessage) -> ExchangeMessage | None:
+    """What to send instead of a queued message once its manifest may not be served any more.
+
+    Returns:
+        None where nothing at all is to be said.
+    """
+    match message:
+        case Chunks():
+            indices = tuple(index for index, _ in message.chunks)
+            return Reject(
+                request_id=message.request_id, indices=indices, reason=RejectReason.UNKNOWN
+            )
+        case RecipePageMessage():
+            return Reject(request_id=message.request_id, indices=(), reason=RejectReason.UNKNOWN)
+        case Have() | BitfieldMessage():
+            return None
+        case _:
+            return message
+
+
+def _check_component(component: int, served: ServedManifest) -> None:
+    if component >= len(served.possession):
+        raise ExchangeOffenceError(
+            Offence.MALFORMED,
+            f"component {component}, the manifest has {len(served.possession)}",
+        )
