@@ -1,0 +1,369 @@
+"""The ledger's database: final blocks, current state, log leaves, manifests, own transactions.
+
+SQLite in WAL mode. A run of final blocks enters in one transaction: blocks, the certificate of the
+last one, state, log. A validator's store syncs on each commit (`synchronous=FULL`); a follower's
+may lose the last commits with the power, never their order, since it can fetch them again. Calls
+block: a host makes them in worker threads, one at a time. Every failure is a `StorageError`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final, TypeVar
+
+from ledger.block import Block, decode_block_of
+from ledger.certificate import Certificate, decode_certificate
+from ledger.header import Header, decode_header
+from ledger.log import Log, decode_log
+from protocol.digest import BlockId, ChainId, Digest, ManifestId, TransactionId
+from protocol.errors import LocalProtocolError, StorageError, VerificationError
+from protocol.merkle import inclusion_proof
+
+STORE_SCHEMA: Final = 1
+"""Version of the tables; a newer one is refused."""
+BUSY_TIMEOUT_S: Final = 5.0
+"""How long to wait for another connection (a backup, say), seconds."""
+_TABLES: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE headers (
+    height INTEGER PRIMARY KEY, block_id BLOB NOT NULL UNIQUE,
+    header BLOB NOT NULL, certificate BLOB
+);
+CREATE TABLE bodies (height INTEGER PRIMARY KEY, block BLOB NOT NULL);
+CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE log (position INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
+CREATE TABLE transactions (
+    id BLOB PRIMARY KEY, height INTEGER NOT NULL, kind TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE manifests (id BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE skips (digest BLOB PRIMARY KEY, certificate BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE pending (id BLOB PRIMARY KEY, position INTEGER NOT NULL, raw BLOB NOT NULL);
+"""
+T = TypeVar("T")
+
+
+class Durability(Enum):
+    """When a commit is safe."""
+
+    FULL = "FULL"
+    """On return: for validators, whose peers cannot know what they lost."""
+    BATCHED = "NORMAL"
+    """At the next checkpoint of the WAL: for followers, who fetch again what they lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalBlock:
+    """One block of a run that becomes final, with all that it changes."""
+
+    block: Block
+    """The block."""
+    certificate: Certificate | None
+    """Its finalize certificate; None where a later block of the run carries one."""
+    writes: dict[bytes, bytes]
+    """State keys it sets."""
+    leaves: tuple[Digest, ...]
+    """Leaf hashes it adds to the log."""
+    log: Log
+    """Log after it."""
+    transactions: tuple[tuple[TransactionId, str], ...]
+    """Id and kind of each transaction."""
+    manifests: tuple[tuple[ManifestId, bytes], ...]
+    """Manifests it proposes."""
+
+
+class BlockStore:
+    """One ledger database."""
+
+    def __init__(self, path: Path, durability: Durability) -> None:
+        """Opens or creates the database; `open` or `create` of a chain comes next.
+
+        Args:
+            path: the file; `:memory:` keeps everything in memory.
+            durability: when a commit is safe.
+
+        Raises:
+            StorageError: not a database, damaged, not writable, or of a newer schema.
+        """
+        self._path = path
+        with self._guard():
+            self._database = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
+            )
+        try:
+            with self._guard():
+                self._database.execute("PRAGMA journal_mode=WAL")
+                self._database.execute(f"PRAGMA synchronous={durability.value}")
+                self._prepare()
+        except StorageError:
+            self._database.close()
+            raise
+
+    def _prepare(self) -> None:
+        version: int = self._database.execute("PRAGMA user_version").fetchone()[0]
+        if version > STORE_SCHEMA:
+            raise StorageError(
+                f"{self._path}: schema {version} is newer than {STORE_SCHEMA}, update swarmd"
+            )
+        if version == 0:
+            if self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise StorageError(f"{self._path}: a database, but not of a ledger")
+            self._database.executescript(
+                f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version={STORE_SCHEMA}; COMMIT;"
+            )
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Turns SQLite's errors into ours, naming the file."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StorageError(f"{self._path}: {error}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._guard():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException:
+                # A full disk may have rolled back already.
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def _row(self, query: str, *arguments: object) -> tuple[object, ...] | None:
+        with self._guard():
+            row: tuple[object, ...] | None = self._database.execute(query, arguments).fetchone()
+        return row
+
+    def _rows(self, query: str, *arguments: object) -> list[tuple[object, ...]]:
+        with self._guard():
+            return self._database.execute(query, arguments).fetchall()
+
+    def _blob(self, query: str, *arguments: object) -> bytes | None:
+        row = self._row(query, *arguments)
+        return None if row is None or row[0] is None else self._bytes(row[0])
+
+    def _bytes(self, value: object) -> bytes:
+        if not isinstance(value, bytes):
+            raise StorageError(f"{self._path}: damaged, a {type(value).__name__} for a blob")
+        return value
+
+    def _decode(self, what: str, decode: Callable[[], T]) -> T:
+        """Runs a decoder over stored bytes; what does not decode is damage."""
+        try:
+            return decode()
+        except VerificationError as error:
+            raise StorageError(f"{self._path}: damaged {what}: {error}") from error
+
+    def close(self) -> None:
+        """Closes the database; a WAL that is left is replayed at the next opening."""
+        with self._guard():
+            self._database.close()
+
+    # Chain and head.
+
+    def identity(self) -> tuple[ChainId, int] | None:
+        """Chain id and era of the ledger in it, or None if it is empty."""
+        chain = self._blob("SELECT value FROM meta WHERE name = 'chain'")
+        if chain is None:
+            return None
+        era = self._blob("SELECT value FROM meta WHERE name = 'era'") or b""
+        return ChainId(chain), int.from_bytes(era, "big")
+
+    def create(self, chain: ChainId, era: int, genesis: FinalBlock) -> None:
+        """Starts a ledger with its genesis block and state.
+
+        Raises:
+            StorageError: it could not be written; nothing was.
+        """
+        with self._transaction() as database:
+            database.executemany(
+                "INSERT INTO meta VALUES (?, ?)",
+                [("chain", chain), ("era", era.to_bytes(8, "big"))],
+            )
+            self._insert(database, genesis)
+
+    def commit(self, blocks: Sequence[FinalBlock], skips: Iterable[Certificate] = ()) -> None:
+        """Adds a run of final blocks, oldest first, as a whole or not at all.
+
+        Raises:
+            StorageError: it could not be written (the disk may be full); nothing was.
+        """
+        with self._transaction() as database:
+            for item in blocks:
+                self._insert(database, item)
+            database.executemany(
+                "INSERT OR IGNORE INTO skips VALUES (?, ?)",
+                [(item.digest, item.encode()) for item in skips],
+            )
+
+    def _insert(self, database: sqlite3.Connection, item: FinalBlock) -> None:
+        header = item.block.header
+        certificate = None if item.certificate is None else item.certificate.encode()
+        database.execute(
+            "INSERT INTO headers VALUES (?, ?, ?, ?)",
+            (header.height, header.block_id, header.encoded, certificate),
+        )
+        database.execute("INSERT INTO bodies VALUES (?, ?)", (header.height, item.block.encoded))
+        database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", item.writes.items())
+        first = item.log.size - len(item.leaves)
+        database.executemany("INSERT INTO log VALUES (?, ?)", enumerate(item.leaves, start=first))
+        database.execute("INSERT OR REPLACE INTO meta VALUES ('log', ?)", (item.log.encode(),))
+        database.executemany(
+            "INSERT INTO transactions VALUES (?, ?, ?)",
+            [(name, header.height, kind) for name, kind in item.transactions],
+        )
+        database.executemany("INSERT OR IGNORE INTO manifests VALUES (?, ?)", item.manifests)
+        database.executemany(
+            "DELETE FROM pending WHERE id = ?", [(name,) for name, _ in item.transactions]
+        )
+
+    def head(self) -> tuple[Header, Certificate | None]:
+        """The last final header with its certificate (None at genesis only).
+
+        Raises:
+            StorageError: there is none, or it is damaged.
+        """
+        row = self._row("SELECT header, certificate FROM headers ORDER BY height DESC LIMIT 1")
+        if row is None:
+            raise StorageError(f"{self._path}: no genesis block in it")
+        header = self._decode("header", lambda: decode_header(self._bytes(row[0])))
+        if row[1] is None and header.height:
+            raise StorageError(f"{self._path}: damaged, the last block has no certificate")
+        return header, self._certificate(row[1])
+
+    def _certificate(self, raw: object) -> Certificate | None:
+        if raw is None:
+            return None
+        return self._decode("certificate", lambda: decode_certificate(self._bytes(raw)))
+
+    def state_items(self) -> dict[bytes, bytes]:
+        """All state keys with their values."""
+        rows = self._rows("SELECT key, value FROM state")
+        return {self._bytes(key): self._bytes(value) for key, value in rows}
+
+    def log(self) -> Log:
+        """The log after the last final block."""
+        raw = self._blob("SELECT value FROM meta WHERE name = 'log'")
+        return self._decode("log", lambda: decode_log(raw or b""))
+
+    # History.
+
+    def header(self, height: int) -> Header | None:
+        """The final header of a height, or None."""
+        raw = self._blob("SELECT header FROM headers WHERE height = ?", height)
+        return None if raw is None else self._decode("header", lambda: decode_header(raw))
+
+    def finality(self, height: int) -> tuple[Header, Certificate] | None:
+        """The first certified header at or above a height, or None above the last one."""
+        row = self._row(
+            "SELECT header, certificate FROM headers WHERE height >= ? AND certificate IS NOT NULL "
+            "ORDER BY height LIMIT 1",
+            height,
+        )
+        if row is None:
+            return None
+        header = self._decode("header", lambda: decode_header(self._bytes(row[0])))
+        certificate = self._certificate(row[1])
+        assert certificate is not None, "the query asks for rows with a certificate"
+        return header, certificate
+
+    def block(self, block_id: BlockId) -> Block | None:
+        """A final block by id, or None if unknown or pruned."""
+        raw = self._blob(
+            "SELECT block FROM bodies JOIN headers USING (height) WHERE block_id = ?", block_id
+        )
+        if raw is None:
+            return None
+        return self._decode("block", lambda: decode_block_of(raw, block_id))
+
+    def blocks(self, from_height: int, *, bytes_max: int, count_max: int) -> list[bytes]:
+        """Encoded blocks of ascending heights, the last one with a certificate of its own.
+
+        Args:
+            from_height: first height.
+            bytes_max: aimed bound of all blocks, bytes; one run up to a certificate may exceed it.
+            count_max: aimed bound of their number, likewise.
+        """
+        run: list[bytes] = []
+        complete, used = 0, 0
+        with self._guard():
+            for height, raw, is_certified in self._database.execute(
+                "SELECT height, block, certificate IS NOT NULL FROM bodies JOIN headers "
+                "USING (height) WHERE height >= ? ORDER BY height",
+                (from_height,),
+            ):
+                block = self._bytes(raw)
+                is_over = used + len(block) > bytes_max or len(run) >= count_max
+                if height != from_height + len(run) or (complete and is_over):
+                    break
+                run.append(block)
+                used += len(block)
+                if is_certified:
+                    complete = len(run)
+        return run[:complete]
+
+    def prune_bodies(self, below_height: int) -> None:
+        """Drops bodies of blocks below a height; headers and certificates stay."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM bodies WHERE height < ?", (below_height,))
+
+    def skip_certificate(self, digest: Digest) -> Certificate | None:
+        """A nullify certificate that some block refers to, or None."""
+        raw = self._blob("SELECT certificate FROM skips WHERE digest = ?", digest)
+        return None if raw is None else self._certificate(raw)
+
+    def transaction_height(self, transaction_id: TransactionId) -> int | None:
+        """Height of the block that holds a transaction, or None."""
+        row = self._row("SELECT height FROM transactions WHERE id = ?", transaction_id)
+        return None if row is None else int(str(row[0]))
+
+    def manifest(self, manifest_id: ManifestId) -> bytes | None:
+        """The original bytes of a proposed manifest, or None."""
+        return self._blob("SELECT manifest FROM manifests WHERE id = ?", manifest_id)
+
+    def log_proof(self, position: int, size: int) -> tuple[Digest, tuple[Digest, ...]]:
+        """Leaf hash and inclusion proof of a log entry in the log of `size` entries.
+
+        Raises:
+            LocalProtocolError: there is no such entry.
+        """
+        rows = self._rows("SELECT leaf FROM log WHERE position < ? ORDER BY position", size)
+        leaves = [self._bytes(row[0]) for row in rows]
+        if len(leaves) != size or not 0 <= position < size:
+            raise LocalProtocolError(f"no entry {position} in a log of {size}")
+        return Digest(leaves[position]), inclusion_proof(leaves, position)
+
+    # Own transactions that wait.
+
+    def add_pending(self, transaction_id: TransactionId, raw: bytes) -> None:
+        """Keeps a transaction submitted here until it is final or dropped.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR IGNORE INTO pending SELECT ?, coalesce(max(position), 0) + 1, ? "
+                "FROM pending",
+                (transaction_id, raw),
+            )
+
+    def drop_pending(self, transaction_ids: Iterable[TransactionId]) -> None:
+        """Forgets transactions that can no longer enter a block."""
+        with self._transaction() as database:
+            database.executemany(
+                "DELETE FROM pending WHERE id = ?", [(name,) for name in transaction_ids]
+            )
+
+    def pending(self) -> tuple[bytes, ...]:
+        """Transactions submitted here that are not final, oldest first."""
+        rows = self._rows("SELECT raw FROM pending ORDER BY position")
+        return tuple(self._bytes(row[0]) for row in rows)

@@ -1,0 +1,645 @@
+"""The chain: final head, executed blocks above it, mempool and store behind one interface.
+
+Validators build, check and commit; followers follow. Both execute every block, so that a certified
+block which breaks a rule is noticed: `ForkAlarmError`, and nothing of it is adopted. Calls may
+block in the store; a host makes them one at a time. Time is an argument.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.block import Block, SkipProof, body_root
+from ledger.block_store import BlockStore, FinalBlock
+from ledger.certificate import Certificate
+from ledger.chain_blocks import (
+    ChainRules,
+    CommitResult,
+    Executed,
+    check_clock,
+    describe,
+    execute_block,
+    proposed_manifests,
+)
+from ledger.errors import (
+    BlockNotReadyError,
+    ForkAlarmError,
+    InvalidBlockError,
+    LedgerError,
+    LedgerNotYetError,
+)
+from ledger.header import HEADER_BYTES_MAX, Header
+from ledger.mempool import Mempool
+from ledger.records import (
+    GroupRecord,
+    LatestRecord,
+    ManifestRecord,
+    SubjectRecord,
+)
+from ledger.state import LedgerState
+from ledger.state_keys import split_manifest_key
+from ledger.state_tree import StateTree
+from ledger.transition import (
+    BlockDraft,
+    Outcome,
+    apply_evidence,
+    apply_transaction,
+    begin,
+    finish,
+)
+from ledger.transition_approvals import BlockContext
+from ledger.transition_genesis import genesis_block, genesis_outcome, genesis_validators
+from ledger.validators import ValidatorSet
+from ledger.vote import EVIDENCE_BYTES_MAX, Ed25519Verifier, Evidence, Verifier, VoteKind
+from protocol.approval import Action
+from protocol.digest import BlockId, DidId, Digest, ManifestId, TransactionId, sha256
+from protocol.encoding import encode_canonical
+from protocol.errors import StorageError, VerificationError
+from protocol.genesis import Genesis
+from protocol.group import Policy
+from protocol.keys import PublicKey
+from protocol.limits import (
+    BLOCK_BYTES_MAX,
+    BLOCK_EVIDENCE_MAX,
+    BLOCK_TRANSACTIONS_MAX,
+    KIB,
+)
+from protocol.transaction import SignedTransaction
+
+SPECULATIVE_BLOCKS_MAX: Final = 256
+"""Executed blocks kept above the final one; what is not an ancestor of the newest goes first."""
+UNFINAL_BYTES_MAX: Final = 512 * KIB
+"""A leader adds no transactions beyond this many bytes above the final block, so that the run that
+becomes final at once fits one answer to a follower."""
+BLOCKS_COUNT_MAX: Final = 256
+"""Blocks in one answer to a follower."""
+_ENTRY_OVERHEAD: Final = 3
+"""Bytes of CBOR around a transaction in a block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionStatus:
+    """Where a transaction stands at this node."""
+
+    height: int | None
+    """Height of the final block that holds it, or None."""
+    is_pending: bool
+    """Whether it waits in this node's mempool."""
+
+
+class Chain:
+    """One node's copy of the ledger."""
+
+    def __init__(
+        self, store: BlockStore, genesis: Genesis, rules: ChainRules, final: Executed
+    ) -> None:
+        """Use `Chain.open`."""
+        self.genesis: Final = genesis
+        """The document the chain starts from."""
+        self.rules: Final = rules
+        """Chain id, era and validators."""
+        self.mempool: Final = Mempool()
+        """Transactions that wait for a block."""
+        self._store = store
+        self._final = final
+        self._certificate: Certificate | None = None
+        self._executed: dict[BlockId, Executed] = {}
+
+    @classmethod
+    def open(
+        cls, store: BlockStore, genesis: Genesis, *, verifier: Verifier | None = None
+    ) -> Chain:
+        """Opens the ledger of a store, or starts one in an empty store.
+
+        Args:
+            store: its database.
+            genesis: the document that `decode_genesis` or `check_genesis` accepted.
+            verifier: checks votes; Ed25519 unless a simulation injects another.
+
+        Raises:
+            StorageError: another chain or era, or state and last header contradict each other.
+        """
+        rules = ChainRules(
+            chain=genesis.chain,
+            era=genesis.era,
+            validators=genesis_validators(genesis),
+            verifier=verifier or Ed25519Verifier(),
+        )
+        identity = store.identity()
+        if identity is None:
+            outcome = genesis_outcome(genesis)
+            block = genesis_block(genesis, outcome.state)
+            first = Executed(block=block, outcome=outcome, transactions=())
+            store.create(rules.chain, rules.era, _final_block(first, None))
+            return cls(store, genesis, rules, first)
+        if identity != (rules.chain, rules.era):
+            chain, era = identity
+            raise StorageError(
+                f"database of chain {chain.hex()[:8]} era {era}, "
+                f"expected chain {rules.chain.hex()[:8]} era {rules.era}"
+            )
+        return cls._reopen(store, genesis, rules)
+
+    @classmethod
+    def _reopen(cls, store: BlockStore, genesis: Genesis, rules: ChainRules) -> Chain:
+        header, certificate = store.head()
+        state = LedgerState(StateTree().update(store.state_items()), store.log())
+        if state.tree.root != header.state_root:
+            raise StorageError(f"damaged state: not that of final block {header.height}")
+        if (state.log.size, state.log.root) != (header.log_size, header.log_root):
+            raise StorageError(f"damaged log: not that of final block {header.height}")
+        if header.height == 0 and header != genesis_block(genesis, state).header:
+            raise StorageError("damaged genesis block")
+        block = store.block(header.block_id)
+        if block is None:
+            raise StorageError(f"damaged history: final block {header.height} has no body")
+        outcome = Outcome(state=state, writes={}, leaves=())
+        chain = cls(store, genesis, rules, Executed(block=block, outcome=outcome, transactions=()))
+        chain._certificate = certificate
+        chain._restore_pending()
+        return chain
+
+    def _restore_pending(self) -> None:
+        """Puts own transactions of the last run back; those that can never enter are forgotten."""
+        context = self._next_context(self.head.time_ms)
+        dropped: list[TransactionId] = []
+        for raw in self._store.pending():
+            try:
+                self.mempool.add(raw, self.state, context)
+            except LedgerNotYetError:
+                continue
+            except LedgerError:
+                dropped.append(TransactionId(sha256(raw)))
+        if dropped:
+            self._store.drop_pending(dropped)
+
+    # The final head.
+
+    @property
+    def validators(self) -> ValidatorSet:
+        """Who certifies the next block."""
+        return self.rules.validators
+
+    @property
+    def head(self) -> Header:
+        """Header of the last final block."""
+        return self._final.header
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """Finalize certificate of the head; None at genesis."""
+        return self._certificate
+
+    @property
+    def state(self) -> LedgerState:
+        """State after the head."""
+        return self._final.state
+
+    def _next_context(self, now_ms: int) -> BlockContext:
+        time_ms = max(self.head.time_ms + 1, now_ms)
+        return self.rules.context(height=self.head.height + 1, time_ms=time_ms)
+
+    # Mempool.
+
+    def submit(self, raw: bytes, *, now_ms: int, is_own: bool = False) -> TransactionId:
+        """Takes a transaction into the mempool.
+
+        Args:
+            raw: signed transaction, untrusted.
+            now_ms: estimate of header time (newest header plus time since), milliseconds.
+            is_own: submitted at this node, which keeps it durably until it is final.
+
+        Raises:
+            LedgerNotYetError: refused now; waiting may help.
+            LedgerError: refused for good; `mempool.known` and `tx.final` mean that it is here.
+            StorageError: an own transaction could not be kept.
+        """
+        transaction_id = TransactionId(sha256(raw))
+        if self._store.transaction_height(transaction_id) is not None:
+            raise LedgerError("tx.final", "this transaction is final already")
+        self.mempool.add(raw, self.state, self._next_context(now_ms))
+        if is_own:
+            try:
+                self._store.add_pending(transaction_id, raw)
+            except StorageError:
+                self.mempool.remove(transaction_id)
+                raise
+        return transaction_id
+
+    def transaction_status(self, transaction_id: TransactionId) -> TransactionStatus:
+        """Where a transaction stands at this node."""
+        return TransactionStatus(
+            height=self._store.transaction_height(transaction_id),
+            is_pending=transaction_id in self.mempool,
+        )
+
+    # Validators: build, check, commit.
+
+    def build(
+        self,
+        parent: BlockId,
+        *,
+        view: int,
+        proposer: int,
+        now_ms: int,
+        skips: Sequence[SkipProof] = (),
+        evidence: Sequence[Evidence] = (),
+        ancestors: Sequence[Block] = (),
+    ) -> Block:
+        """Makes a valid block from the mempool.
+
+        Args:
+            parent: id of the final head or of a checked block above it.
+            view: view to propose in, above the parent's.
+            proposer: index of this validator, the leader of the view.
+            now_ms: wall clock, milliseconds since 1970; the block's time if above the parent's.
+            skips: skip proofs the block must carry.
+            evidence: evidence to include as far as it is new and valid.
+            ancestors: blocks above the final one up to the parent, oldest first, as far as known.
+
+        Raises:
+            BlockNotReadyError: the parent is not known here.
+            InvalidBlockError: an ancestor is not valid.
+        """
+        self._prepare(ancestors)
+        base = self._lookup(parent)
+        if base is None:
+            raise BlockNotReadyError(parent, parent, "parent of the block to build is unknown")
+        time_ms = max(base.header.time_ms + 1, now_ms)
+        context = self.rules.context(height=base.header.height + 1, time_ms=time_ms)
+        draft = begin(base.state, context)
+        budget = self._transaction_budget(base, skips)
+        transactions = _fill(draft, self.mempool.select(), budget)
+        accepted = _convict(draft, evidence, self.rules.verifier)
+        outcome = finish(draft)
+        raws = tuple(signed.signed.raw for signed in transactions)
+        header = Header(
+            chain=self.rules.chain,
+            era=self.rules.era,
+            epoch=self.validators.epoch,
+            view=view,
+            height=context.height,
+            parent=parent,
+            parent_view=base.header.view,
+            time_ms=time_ms,
+            proposer=proposer,
+            body_root=body_root(raws, accepted, skips),
+            log_size=outcome.state.log.size,
+            log_root=outcome.state.log.root,
+            state_root=outcome.state.tree.root,
+            validators=self.validators.digest,
+            next_validators=self.validators.digest,
+        )
+        block = Block(header, raws, accepted, tuple(skips))
+        self._keep(Executed(block=block, outcome=outcome, transactions=transactions))
+        return block
+
+    def _transaction_budget(self, parent: Executed, skips: Sequence[SkipProof]) -> int:
+        """Bytes that transactions of a block on `parent` may take."""
+        fixed = HEADER_BYTES_MAX + BLOCK_EVIDENCE_MAX * EVIDENCE_BYTES_MAX + 64
+        fixed += len(encode_canonical([skip.to_value() for skip in skips]))
+        unfinal = sum(len(item.block.encoded) for item in self._path(parent))
+        return min(BLOCK_BYTES_MAX, UNFINAL_BYTES_MAX - unfinal) - fixed
+
+    def check(
+        self, block: Block, now_ms: int | None = None, *, ancestors: Sequence[Block] = ()
+    ) -> None:
+        """Judges a proposal; remembers its execution if it is valid.
+
+        Args:
+            block: the proposal.
+            now_ms: wall clock, milliseconds since 1970; None when catching up: no clock rule.
+            ancestors: blocks above the final one up to its parent, oldest first.
+
+        Raises:
+            InvalidBlockError: never valid.
+            BlockNotReadyError: an ancestor must be fetched first.
+        """
+        self._prepare(ancestors)
+        if now_ms is not None:
+            check_clock(block.header, now_ms)
+        self._execute(block)
+
+    def _prepare(self, ancestors: Sequence[Block]) -> None:
+        for ancestor in ancestors:
+            if ancestor.header.height > self.head.height:
+                self._execute(ancestor)
+
+    def _lookup(self, block_id: BlockId) -> Executed | None:
+        if block_id == self._final.header.block_id:
+            return self._final
+        return self._executed.get(block_id)
+
+    def _execute(self, block: Block) -> Executed:
+        """Finds or makes the execution of a block on the final block or one above it."""
+        known = self._lookup(block.block_id)
+        if known is not None:
+            return known
+        header = block.header
+        parent = self._lookup(header.parent)
+        if parent is None and header.height > self.head.height + 1:
+            raise BlockNotReadyError(block.block_id, header.parent, "its parent is unknown")
+        if parent is None:
+            raise InvalidBlockError(
+                block.block_id, "block.fork", f"height {header.height} is not on the final block"
+            )
+        executed = execute_block(block, parent, self.rules)
+        self._keep(executed)
+        return executed
+
+    def _path(self, last: Executed) -> list[Executed]:
+        """Executed blocks above the final one up to `last`, oldest first."""
+        path: list[Executed] = []
+        while last.header.block_id != self._final.header.block_id:
+            path.append(last)
+            parent = self._lookup(last.header.parent)
+            assert parent is not None, "ancestors of an executed block are kept"
+            last = parent
+        path.reverse()
+        return path
+
+    def _keep(self, executed: Executed) -> None:
+        """Remembers an execution; makes room among those that are not its ancestors."""
+        block_id = executed.header.block_id
+        if len(self._executed) >= SPECULATIVE_BLOCKS_MAX:
+            ancestors = {item.header.block_id: None for item in self._path(executed)}
+            victim = next(
+                (
+                    name
+                    for name, item in self._executed.items()
+                    if name not in ancestors and not self._has_child(item)
+                ),
+                None,
+            )
+            if victim is None:
+                raise BlockNotReadyError(
+                    block_id, block_id, f"{SPECULATIVE_BLOCKS_MAX} blocks wait for finality"
+                )
+            del self._executed[victim]
+        self._executed[block_id] = executed
+
+    def _has_child(self, executed: Executed) -> bool:
+        block_id = executed.header.block_id
+        return any(item.header.parent == block_id for item in self._executed.values())
+
+    def commit(
+        self,
+        block_id: BlockId,
+        certificate: Certificate,
+        *,
+        ancestors: Sequence[Block] = (),
+        skips: Sequence[Certificate] = (),
+    ) -> tuple[CommitResult, ...]:
+        """Makes a block and its ancestors final, durably.
+
+        Args:
+            block_id: the certified block.
+            certificate: its finalize certificate.
+            ancestors: the blocks of the run, itself included, oldest first, as far as known.
+            skips: nullify certificates its skip proofs name, kept for others.
+
+        Returns:
+            One result for each block that became final, oldest first; none if it was final before.
+
+        Raises:
+            VerificationError: the certificate does not certify this block.
+            BlockNotReadyError: a block of the run is unknown.
+            ForkAlarmError: the validators certified what the rules forbid; nothing was adopted.
+            StorageError: it could not be stored; nothing was adopted.
+        """
+        if block_id == self.head.block_id:
+            return ()
+        self._verify_certificate(block_id, certificate)
+        for block in ancestors:
+            if block.header.height > self.head.height:
+                self._execute_certified(block, certificate)
+        last = self._lookup(block_id)
+        if last is None:
+            raise BlockNotReadyError(block_id, block_id, "the certified block is unknown")
+        return self._adopt(self._path(last), certificate, skips)
+
+    # Followers.
+
+    def follow(self, blocks: Sequence[Block], certificate: Certificate) -> tuple[CommitResult, ...]:
+        """Adopts a run of final blocks that a peer delivered.
+
+        Args:
+            blocks: consecutive, oldest first; those that are final here already are skipped.
+            certificate: finalize certificate of the last one.
+
+        Returns:
+            One result for each block that became final, oldest first.
+
+        Raises:
+            VerificationError: the run does not hang together or is not certified: the peer's fault.
+            BlockNotReadyError: the first block's parent is above the head: fetch from below.
+            ForkAlarmError: the validators certified what the rules forbid; nothing was adopted.
+            StorageError: it could not be stored; nothing was adopted.
+        """
+        if not blocks:
+            raise VerificationError("a run without blocks")
+        for parent, block in itertools.pairwise(blocks):
+            if (block.header.parent, block.header.height) != (
+                parent.block_id,
+                parent.header.height + 1,
+            ):
+                raise VerificationError(f"block {block.header.height} does not follow its parent")
+        self._verify_certificate(blocks[-1].block_id, certificate)
+        fresh = self._without_final(blocks, certificate)
+        for block in fresh:
+            self._execute_certified(block, certificate)
+        if not fresh:
+            return ()
+        last = self._lookup(fresh[-1].block_id)
+        assert last is not None, "every block of the run was executed"
+        return self._adopt(self._path(last), certificate, ())
+
+    def _verify_certificate(self, block_id: BlockId, certificate: Certificate) -> None:
+        if certificate.kind is not VoteKind.FINALIZE or certificate.block_id != block_id:
+            raise VerificationError(f"no finalize certificate of block {block_id.hex()[:8]}")
+        rules = self.rules
+        certificate.verify(rules.validators, rules.chain, rules.era, rules.verifier)
+
+    def _without_final(self, blocks: Sequence[Block], certificate: Certificate) -> Sequence[Block]:
+        """Drops the blocks that are final here; another block at a final height is a fork."""
+        for index, block in enumerate(blocks):
+            height = block.header.height
+            if height > self.head.height:
+                return blocks[index:]
+            known = self._store.header(height)
+            if known is None or known.block_id != block.block_id:
+                raise ForkAlarmError(
+                    block.block_id,
+                    "block.fork",
+                    f"another block is final at height {height}",
+                    certificate.encode(),
+                )
+        return ()
+
+    def _execute_certified(self, block: Block, certificate: Certificate) -> None:
+        try:
+            self._execute(block)
+        except InvalidBlockError as error:
+            raise ForkAlarmError(
+                block.block_id, error.rule, str(error), certificate.encode()
+            ) from error
+
+    def _adopt(
+        self, run: Sequence[Executed], certificate: Certificate, skips: Sequence[Certificate]
+    ) -> tuple[CommitResult, ...]:
+        """Stores a certified run, then moves the head and the mempool on."""
+        last = run[-1]
+        self._store.commit(
+            [_final_block(item, certificate if item is last else None) for item in run], skips
+        )
+        results: list[CommitResult] = []
+        before = self.state
+        for item in run:
+            results.append(describe(item, before, certificate))
+            before = item.state
+        self._final, self._certificate = last, certificate
+        self._executed = self._descendants(last.header.block_id)
+        self._revalidate([name for result in results for name, _ in result.transactions])
+        return tuple(results)
+
+    def _descendants(self, block_id: BlockId) -> dict[BlockId, Executed]:
+        """Executed blocks above a block; insertion order puts parents first."""
+        kept: dict[BlockId, Executed] = {}
+        for name, item in self._executed.items():
+            if item.header.parent == block_id or item.header.parent in kept:
+                kept[name] = item
+        return kept
+
+    def _revalidate(self, included: Sequence[TransactionId]) -> None:
+        context = self._next_context(self.head.time_ms)
+        dropped = self.mempool.revalidate(included, self.state, context)
+        if dropped:
+            self._store.drop_pending(dropped)
+
+    # Queries, all about final blocks.
+
+    def subject(self, did: DidId) -> SubjectRecord | None:
+        """A subject's current record."""
+        return self.state.subject(did)
+
+    def subject_by_key(self, key: PublicKey) -> tuple[DidId, SubjectRecord] | None:
+        """The subject that holds a key (transport, node, vote or person) now."""
+        return self.state.subject_by_key(key)
+
+    def group(self, name: str) -> GroupRecord | None:
+        """A group's record."""
+        return self.state.group(name)
+
+    def policy(self, name: str) -> Policy | None:
+        """The policy in force in a group at the head's time."""
+        group = self.state.group(name)
+        return None if group is None else self.state.policy(group.policy_at(self.head.time_ms))
+
+    def manifest_record(self, manifest: ManifestId, group: str) -> ManifestRecord | None:
+        """A manifest's standing in one group; ask `is_authorised` with the node's time."""
+        return self.state.manifest(manifest, group)
+
+    def manifest_records(self) -> Iterator[tuple[ManifestId, str, ManifestRecord]]:
+        """All manifests in all groups; visits the whole state, for start-up and listings."""
+        for rest, value in self.state.scan(b"m/"):
+            manifest, group = split_manifest_key(b"m/" + rest)
+            yield manifest, group, ManifestRecord.decode(value)
+
+    def manifest_bytes(self, manifest: ManifestId) -> bytes | None:
+        """The original signed bytes of a manifest that was proposed."""
+        return self._store.manifest(manifest)
+
+    def latest(self, group: str, product: str) -> LatestRecord | None:
+        """The newest authorised release of a product in a group."""
+        return self.state.latest(group, product)
+
+    def approvals(self, manifest: ManifestId, group: str, action: Action) -> tuple[bytes, ...]:
+        """The owners' signed approvals (AUTHORISE) or revocations (REVOKE), ascending by key id."""
+        record = self.state.manifest(manifest, group)
+        if record is None:
+            return ()
+        key_ids = record.approvers if action is Action.AUTHORISE else record.revokers
+        found = (self.state.approval(Digest(manifest), action, key, group) for key in key_ids)
+        return tuple(raw for raw in found if raw is not None)
+
+    def header_at(self, height: int) -> Header | None:
+        """The final header of a height, or None."""
+        return self._store.header(height)
+
+    def finality(self, height: int) -> tuple[Header, Certificate] | None:
+        """The first header at or above a height that has a certificate of its own."""
+        return self._store.finality(height)
+
+    def block(self, block_id: BlockId) -> Block | None:
+        """A block by id: executed above the head, or final and not pruned."""
+        known = self._lookup(block_id)
+        return self._store.block(block_id) if known is None else known.block
+
+    def blocks(
+        self, from_height: int, bytes_max: int
+    ) -> tuple[tuple[bytes, ...], Certificate | None]:
+        """Encoded final blocks for a follower, and the certificate of the last one.
+
+        Args:
+            from_height: first height wanted, at least 1.
+            bytes_max: aimed bound of the blocks, bytes.
+        """
+        run = self._store.blocks(from_height, bytes_max=bytes_max, count_max=BLOCKS_COUNT_MAX)
+        if not run:
+            return (), None
+        finality = self._store.finality(from_height + len(run) - 1)
+        assert finality is not None, "a run ends with a certified block"
+        return tuple(run), finality[1]
+
+
+def _fill(
+    draft: BlockDraft, candidates: Iterable[SignedTransaction], budget: int
+) -> tuple[SignedTransaction, ...]:
+    """Applies what is valid and fits, in the order given."""
+    taken: list[SignedTransaction] = []
+    for signed in candidates:
+        size = len(signed.signed.raw) + _ENTRY_OVERHEAD
+        if len(taken) == BLOCK_TRANSACTIONS_MAX:
+            break
+        if size > budget:
+            continue
+        try:
+            apply_transaction(draft, signed)
+        except LedgerError:
+            continue
+        taken.append(signed)
+        budget -= size
+    return tuple(taken)
+
+
+def _convict(
+    draft: BlockDraft, evidence: Sequence[Evidence], verifier: Verifier
+) -> tuple[Evidence, ...]:
+    """Records what evidence is new and valid, up to the bound of a block."""
+    accepted: list[Evidence] = []
+    for item in evidence:
+        if len(accepted) == BLOCK_EVIDENCE_MAX:
+            break
+        try:
+            apply_evidence(draft, item, verifier)
+        except LedgerError:
+            continue
+        accepted.append(item)
+    return tuple(accepted)
+
+
+def _final_block(executed: Executed, certificate: Certificate | None) -> FinalBlock:
+    return FinalBlock(
+        block=executed.block,
+        certificate=certificate,
+        writes=executed.outcome.writes,
+        leaves=executed.outcome.leaves,
+        log=executed.state.log,
+        transactions=tuple(
+            (signed.transaction_id, signed.transaction.kind) for signed in executed.transactions
+        ),
+        manifests=proposed_manifests(executed),
+    )

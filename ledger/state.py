@@ -1,0 +1,172 @@
+"""Ledger state: the tree and the log after a block, and drafts that change them.
+
+`StateReader` turns keys into records; both the immutable `LedgerState` and a `Draft` are one. A
+draft collects the writes of a block or of one transaction; that of a failed transaction is dropped.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ledger.log import Log
+from ledger.records import (
+    AccountRecord,
+    AnchorRecord,
+    ConvictionRecord,
+    GroupRecord,
+    LatestRecord,
+    ManifestRecord,
+    SubjectRecord,
+)
+from ledger.state_keys import (
+    GOVERNANCE_KEY,
+    account_key,
+    anchor_key,
+    approval_key,
+    evidence_key,
+    group_key,
+    holder_key,
+    latest_key,
+    manifest_key,
+    policy_key,
+    subject_key,
+)
+from ledger.state_tree import VALUE_BYTES_MAX, StateTree
+from protocol.approval import Action
+from protocol.digest import DidId, Digest, ManifestId, PolicyId
+from protocol.encoding import decode_canonical
+from protocol.group import OwnerRoot, Policy, decode_policy
+from protocol.keys import PublicKey
+
+
+class StateReader:
+    """Reads records by name; None where there is none."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a state key, or None."""
+
+    def subject(self, did: DidId) -> SubjectRecord | None:
+        """A subject's current record."""
+        raw = self.get(subject_key(did))
+        return None if raw is None else SubjectRecord.decode(raw)
+
+    def account(self, did: DidId) -> AccountRecord:
+        """What a signer has used up; zero for one that never signed."""
+        raw = self.get(account_key(did))
+        return AccountRecord() if raw is None else AccountRecord.decode(raw)
+
+    def holder(self, key: PublicKey) -> DidId | None:
+        """The subject that holds, or once held, a key."""
+        raw = self.get(holder_key(key))
+        return None if raw is None else DidId(raw)
+
+    def subject_by_key(self, key: PublicKey) -> tuple[DidId, SubjectRecord] | None:
+        """The subject that holds a key now."""
+        did = self.holder(key)
+        record = None if did is None else self.subject(did)
+        if did is None or record is None or all(key != held for _, held in record.keys):
+            return None
+        return did, record
+
+    def group(self, name: str) -> GroupRecord | None:
+        """A group's record."""
+        raw = self.get(group_key(name))
+        return None if raw is None else GroupRecord.decode(raw)
+
+    def policy(self, policy: PolicyId) -> Policy:
+        """A policy that a record of this state names."""
+        raw = self.get(policy_key(policy))
+        assert raw is not None, "a policy is written before anything names it"
+        return decode_policy(raw)
+
+    def manifest(self, manifest: ManifestId, group: str) -> ManifestRecord | None:
+        """A manifest's standing in one group."""
+        raw = self.get(manifest_key(manifest, group))
+        return None if raw is None else ManifestRecord.decode(raw)
+
+    def latest(self, group: str, product: str) -> LatestRecord | None:
+        """The newest authorised release of a product in a group."""
+        raw = self.get(latest_key(group, product))
+        return None if raw is None else LatestRecord.decode(raw)
+
+    def approval(self, subject: Digest, action: Action, key_id: Digest, group: str) -> bytes | None:
+        """One owner's signed approval."""
+        return self.get(approval_key(subject, action, key_id, group))
+
+    def anchor(self, did: DidId) -> AnchorRecord | None:
+        """The newest anchor of a node's receipt log."""
+        raw = self.get(anchor_key(did))
+        return None if raw is None else AnchorRecord.decode(raw)
+
+    def conviction(self, epoch: int, signer: int) -> ConvictionRecord | None:
+        """A validator's conviction in an epoch."""
+        raw = self.get(evidence_key(epoch, signer))
+        return None if raw is None else ConvictionRecord.decode(raw)
+
+    def governance_root(self) -> OwnerRoot:
+        """The governance root."""
+        raw = self.get(GOVERNANCE_KEY)
+        assert raw is not None, "genesis writes the governance root"
+        return OwnerRoot.from_value(decode_canonical(raw, bytes_max=VALUE_BYTES_MAX))
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState(StateReader):
+    """State and log after one block; never changes."""
+
+    tree: StateTree
+    """Keys and values."""
+    log: Log
+    """Frontier of the log over all transactions and evidence."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a state key, or None."""
+        return self.tree.get(key)
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All keys that start with `prefix`, without it, and their values; visits every key."""
+        for key, value in self.tree.items():
+            if key.startswith(prefix):
+                yield key[len(prefix) :], value
+
+
+class Draft(StateReader):
+    """Writes over another reader that nobody else sees until they are absorbed."""
+
+    __slots__ = ("_base", "_writes")
+
+    def __init__(self, base: StateReader) -> None:
+        """Starts without writes over `base`, which must not change while the draft is used."""
+        self._base = base
+        self._writes: dict[bytes, bytes] = {}
+
+    @property
+    def writes(self) -> Mapping[bytes, bytes]:
+        """Keys written so far with their last values, in order of first writing."""
+        return self._writes
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of a state key, own writes first."""
+        value = self._writes.get(key)
+        return self._base.get(key) if value is None else value
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Sets a state key."""
+        self._writes[key] = value
+
+    def growth_bytes(self) -> int:
+        """Bytes by which these writes lengthen the state; never below 0 for new keys."""
+        growth = 0
+        for key, value in self._writes.items():
+            old = self._base.get(key)
+            growth += len(value) + (len(key) if old is None else -len(old))
+        return growth
+
+    def absorb(self, writes: Mapping[bytes, bytes]) -> None:
+        """Takes over the writes of a draft made over this one."""
+        self._writes.update(writes)

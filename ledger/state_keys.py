@@ -1,0 +1,79 @@
+"""Keys of the state tree: a short prefix, then parts of fixed or stated length.
+
+No key is a prefix of another of its kind, and no two kinds share a prefix up to the first slash, so
+that each key can be read in one way only. docs/spec/ledger.md lists them.
+"""
+
+from __future__ import annotations
+
+from protocol.approval import Action
+from protocol.digest import DidId, Digest, ManifestId, PolicyId
+from protocol.keys import PublicKey
+
+GOVERNANCE_KEY = b"c/governance"
+"""The governance root."""
+
+
+def subject_key(did: DidId) -> bytes:
+    """`d/<did>`: a subject's current record."""
+    return b"d/" + did
+
+
+def account_key(did: DidId) -> bytes:
+    """`n/<did>`: a signer's nonces and shares."""
+    return b"n/" + did
+
+
+def holder_key(key: PublicKey) -> bytes:
+    """`k/<public key>`: the subject that holds, or once held, a key."""
+    return b"k/" + key.raw
+
+
+def group_key(group: str) -> bytes:
+    """`g/<group>`: a group's owner root and policies."""
+    return b"g/" + group.encode()
+
+
+def policy_key(policy: PolicyId) -> bytes:
+    """`p/<policy id>`: a policy's bytes."""
+    return b"p/" + policy
+
+
+def manifest_key(manifest: ManifestId, group: str) -> bytes:
+    """`m/<manifest id><group>`: a manifest's standing in one group."""
+    return b"m/" + manifest + group.encode()
+
+
+def latest_key(group: str, product: str) -> bytes:
+    """`l/<group>/<product>`: the newest release; group names hold no slash."""
+    return b"l/" + group.encode() + b"/" + product.encode()
+
+
+def approval_key(subject: Digest, action: Action, key_id: Digest, group: str) -> bytes:
+    """`ap/<subject><action><key id><group>`: one owner's approval, action as one byte."""
+    return b"ap/" + subject + bytes((action,)) + key_id + group.encode()
+
+
+def anchor_key(did: DidId) -> bytes:
+    """`a/<did>`: the newest anchor of a node's receipt log."""
+    return b"a/" + did
+
+
+def evidence_key(epoch: int, signer: int) -> bytes:
+    """`e/<epoch><signer>`: a validator's conviction; 8 bytes big-endian and one byte."""
+    return b"e/" + epoch.to_bytes(8, "big") + bytes((signer,))
+
+
+def validators_key(epoch: int) -> bytes:
+    """`v/<epoch>`: the validator set of an epoch; 8 bytes big-endian."""
+    return b"v/" + epoch.to_bytes(8, "big")
+
+
+def split_manifest_key(key: bytes) -> tuple[ManifestId, str]:
+    """Reads a key made by `manifest_key`."""
+    return ManifestId(key[2:34]), key[34:].decode()
+
+
+def split_evidence_key(key: bytes) -> tuple[int, int]:
+    """Reads a key made by `evidence_key`: (epoch, index of the validator)."""
+    return int.from_bytes(key[2:10], "big"), key[10]

@@ -1,0 +1,118 @@
+"""How the transition checks owners' approvals, whatever they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ledger.errors import LedgerError
+from ledger.state import Draft
+from ledger.state_keys import approval_key
+from ledger.validators import ValidatorSet
+from protocol.approval import Action, SignedApproval, parse_approval
+from protocol.digest import ChainId, Digest, PolicyId
+from protocol.errors import EncodingError, SignatureError
+from protocol.group import OwnerRoot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockContext:
+    """What a transaction may know about the block it is in."""
+
+    chain: ChainId
+    """Chain of the ledger."""
+    era: int
+    """Era of the ledger."""
+    height: int
+    """Height of the block."""
+    time_ms: int
+    """Header time of the block, milliseconds since 1970."""
+    validators: ValidatorSet
+    """Who certifies the block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent:
+    """What a list of approvals must agree to."""
+
+    root: OwnerRoot
+    """Whose keys count."""
+    action: Action
+    """To do what."""
+    subject: Digest
+    """With what."""
+    group: str
+    """In which group."""
+    policy: PolicyId
+    """Deciding under which policy."""
+
+
+def check_approvals(
+    approvals: Sequence[bytes], consent: Consent, context: BlockContext
+) -> tuple[SignedApproval, ...]:
+    """Checks that every approval is a valid one by a distinct owner to exactly this consent.
+
+    A transaction with a single unfit approval is refused whole: its submitter chose the list.
+
+    Returns:
+        The approvals, ascending by key id.
+
+    Raises:
+        LedgerError: `approval.*` names what is wrong with one of them.
+    """
+    checked: dict[Digest, SignedApproval] = {}
+    for raw in approvals:
+        signed = _check_approval(raw, consent, context)
+        if signed.signed.key_id in checked:
+            raise LedgerError("approval.duplicate", "one owner's approval is given twice")
+        checked[signed.signed.key_id] = signed
+    return tuple(checked[key_id] for key_id in sorted(checked))
+
+
+def _check_approval(raw: bytes, consent: Consent, context: BlockContext) -> SignedApproval:
+    try:
+        signed = parse_approval(raw)
+    except EncodingError as error:
+        raise LedgerError("approval.malformed", str(error)) from error
+    approval = signed.approval
+    _require_equal("approval.era", context.era, approval.era)
+    _require_equal("approval.action", consent.action.name, approval.action.name)
+    _require_equal("approval.subject", consent.subject.hex(), approval.subject.hex())
+    _require_equal("approval.group", consent.group, approval.group)
+    _require_equal("approval.policy", consent.policy.hex(), approval.policy.hex())
+    if approval.valid_until_ms < context.time_ms:
+        raise LedgerError(
+            "approval.expired",
+            f"approval valid until {approval.valid_until_ms}, header time is {context.time_ms}",
+        )
+    if consent.root.owner(signed.signed.key_id) is None:
+        raise LedgerError("approval.owner", f"signer is no owner for {consent.group!r}")
+    try:
+        signed.verify(consent.root, context.chain)
+    except SignatureError as error:
+        raise LedgerError("approval.signature", str(error)) from error
+    return signed
+
+
+def _require_equal(rule: str, expected: object, actual: object) -> None:
+    if actual != expected:
+        raise LedgerError(rule, f"approval is for {actual}, expected {expected}")
+
+
+def require_threshold(count: int, needed: int, what: str) -> None:
+    """Checks that enough owners agreed.
+
+    Raises:
+        LedgerError: `approval.threshold`.
+    """
+    if count < needed:
+        raise LedgerError("approval.threshold", f"{what} needs {needed} approvals, got {count}")
+
+
+def record_approvals(draft: Draft, approvals: Sequence[SignedApproval]) -> tuple[Digest, ...]:
+    """Writes approvals to the state, where gateways and proofs find them; returns their key ids."""
+    for signed in approvals:
+        content, key_id = signed.approval, signed.signed.key_id
+        key = approval_key(content.subject, content.action, key_id, content.group)
+        draft.put(key, signed.signed.raw)
+    return tuple(signed.signed.key_id for signed in approvals)
