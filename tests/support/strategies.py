@@ -1,0 +1,433 @@
+"""Hypothesis strategies for every object of the protocol, and the registry of its wire formats.
+
+Keys come from a small fixed pool, so that examples are cheap and failures repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from protocol.announcement import Announcement, parse_announcement, sign_announcement
+from protocol.approval import Action, Approval, parse_approval, sign_approval
+from protocol.catchup import (
+    BlocksAnswer,
+    BlocksRequest,
+    Freshness,
+    FreshnessAnswer,
+    FreshnessRequest,
+    HeadAnswer,
+    HeadRequest,
+    LedgerMessage,
+    Refusal,
+    SubmitAnswer,
+    SubmitRequest,
+    decode_ledger_message,
+    encode_ledger_message,
+    parse_freshness,
+    sign_freshness,
+)
+from protocol.did import (
+    DidRecord,
+    JoinStatement,
+    KeyPurpose,
+    SubjectKind,
+    decode_record,
+    next_keys_digest,
+    sign_join,
+)
+from protocol.digest import BlockId, ChainId, DidId, Digest, ManifestId, PolicyId, TransactionId
+from protocol.encoding import INTEGER_MAX, INTEGER_MIN, Value, decode_canonical, encode_canonical
+from protocol.genesis import Genesis, Parameters, decode_genesis
+from protocol.group import (
+    DAY_MS,
+    DURATION_MS_MAX,
+    OWNERS_MAX,
+    Group,
+    OwnerRoot,
+    Policy,
+    decode_group,
+    decode_policy,
+)
+from protocol.hello import Hello, HelloAnswer, HelloStatus, decode_hello, decode_hello_answer
+from protocol.keys import PrivateKey
+from protocol.limits import CHUNKS_PER_COMPONENT_MAX, IMAGE_BYTES_MAX, VALIDATORS_MAX
+from protocol.manifest import (
+    ChunkerKind,
+    ChunkerParameters,
+    Component,
+    Manifest,
+    parse_manifest,
+    sign_manifest,
+)
+from protocol.text import is_plain_text
+from protocol.transaction import Transaction, parse_transaction, sign_transaction
+
+CHAIN: Final = ChainId(bytes(range(32)))
+"""The chain of every signed example."""
+OTHER_CHAIN: Final = ChainId(bytes(range(1, 33)))
+"""A chain nothing was signed for."""
+PURPOSES: Final = {
+    SubjectKind.VALIDATOR: (KeyPurpose.TRANSPORT, KeyPurpose.NODE, KeyPurpose.VALIDATOR),
+    SubjectKind.GATEWAY: (KeyPurpose.TRANSPORT, KeyPurpose.NODE),
+    SubjectKind.PUBLISHER: (KeyPurpose.TRANSPORT, KeyPurpose.NODE, KeyPurpose.PERSON),
+    SubjectKind.PERSON: (KeyPurpose.PERSON,),
+}
+"""What keys each kind of subject has, said a second time so that tests notice a change."""
+
+few = settings(max_examples=12, derandomize=True, deadline=None, database=None)
+"""For costly examples."""
+many = settings(max_examples=60, derandomize=True, deadline=None, database=None)
+"""For cheap examples."""
+
+
+@cache
+def key(number: int) -> PrivateKey:
+    """A private key with a fixed seed: `number` as 32 bytes, big-endian."""
+    return PrivateKey(number.to_bytes(32, "big"))
+
+
+private_keys: SearchStrategy[PrivateKey] = st.integers(0, 31).map(key)
+digests: SearchStrategy[Digest] = st.binary(min_size=32, max_size=32).map(Digest)
+uints: SearchStrategy[int] = st.one_of(st.integers(0, 300), st.integers(0, INTEGER_MAX))
+positive: SearchStrategy[int] = st.one_of(st.integers(1, 300), st.integers(1, INTEGER_MAX))
+names: SearchStrategy[str] = st.text(
+    st.characters(codec="utf-8").filter(is_plain_text), min_size=1, max_size=16
+)
+texts: SearchStrategy[str] = st.text(st.characters(codec="utf-8").filter(is_plain_text), max_size=9)
+identifiers: SearchStrategy[str] = st.from_regex(r"\A[A-Za-z0-9]([A-Za-z0-9._+:-]{0,8}[a-z+])?\Z")
+group_names: SearchStrategy[str] = st.from_regex(r"\A[a-z0-9]([a-z0-9._-]{0,8}[a-z0-9])?\Z")
+group_lists: SearchStrategy[tuple[str, ...]] = st.sets(group_names, max_size=4).map(
+    lambda found: tuple(sorted(found))
+)
+scalars: SearchStrategy[Value] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(INTEGER_MIN, INTEGER_MAX),
+    st.binary(max_size=8),
+    st.text(st.characters(codec="utf-8"), max_size=8),
+)
+values: SearchStrategy[Value] = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.one_of(st.integers(-99, 99), st.text(max_size=3, alphabet="abcä")), inner, max_size=3
+        ),
+    ),
+    max_leaves=6,
+)
+extensions: SearchStrategy[dict[int | str, Value]] = st.one_of(
+    st.just({}), st.dictionaries(st.integers(INTEGER_MIN, -1), scalars, max_size=2)
+)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> DidRecord:
+    """Inception records of every kind."""
+    return draw(records_with_keys())[0]
+
+
+@st.composite
+def records_with_keys(draw: st.DrawFn) -> tuple[DidRecord, tuple[PrivateKey, ...]]:
+    """Records with the private keys behind them."""
+    kind = draw(st.sampled_from(SubjectKind))
+    purposes = PURPOSES[kind]
+    count = len(purposes)
+    chosen = draw(st.lists(private_keys, min_size=count, max_size=count, unique=True))
+    keys = tuple((purpose, one.public) for purpose, one in zip(purposes, chosen, strict=True))
+    record = DidRecord(
+        kind=kind,
+        name=draw(names),
+        keys=keys,
+        next_keys=draw(st.one_of(st.none(), st.just(next_keys_digest(keys)))),
+        groups=draw(group_lists),
+        extensions=draw(extensions),
+    )
+    return record, tuple(chosen)
+
+
+joins: SearchStrategy[JoinStatement] = records_with_keys().map(lambda pair: sign_join(*pair))
+
+
+@st.composite
+def owner_roots(draw: st.DrawFn, count_max: int = 5) -> OwnerRoot:
+    """Owner roots of up to `count_max` keys."""
+    keys = draw(st.sets(st.integers(0, 63), min_size=1, max_size=count_max))
+    publics = sorted(key(number).public for number in keys)
+    return OwnerRoot(
+        version=draw(positive),
+        threshold=draw(st.integers(1, len(publics))),
+        owners=tuple((public, f"owner {index}") for index, public in enumerate(publics)),
+        extensions=draw(extensions),
+    )
+
+
+@st.composite
+def policies(draw: st.DrawFn, least: int = 1, owners: int = OWNERS_MAX) -> Policy:
+    """Policies that fit a root with threshold `least` and so many `owners`."""
+    approve = draw(st.integers(least, owners))
+    serve = draw(st.integers(1, DURATION_MS_MAX))
+    publishers = draw(st.sets(digests, max_size=2))
+    return Policy(
+        approve_threshold=approve,
+        revoke_threshold=draw(st.integers(1, owners)),
+        amend_threshold=draw(st.integers(approve, owners)),
+        enrol_threshold=draw(st.integers(1, owners)),
+        amend_delay_ms=draw(st.integers(0, DURATION_MS_MAX)),
+        offer_freshness_ms=draw(st.integers(1, serve)),
+        serve_freshness_ms=serve,
+        publishers=tuple(DidId(one) for one in sorted(publishers)),
+        extensions=draw(extensions),
+    )
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> Group:
+    """Groups whose policy fits their owners."""
+    root = draw(owner_roots())
+    return Group(
+        name=draw(group_names),
+        owner_root=root,
+        policy=draw(policies(least=root.threshold, owners=len(root.owners))),
+        extensions=draw(extensions),
+    )
+
+
+@st.composite
+def genesis_documents(draw: st.DrawFn) -> Genesis:
+    """Genesis documents of four to six validators and a few others."""
+    validators = draw(st.integers(4, 6))
+    found = {group.name: group for group in draw(st.lists(groups(), max_size=2))}
+    membership = tuple(sorted(found))
+    subjects: list[JoinStatement] = []
+    for index in range(validators + draw(st.integers(0, 2))):
+        kind = SubjectKind.VALIDATOR if index < validators else SubjectKind.GATEWAY
+        subjects.append(subject(kind, 1000 + 10 * index, groups=membership))
+    dids = [join.record.did for join in subjects[:validators]]
+    return Genesis(
+        name=draw(names),
+        era=0,
+        time_ms=draw(uints),
+        parameters=Parameters(
+            heartbeat_ms=draw(st.integers(1000, DAY_MS)), extensions=draw(extensions)
+        ),
+        validators=tuple(draw(st.permutations(dids))),
+        joins=tuple(sorted(subjects, key=lambda join: join.record.did)),
+        groups=tuple(found[name] for name in membership),
+        governance_root=draw(owner_roots()),
+        extensions=draw(extensions),
+    )
+
+
+@cache
+def subject(kind: SubjectKind, first_key: int, *, groups: tuple[str, ...] = ()) -> JoinStatement:
+    """A subject whose keys are numbered from `first_key`."""
+    chosen = [key(first_key + offset) for offset in range(len(PURPOSES[kind]))]
+    record = DidRecord(
+        kind=kind,
+        name=f"{kind.name.lower()} {first_key}",
+        keys=tuple(
+            (purpose, one.public) for purpose, one in zip(PURPOSES[kind], chosen, strict=True)
+        ),
+        next_keys=None,
+        groups=groups,
+    )
+    return sign_join(record, chosen)
+
+
+@st.composite
+def components(draw: st.DrawFn, name: str) -> Component:
+    """Components whose size, count and chunker agree."""
+    kind = draw(st.sampled_from(ChunkerKind))
+    average = 2 ** draw(st.integers(8, 16))
+    fixed = kind is ChunkerKind.FIXED
+    minimum = average if fixed else draw(st.integers(1, average))
+    maximum = average if fixed else draw(st.integers(average, 4 * average))
+    count = draw(st.integers(1, CHUNKS_PER_COMPONENT_MAX))
+    least = max(count, (count - 1) * minimum + 1)
+    most = min(count * maximum, IMAGE_BYTES_MAX // 2)
+    return Component(
+        name=name,
+        size=draw(st.integers(least, most)) if least <= most else least,
+        digest=draw(digests),
+        chunker=ChunkerParameters(kind=kind, minimum=minimum, average=average, maximum=maximum),
+        chunk_count=count,
+        recipe_root=draw(digests),
+        plain_digest=draw(st.one_of(st.none(), digests)),
+        vendor_id=draw(st.one_of(st.none(), st.binary(min_size=16, max_size=16))),
+        class_id=draw(st.one_of(st.none(), st.binary(min_size=16, max_size=16))),
+    )
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> Manifest:
+    """Manifests of one or two components."""
+    named = sorted(draw(st.sets(identifiers, min_size=1, max_size=2)))
+    products = sorted(draw(st.sets(identifiers, max_size=2)))
+    stones = sorted(draw(st.sets(digests, max_size=2)))
+    return Manifest(
+        era=draw(uints),
+        publisher=DidId(draw(digests)),
+        product=draw(identifiers),
+        version=draw(names),
+        sequence=draw(positive),
+        groups=draw(group_lists.filter(bool)),
+        components=tuple(draw(components(name)) for name in named),
+        expires_ms=draw(st.one_of(st.none(), uints)),
+        stepping_stones=tuple(ManifestId(stone) for stone in stones),
+        dependencies=tuple((product, draw(uints)) for product in products),
+        sbom_digest=draw(st.one_of(st.none(), digests)),
+        suit_digest=draw(st.one_of(st.none(), digests)),
+        metadata=draw(st.dictionaries(names, texts, max_size=2)),
+    )
+
+
+approvals: SearchStrategy[Approval] = st.builds(
+    Approval,
+    era=uints,
+    action=st.sampled_from(Action),
+    subject=digests,
+    group=group_names,
+    policy=digests.map(PolicyId),
+    valid_until_ms=uints,
+)
+transactions: SearchStrategy[Transaction] = st.builds(
+    Transaction,
+    era=uints,
+    signer=digests.map(DidId),
+    nonce=uints,
+    valid_until_ms=uints,
+    kind=identifiers,
+    body=st.dictionaries(st.integers(-20, 20), values, max_size=3),
+)
+announcements: SearchStrategy[Announcement] = st.builds(
+    Announcement,
+    era=uints,
+    author=digests.map(DidId),
+    topic=names,
+    manifest=st.one_of(st.none(), digests.map(ManifestId)),
+    height=uints,
+    block_id=digests.map(BlockId),
+)
+hellos: SearchStrategy[Hello] = st.builds(
+    Hello,
+    era=uints,
+    epoch=uints,
+    height=uints,
+    did=digests.map(DidId),
+    membership=st.binary(max_size=40),
+)
+
+
+@st.composite
+def hello_answers(draw: st.DrawFn) -> HelloAnswer:
+    """Answers to members and to strangers."""
+    status = draw(st.sampled_from(HelloStatus))
+    shows = status in (HelloStatus.WELCOME, HelloStatus.READER)
+    pairs = st.tuples(st.binary(max_size=20), st.binary(max_size=20))
+    return HelloAnswer(
+        status=status,
+        epoch_headers=tuple(draw(st.lists(pairs, max_size=3))),
+        hello=draw(hellos) if shows else None,
+    )
+
+
+freshnesses: SearchStrategy[Freshness] = st.builds(
+    Freshness,
+    era=uints,
+    validator=st.integers(0, VALIDATORS_MAX - 1),
+    epoch=uints,
+    height=uints,
+    block_id=digests.map(BlockId),
+    nonces=digests,
+    time_ms=uints,
+)
+_statements = st.tuples(
+    st.binary(max_size=30),
+    st.integers(0, 1023),
+    st.lists(digests, max_size=3).map(tuple),
+    st.integers(0, 1024),
+)
+_blocks_answers = st.one_of(
+    st.just(BlocksAnswer(blocks=(), certificate=b"")),
+    st.builds(
+        BlocksAnswer,
+        blocks=st.lists(st.binary(max_size=30), min_size=1, max_size=3).map(tuple),
+        certificate=st.binary(min_size=1, max_size=30),
+    ),
+)
+ledger_messages: SearchStrategy[LedgerMessage] = st.one_of(
+    st.just(HeadRequest()),
+    st.builds(HeadAnswer, header=st.binary(max_size=30), certificate=st.binary(max_size=30)),
+    st.builds(BlocksRequest, from_height=positive),
+    _blocks_answers,
+    st.builds(SubmitRequest, transaction=st.binary(max_size=30)),
+    st.builds(SubmitAnswer, transaction_id=digests.map(TransactionId)),
+    st.builds(FreshnessRequest, nonce=st.binary(min_size=32, max_size=32), relay=st.booleans()),
+    st.builds(FreshnessAnswer, statements=st.lists(_statements, max_size=3).map(tuple)),
+    st.builds(Refusal, rule=identifiers, message=texts, may_retry=st.booleans()),
+)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One wire format: how to make objects, write and read them."""
+
+    name: str
+    """For test ids."""
+    objects: SearchStrategy[Any]
+    """Valid objects."""
+    encode: Callable[[Any], bytes]
+    """Object to bytes."""
+    decode: Callable[[bytes], Any]
+    """Bytes to object; raises `VerificationError` and nothing else."""
+    is_signed: bool = False
+    """Whether the bytes are a COSE_Sign1."""
+
+
+def _signed(
+    name: str,
+    contents: SearchStrategy[Any],
+    sign: Callable[[Any, PrivateKey, ChainId], Any],
+    parse: Callable[[bytes], Any],
+) -> Format:
+    objects = st.builds(sign, contents, private_keys, st.just(CHAIN))
+    return Format(name, objects, lambda made: made.signed.raw, parse, is_signed=True)
+
+
+def _decode_root(data: bytes) -> OwnerRoot:
+    return OwnerRoot.from_value(decode_canonical(data, bytes_max=8192))
+
+
+def _decode_join(data: bytes) -> JoinStatement:
+    return JoinStatement.from_value(decode_canonical(data, bytes_max=8192))
+
+
+SIGNED_FORMATS: Final = (
+    _signed("manifest", manifests(), sign_manifest, parse_manifest),
+    _signed("approval", approvals, sign_approval, parse_approval),
+    _signed("transaction", transactions, sign_transaction, parse_transaction),
+    _signed("announcement", announcements, sign_announcement, parse_announcement),
+    _signed("freshness", freshnesses, sign_freshness, parse_freshness),
+)
+"""Every COSE object."""
+FORMATS: Final = (
+    *SIGNED_FORMATS,
+    Format("record", records(), DidRecord.encode, decode_record),
+    Format("join", joins, lambda made: encode_canonical(made.to_value()), _decode_join),
+    Format("root", owner_roots(), lambda made: encode_canonical(made.to_value()), _decode_root),
+    Format("policy", policies(), Policy.encode, decode_policy),
+    Format("group", groups(), Group.encode, decode_group),
+    Format("genesis", genesis_documents(), Genesis.encode, decode_genesis),
+    Format("hello", hellos, Hello.encode, decode_hello),
+    Format("hello-answer", hello_answers(), HelloAnswer.encode, decode_hello_answer),
+    Format("ledger-message", ledger_messages, encode_ledger_message, decode_ledger_message),
+)
+"""Every format of the vocabulary."""
