@@ -1,8 +1,9 @@
 """Possession as bits: which chunks of one component a node holds.
 
-Wire form: ceil(size / 8) bytes; chunk `i` is bit `i mod 8`, least significant first, of byte
-`i div 8`; spare bits are zero. In memory one integer, because Python's big-integer operations work
-on a whole bitmap of 2^18 chunks in microseconds, which is what the picker is built on.
+Wire form: ceil(size / 8) bytes in BitTorrent's bit order (BEP 3): chunk 0 is the most significant bit
+of byte 0; spare bits are zero. In memory one integer, bit `i` for chunk `i`, because Python's
+big-integer operations work on a whole bitmap of 2^18 chunks in microseconds, which is what the
+picker is built on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Final
 
 from protocol.errors import EncodingError, LocalProtocolError
 
+_REVERSED: Final = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
+"""Each byte with its bits in reverse: turns the wire's order into the integer's."""
 _WINDOW_BITS: Final = 2048
 """Bits taken from a large integer at once while iterating: small integers are cheap to peel."""
 
@@ -80,14 +83,14 @@ class Bitfield:
         expected = (size + 7) // 8
         if len(data) != expected:
             raise EncodingError(f"bitfield of {len(data)} bytes, expected {expected}")
-        bits = int.from_bytes(data, "little")
+        bits = int.from_bytes(data.translate(_REVERSED), "little")
         if bits >> size:
             raise EncodingError(f"bitfield sets a bit at or above {size}")
         return cls(size, bits)
 
     def encode(self) -> bytes:
         """The wire form, ceil(size / 8) bytes."""
-        return self._bits.to_bytes((self._size + 7) // 8, "little")
+        return self._bits.to_bytes((self._size + 7) // 8, "little").translate(_REVERSED)
 
     @property
     def bits(self) -> int:

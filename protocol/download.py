@@ -355,8 +355,16 @@ class Download:
             self._effects.append(Finished())
 
     def _on_lost(self, event: ChunksLost) -> None:
-        if self._components[event.component] is _ComponentState.VERIFYING:
-            self._components[event.component] = _ComponentState.FETCHING
+        match self._components[event.component]:
+            case _ComponentState.RECIPE | _ComponentState.PREPARING:
+                return  # preparation will tell what is held
+            case _ComponentState.DONE:
+                self._begin(event.component)
+                return
+            case _ComponentState.VERIFYING:
+                self._components[event.component] = _ComponentState.FETCHING
+            case _ComponentState.FETCHING:
+                pass
         numbers = self._numbers(event.component, event.indices)
         self._chunks.lost(bits_of(numbers))
         self._complete(event.component)
@@ -401,9 +409,12 @@ class Download:
             return
         self._layout.learn_page(component, page, lengths)
         if self._layout.is_recipe_complete(component):
-            self._components[component] = _ComponentState.PREPARING
-            if self._state is DownloadState.RUNNING:
-                self._effects.append(PrepareComponent(component=component))
+            self._begin(component)
+
+    def _begin(self, component: int) -> None:
+        self._components[component] = _ComponentState.PREPARING
+        if self._state is DownloadState.RUNNING:
+            self._effects.append(PrepareComponent(component=component))
 
     def _on_storage_full(self, event: StorageFull) -> None:
         for index in event.indices:
@@ -528,7 +539,7 @@ class Download:
         request = match_page(message, flow)
         key = request.page
         assert key is not None, "match_page returns page requests only"
-        if self._pages.arrived(key, request) and self._state is not DownloadState.STOPPED:
+        if self._pages.arrived(key, request) and not self._is_ended:
             self._effects.append(VerifyPage(component=key[0], page=key[1], body=message.page))
         flow.answered(request, now, payload_bytes=0)
 

@@ -232,13 +232,20 @@ class Acquired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A manifest may be served from now on, or its possession was read anew."""
+
+    manifest_id: ManifestId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawn:
     """A manifest may no longer be served: drop everything of it, now."""
 
     manifest_id: ManifestId
 
 
-UploadInput = PeerMessage | ChunksRead | PageRead | Flushed | Acquired | Withdrawn
+UploadInput = PeerMessage | ChunksRead | PageRead | Flushed | Acquired | Opened | Withdrawn
 """Everything `Upload.handle` accepts."""
 
 

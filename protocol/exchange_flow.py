@@ -39,8 +39,9 @@ BUSY_S_START: Final = 0.25
 """First pause after a peer said BUSY, seconds; doubles each time."""
 BUSY_S_MAX: Final = 8.0
 """Longest pause after BUSY, seconds."""
-INTEREST_RETRY_S_START: Final = 2.0
-"""First pause before interest is repeated at a peer that said UNKNOWN (its ledger may lag)."""
+INTEREST_RETRY_S_START: Final = 1.0
+"""First pause before interest is repeated at a peer that said UNKNOWN. A peer whose ledger lags
+answers by itself once it caught up; this covers what it forgot, seconds."""
 INTEREST_RETRY_S_MAX: Final = 120.0
 """Longest pause between repeated interests, seconds."""
 _SAMPLE_S_MIN: Final = 0.05

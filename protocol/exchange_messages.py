@@ -44,8 +44,11 @@ HAVE_INDICES_MAX: Final = 1024
 """Indices in one `Have`; more are sent as several."""
 REQUEST_ID_MAX: Final = 2**63 - 1
 """Request ids fit the integers of the canonical encoding."""
-CHUNKS_PAYLOAD_BYTES_MAX: Final = CHUNK_BYTES_MAX
-"""Payload bytes of one CHUNKS frame: at least one chunk of the largest size fits."""
+CHUNKS_PAYLOAD_BYTES_AIM: Final = 256 * KIB
+"""A sender adds chunks to a frame while it holds less: large enough that a frame's own cost
+vanishes, small enough that peers take turns and a revocation bites at once."""
+CHUNKS_PAYLOAD_BYTES_MAX: Final = CHUNKS_PAYLOAD_BYTES_AIM + CHUNK_BYTES_MAX
+"""Payload bytes of one CHUNKS frame: the last chunk added may be of the largest size."""
 BITFIELD_BYTES_MAX: Final = CHUNKS_PER_COMPONENT_MAX // 8
 """Bytes of the largest bitfield."""
 
@@ -161,7 +164,7 @@ class Chunks:
 
     request_id: int
     chunks: tuple[tuple[int, bytes | memoryview], ...]
-    """(index, bytes), indices ascending, 1 to 256, together at most 1 MiB. Decoded payloads are
+    """(index, bytes), indices ascending, 1 to 256, within the bound above. Decoded payloads are
     views of the frame, so that nothing is copied before it is hashed."""
 
 

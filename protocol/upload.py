@@ -27,6 +27,7 @@ from protocol.exchange_events import (
     ExchangeOffenceError,
     Flushed,
     Offence,
+    Opened,
     PageRead,
     PeerId,
     PeerMessage,
@@ -59,6 +60,8 @@ from protocol.limits import KIB, RECIPE_PAGE_LEAVES
 
 INTERESTS_MAX: Final = 64
 """Manifests one peer may follow at once; a gateway wants a handful."""
+PATIENCE_MAX: Final = 16
+"""Interests remembered though they were answered by UNKNOWN; the oldest is forgotten first."""
 UNSENT_BYTES_MAX: Final = 512 * KIB
 """Payload bytes handed to the host and not flushed, above which no further read is started."""
 
@@ -111,6 +114,7 @@ class Upload:
         self._library = library
         self._may_serve = may_serve
         self._interests: dict[ManifestId, tuple[int, ...]] = {}
+        self._unknown: dict[ManifestId, tuple[int, ...]] = {}
         self._open: dict[int, _Serving] = {}
         self._reading: _Serving | None = None
         self._unsent_bytes = 0
@@ -123,9 +127,10 @@ class Upload:
         return None
 
     @property
-    def interests(self) -> tuple[ManifestId, ...]:
-        """Manifests the peer follows."""
-        return tuple(self._interests)
+    def open_manifests(self) -> tuple[ManifestId, ...]:
+        """Manifests the peer follows or has open requests for."""
+        requested = (serving.manifest_id for serving in self._open.values())
+        return tuple(dict.fromkeys((*self._interests, *requested)))
 
     @property
     def open_requests(self) -> int:
@@ -164,6 +169,8 @@ class Upload:
                 self._unsent_bytes = max(self._unsent_bytes - event.payload_bytes, 0)
             case Acquired():
                 self._on_acquired(event)
+            case Opened():
+                self._on_opened(event.manifest_id)
             case Withdrawn():
                 self._on_withdrawn(event.manifest_id)
             case _:
@@ -183,6 +190,7 @@ class Upload:
                 self._on_recipe_request(message)
             case NotInterested():
                 self._interests.pop(message.manifest_id, None)
+                self._unknown.pop(message.manifest_id, None)
             case _:
                 raise LocalProtocolError(f"an upload does not take {type(message).__name__}")
 
@@ -193,26 +201,44 @@ class Upload:
         return self._library.find(manifest_id)
 
     def _on_interest(self, message: Interest) -> None:
-        served = self._find(message.manifest_id)
+        manifest_id = message.manifest_id
+        served = self._find(manifest_id)
         if served is None:
-            self._send(Unknown(manifest_id=message.manifest_id))
+            self._interests.pop(manifest_id, None)
+            self._remember_unknown(manifest_id, message.components)
+            self._send(Unknown(manifest_id=manifest_id))
             return
         _check_component(message.components[-1], served)
-        is_new = message.manifest_id not in self._interests
-        if is_new and len(self._interests) >= INTERESTS_MAX:
+        if manifest_id not in self._interests and len(self._interests) >= INTERESTS_MAX:
             raise ExchangeOffenceError(
                 Offence.MALFORMED, f"more than {INTERESTS_MAX} manifests followed"
             )
-        self._interests[message.manifest_id] = message.components
-        for component in message.components:
-            self._send(
-                BitfieldMessage(
-                    manifest_id=message.manifest_id,
-                    component=component,
-                    bits=served.possession[component].encode(),
-                ),
-                message.manifest_id,
+        self._follow(served, message.components)
+
+    def _follow(self, served: ServedManifest, components: tuple[int, ...]) -> None:
+        self._unknown.pop(served.manifest_id, None)
+        self._interests[served.manifest_id] = components
+        for component in components:
+            message = BitfieldMessage(
+                manifest_id=served.manifest_id,
+                component=component,
+                bits=served.possession[component].encode(),
             )
+            self._send(message, served.manifest_id)
+
+    def _remember_unknown(self, manifest_id: ManifestId, components: tuple[int, ...]) -> None:
+        """The peer's ledger may be ahead of ours: answer once the manifest opens here."""
+        self._unknown[manifest_id] = components
+        if len(self._unknown) > PATIENCE_MAX:
+            del self._unknown[next(iter(self._unknown))]
+
+    def _on_opened(self, manifest_id: ManifestId) -> None:
+        components = self._unknown.get(manifest_id) or self._interests.get(manifest_id)
+        served = self._find(manifest_id)
+        if components is None or served is None or len(self._interests) >= INTERESTS_MAX:
+            return
+        known = tuple(c for c in components if c < len(served.possession))
+        self._follow(served, known)
 
     def _on_request(self, message: Request) -> None:
         self._check_new(message.request_id)
@@ -288,7 +314,9 @@ class Upload:
     def _on_withdrawn(self, manifest_id: ManifestId) -> None:
         for serving in [s for s in self._open.values() if s.manifest_id == manifest_id]:
             self._refuse(serving, RejectReason.UNKNOWN)
-        if self._interests.pop(manifest_id, None) is not None:
+        components = self._interests.pop(manifest_id, None)
+        if components is not None:
+            self._remember_unknown(manifest_id, components)
             self._send(Unknown(manifest_id=manifest_id))
 
     def _read_next(self) -> None:

@@ -1,0 +1,421 @@
+"""Runs one download: executes the machine's effects on the store, and feeds the answers back.
+
+One task works off storage jobs in order, one worker thread at a time, so blocking never touches the
+event loop; writes that queued up meanwhile go to the thread together, which spares a thread switch
+for each chunk. Another task is the machine's timer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol, assert_never
+
+import trio
+
+from chunks.recipe import Recipe
+from chunks.recipe_page import (
+    RecipeAssembler,
+    RecipeContradictionError,
+    decode_recipe_page,
+)
+from chunks.store import (
+    ChunkRottenError,
+    ChunkStore,
+    DiskFullError,
+    DownloadClosedError,
+    ImageMissingError,
+    ImageState,
+)
+from chunks.store import Download as StoreDownload
+from protocol.authorised import AuthorisedManifest
+from protocol.bitfield import Bitfield
+from protocol.download import Download
+from protocol.download_state import DownloadState
+from protocol.errors import DigestMismatchError, PolicyError, StorageError, VerificationError
+from protocol.exchange_events import (
+    Blame,
+    ChunkRefused,
+    ChunksLost,
+    ChunksStored,
+    ComponentComplete,
+    ComponentPrepared,
+    ComponentVerified,
+    DownloadEffect,
+    DownloadInput,
+    Finished,
+    PageRefused,
+    PageVerified,
+    PrepareComponent,
+    RecipeKnown,
+    Send,
+    Stalled,
+    Stop,
+    StorageFull,
+    StorageReady,
+    TimerFired,
+    VerifyPage,
+    WriteChunk,
+)
+from protocol.limits import MIB
+from protocol.manifest import Component
+from swarmd.services.exchange_ports import FetchProgress
+
+logger = logging.getLogger(__name__)
+
+WRITE_BATCH_BYTES: Final = 1 * MIB
+"""Most bytes handed to a worker thread at once: about 3 ms of hashing and writing."""
+DISK_FULL_RETRY_S: Final = 30.0
+"""How often a paused download looks whether there is space again, seconds."""
+
+
+class FetchStoppedError(PolicyError):
+    """The fetch was given up because the manifest may not be fetched any more."""
+
+
+class FetchOwner(Protocol):
+    """The service, as a fetch sees it."""
+
+    async def in_thread(self, call: Callable[[], object]) -> None:
+        """Runs blocking work in a worker thread of the service's limiter."""
+        ...
+
+    def fetch_effect(self, fetch: Fetch, effect: Send | Blame | Stalled) -> None:
+        """Executes an effect that concerns peers."""
+        ...
+
+    def fetch_gained(self, fetch: Fetch, component: int, indices: Sequence[int]) -> None:
+        """Makes chunks servable and tells interested peers."""
+        ...
+
+    def fetch_lost(self, fetch: Fetch, component: int, indices: Sequence[int]) -> None:
+        """Takes back rotten chunks."""
+        ...
+
+
+StorageJob = VerifyPage | PrepareComponent | WriteChunk | ComponentComplete
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Outcome of one batch of writes, filled by the worker thread."""
+
+    stored: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
+    """Component to (written indices, further indices gained)."""
+    refused: list[ChunkRefused] = field(default_factory=list)
+    full: dict[int, list[int]] = field(default_factory=dict)
+    stored_bytes: int = 0
+
+
+class Fetch:
+    """One manifest being fetched."""
+
+    def __init__(
+        self,
+        authorised: AuthorisedManifest,
+        *,
+        machine: Download,
+        store: ChunkStore,
+        owner: FetchOwner,
+    ) -> None:
+        """Wires a new machine to the store."""
+        self.authorised: Final = authorised
+        """What is being fetched."""
+        self.machine: Final = machine
+        """The logic."""
+        self.fetched_bytes = 0
+        """Chunk bytes from peers that were stored."""
+        self.reused_bytes = 0
+        """Bytes taken from images held already."""
+        self._components: Final = authorised.manifest.components
+        self._store = store
+        self._owner = owner
+        self._assemblers = [_assembler(component) for component in self._components]
+        self._recipes: list[Recipe | None] = [None] * len(self._components)
+        self._downloads: list[StoreDownload | None] = [None] * len(self._components)
+        self._jobs: deque[StorageJob] = deque()
+        self._job_added = trio.Event()
+        self._timer_changed = trio.Event()
+        self._timer_at: float | None = None
+        self._ended = trio.Event()
+        self._error: Exception | None = None
+
+    # Interface to the service --------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Works until the download is finished, stopped or failed.
+
+        Raises:
+            FetchStoppedError: it was stopped.
+            VerificationError: the manifest contradicts itself: no peer can mend that.
+            StorageError: the store failed for good.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run_timer)
+            nursery.start_soon(self._run_jobs)
+            await self._ended.wait()
+            nursery.cancel_scope.cancel()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Gives the fetch up, at once: no further request, no further write is started."""
+        self._jobs.clear()
+        self.feed(Stop())
+        self._end(FetchStoppedError("exchange.stopped", "the manifest may not be fetched any more"))
+
+    def feed(self, event: DownloadInput) -> None:
+        """Feeds the machine and executes its effects.
+
+        Raises:
+            ExchangeOffenceError: the event is a peer's message that breaks the protocol.
+        """
+        for effect in self.machine.handle(event, trio.current_time()):
+            self._execute(effect)
+        deadline = self.machine.deadline
+        if deadline is not None and (self._timer_at is None or deadline < self._timer_at):
+            self._timer_changed.set()
+
+    def lost_chunks(self, component: int, indices: Sequence[int]) -> None:
+        """Has chunks fetched again that were found rotten while being served."""
+        self.feed(ChunksLost(component=component, indices=indices))
+
+    def progress(self) -> FetchProgress:
+        """Tells how far the fetch is."""
+        statistics = self.machine.statistics()
+        return FetchProgress(
+            manifest_id=self.authorised.manifest_id,
+            total_bytes=self.authorised.manifest.size,
+            chunks_total=statistics.chunks_total,
+            chunks_missing=statistics.chunks_missing,
+            fetched_bytes=self.fetched_bytes,
+            reused_bytes=self.reused_bytes,
+            wasted_bytes=statistics.wasted_bytes,
+            is_paused=statistics.state is DownloadState.PAUSED,
+            peers=len(statistics.peers),
+        )
+
+    # Effects -------------------------------------------------------------------------------------
+
+    def _execute(self, effect: DownloadEffect) -> None:
+        match effect:
+            case WriteChunk() | VerifyPage() | PrepareComponent() | ComponentComplete():
+                self._jobs.append(effect)
+                self._job_added.set()
+            case Send() | Blame() | Stalled():
+                self._owner.fetch_effect(self, effect)
+            case Finished():
+                self._end(None)
+            case _:
+                assert_never(effect)
+
+    def _end(self, error: Exception | None) -> None:
+        if not self._ended.is_set():
+            self._error = error
+            self._ended.set()
+
+    async def _run_timer(self) -> None:
+        while True:
+            self._timer_changed = trio.Event()
+            self._timer_at = self.machine.deadline
+            if self._timer_at is None:
+                await self._timer_changed.wait()
+                continue
+            with trio.move_on_at(self._timer_at):
+                await self._timer_changed.wait()
+            deadline = self.machine.deadline
+            if deadline is not None and trio.current_time() >= deadline:
+                self.feed(TimerFired())
+
+    async def _run_jobs(self) -> None:
+        try:
+            await self._resume()
+            while True:
+                while self._jobs:
+                    await self._work()
+                self._job_added = trio.Event()
+                await self._job_added.wait()
+        except (VerificationError, StorageError) as error:
+            self._jobs.clear()
+            self.feed(Stop())
+            self._end(error)
+
+    # Storage -------------------------------------------------------------------------------------
+
+    async def _resume(self) -> None:
+        """Tells the machine which recipes the store knows already."""
+
+        def look() -> None:
+            for number, component in enumerate(self._components):
+                try:
+                    recipe = self._store.recipe(component.digest)
+                except ImageMissingError:
+                    continue
+                if recipe.root == component.recipe_root:
+                    self._recipes[number] = recipe
+
+        await self._owner.in_thread(look)
+        for number, recipe in enumerate(self._recipes):
+            if recipe is not None:
+                self.feed(RecipeKnown(component=number, lengths=recipe.lengths))
+
+    async def _work(self) -> None:
+        """Does the next job, or the next run of writes as one."""
+        job = self._jobs.popleft()
+        match job:
+            case WriteChunk():
+                await self._write(job)
+            case VerifyPage():
+                await self._verify_page(job)
+            case PrepareComponent():
+                await self._prepare(job.component)
+            case ComponentComplete():
+                await self._finish(job.component)
+            case _:
+                assert_never(job)
+
+    async def _write(self, first: WriteChunk) -> None:
+        chunks = [first]
+        size_bytes = len(first.data)
+        while self._jobs and size_bytes < WRITE_BATCH_BYTES:
+            job = self._jobs[0]
+            if not isinstance(job, WriteChunk):
+                break
+            chunks.append(job)
+            size_bytes += len(job.data)
+            self._jobs.popleft()
+        batch = _Batch()
+        await self._owner.in_thread(lambda: self._write_batch(chunks, batch))
+        self.fetched_bytes += batch.stored_bytes
+        for component, (written, gained) in batch.stored.items():
+            self._owner.fetch_gained(self, component, sorted({*written, *gained}))
+            self.feed(ChunksStored(component=component, indices=written, gained=gained))
+        for refused in batch.refused:
+            self.feed(refused)
+        for component, indices in batch.full.items():
+            await self._pause(component, indices)
+
+    def _write_batch(self, chunks: Sequence[WriteChunk], batch: _Batch) -> None:
+        for chunk in chunks:
+            download = self._downloads[chunk.component]
+            assert download is not None, "a component is prepared before its chunks are asked for"
+            if chunk.component in batch.full:
+                batch.full[chunk.component].append(chunk.index)
+                continue
+            try:
+                gained = self._store.write_chunk(download, chunk.index, bytes(chunk.data))
+            except DigestMismatchError as error:
+                batch.refused.append(
+                    ChunkRefused(component=chunk.component, index=chunk.index, detail=str(error))
+                )
+            except DiskFullError:
+                batch.full[chunk.component] = [chunk.index]
+            else:
+                written, further = batch.stored.setdefault(chunk.component, ([], []))
+                written.append(chunk.index)
+                further.extend(index for index in gained if index != chunk.index)
+                batch.stored_bytes += len(chunk.data)
+
+    async def _pause(self, component: int, indices: Sequence[int]) -> None:
+        """Stops intake; it goes on by itself when there is space."""
+        logger.error("no space for manifest %s", self.authorised.manifest_id.hex()[:8])
+        self.feed(StorageFull(component=component, indices=indices))
+        pending = [job for job in self._jobs if isinstance(job, WriteChunk)]
+        for job in pending:
+            self._jobs.remove(job)
+            self.feed(StorageFull(component=job.component, indices=(job.index,)))
+        await trio.sleep(DISK_FULL_RETRY_S)
+        self.feed(StorageReady())
+
+    async def _verify_page(self, job: VerifyPage) -> None:
+        assembler = self._assemblers[job.component]
+        verdict: list[PageVerified | PageRefused] = []
+
+        def verify() -> None:
+            try:
+                page = decode_recipe_page(job.body)
+                if page.page_index != job.page:
+                    raise VerificationError(f"page {page.page_index} instead of {job.page}")
+                assembler.add(page)
+            except RecipeContradictionError:
+                raise
+            except VerificationError as error:
+                verdict.append(
+                    PageRefused(component=job.component, page=job.page, detail=str(error))
+                )
+                return
+            verdict.append(
+                PageVerified(component=job.component, page=job.page, lengths=page.lengths)
+            )
+            if assembler.is_complete:
+                self._recipes[job.component] = assembler.recipe()
+
+        await self._owner.in_thread(verify)
+        self.feed(verdict[0])
+
+    async def _prepare(self, number: int) -> None:
+        component = self._components[number]
+        recipe = self._recipes[number]
+        assert recipe is not None, "the recipe is complete before space is prepared"
+        held: list[Bitfield] = []
+
+        def prepare() -> None:
+            if not self._is_complete(component):
+                download = self._store.begin(component.digest, component.size, recipe)
+                self._downloads[number] = download
+                self.reused_bytes += self._store.reuse(download)
+            bits = self._store.have(component.digest)
+            held.append(Bitfield.decode(bits, component.chunk_count))
+
+        try:
+            await self._owner.in_thread(prepare)
+        except DiskFullError:
+            await self._pause(number, ())
+            return
+        self._owner.fetch_gained(self, number, tuple(held[0]))
+        self.feed(ComponentPrepared(component=number, held=held[0]))
+
+    def _is_complete(self, component: Component) -> bool:
+        """Whether the store has the image already, under this very recipe. Blocks."""
+        try:
+            record = self._store.record(component.digest)
+        except ImageMissingError:
+            return False
+        return record.state is ImageState.COMPLETE and record.recipe_root == component.recipe_root
+
+    async def _finish(self, number: int) -> None:
+        component = self._components[number]
+        download = self._downloads[number]
+
+        def finish() -> None:
+            if download is None:
+                return
+            try:
+                self._store.finish(download)
+            except DownloadClosedError:
+                # Another manifest with the same image may have finished it.
+                if not self._is_complete(component):
+                    raise
+            except DigestMismatchError:
+                # Every chunk is what the recipe says and the whole is not: the manifest lies.
+                self._store.abandon(download)
+                raise
+
+        try:
+            await self._owner.in_thread(finish)
+        except ChunkRottenError as error:
+            self._owner.fetch_lost(self, number, error.indices)
+            self.feed(ChunksLost(component=number, indices=error.indices))
+            return
+        self.feed(ComponentVerified(component=number))
+
+
+def _assembler(component: Component) -> RecipeAssembler:
+    return RecipeAssembler(
+        root=component.recipe_root,
+        chunk_count=component.chunk_count,
+        size_bytes=component.size,
+        chunk_bytes_max=component.chunker.maximum,
+    )

@@ -1,0 +1,126 @@
+"""What this node may serve: manifests, their possession, their recipe pages, their chunks.
+
+Possession lives here in memory and follows the store; the blocking calls are for worker threads.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from chunks.recipe_page import RecipePager
+from chunks.store import ChunkRottenError, ChunkStore, ImageMissingError
+from protocol.authorised import AuthorisedManifest
+from protocol.bitfield import Bitfield
+from protocol.digest import Digest, ManifestId
+from protocol.errors import StorageError
+from protocol.exchange_events import ReadChunks, ReadPage
+from protocol.upload import ServedManifest
+
+PAGERS_MAX: Final = 8
+"""Recipes kept ready for paging; each takes 44 bytes a chunk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOutcome:
+    """What a read of chunks found."""
+
+    chunks: tuple[tuple[int, bytes | None], ...]
+    """(index, bytes or None where it cannot be served)."""
+    rotten: tuple[int, ...]
+    """Indices the store dropped because they no longer match."""
+
+
+class ServedLibrary:
+    """The manifests open for serving; the `Library` of every upload."""
+
+    def __init__(self, store: ChunkStore) -> None:
+        """Starts empty over a store."""
+        self._store = store
+        self._served: dict[ManifestId, ServedManifest] = {}
+        self._authorised: dict[ManifestId, AuthorisedManifest] = {}
+        self._pagers: OrderedDict[Digest, RecipePager] = OrderedDict()
+
+    def find(self, manifest_id: ManifestId) -> ServedManifest | None:
+        """The possession of a manifest that is open for serving."""
+        return self._served.get(manifest_id)
+
+    def authorised(self, manifest_id: ManifestId) -> AuthorisedManifest | None:
+        """The manifest as it was opened."""
+        return self._authorised.get(manifest_id)
+
+    def open(self, authorised: AuthorisedManifest, possession: tuple[Bitfield, ...]) -> None:
+        """Opens a manifest for serving; opening it again replaces the possession."""
+        self._authorised[authorised.manifest_id] = authorised
+        self._served[authorised.manifest_id] = ServedManifest(
+            manifest_id=authorised.manifest_id, possession=possession
+        )
+
+    def close(self, manifest_id: ManifestId) -> bool:
+        """Ends the serving of a manifest at once; tells whether it was open."""
+        self._authorised.pop(manifest_id, None)
+        return self._served.pop(manifest_id, None) is not None
+
+    def gained(self, manifest_id: ManifestId, component: int, indices: Iterable[int]) -> None:
+        """Notes that chunks can be read."""
+        served = self._served.get(manifest_id)
+        if served is not None:
+            for index in indices:
+                served.possession[component].add(index)
+
+    def lost(self, manifest_id: ManifestId, component: int, indices: Iterable[int]) -> None:
+        """Notes that chunks cannot be read any more."""
+        served = self._served.get(manifest_id)
+        if served is not None:
+            for index in indices:
+                served.possession[component].discard(index)
+
+    # Blocking: for worker threads ----------------------------------------------------------------
+
+    def read_possession(self, authorised: AuthorisedManifest) -> tuple[Bitfield, ...]:
+        """Asks the store what it holds of each component; nothing of one it does not know."""
+        held = []
+        for component in authorised.manifest.components:
+            try:
+                record = self._store.record(component.digest)
+                if record.recipe_root != component.recipe_root:
+                    raise ImageMissingError("held under another recipe")
+                field = Bitfield.decode(self._store.have(component.digest), component.chunk_count)
+            except StorageError:
+                field = Bitfield(component.chunk_count)
+            held.append(field)
+        return tuple(held)
+
+    def read_chunks(self, effect: ReadChunks, image: Digest) -> ReadOutcome:
+        """Reads chunks until the effect's bound; those that cannot be served come as None."""
+        chunks: list[tuple[int, bytes | None]] = []
+        rotten: list[int] = []
+        total_bytes = 0
+        for index in effect.indices:
+            try:
+                data: bytes | None = self._store.read_chunk(image, index)
+            except ChunkRottenError as error:
+                rotten.extend(error.indices)
+                data = None
+            except StorageError:
+                data = None
+            chunks.append((index, data))
+            total_bytes += len(data or b"")
+            if total_bytes >= effect.bytes_max:
+                break
+        return ReadOutcome(chunks=tuple(chunks), rotten=tuple(rotten))
+
+    def read_page(self, effect: ReadPage, image: Digest) -> bytes | None:
+        """Makes a recipe page; None if the store does not know the recipe."""
+        pager = self._pagers.get(image)
+        if pager is None:
+            try:
+                pager = RecipePager(self._store.recipe(image))
+            except StorageError:
+                return None
+            self._pagers[image] = pager
+            while len(self._pagers) > PAGERS_MAX:
+                self._pagers.popitem(last=False)
+        return pager.page(effect.page).encode()

@@ -1,0 +1,257 @@
+"""One exchange stream to one peer: reads frames promptly, sends in order, serves the peer.
+
+Reading never waits for the disk or for sending: a muxer may reset a stream whose reader stalls for
+five seconds. What a peer can make this node hold is bounded elsewhere: chunks by the requests that
+asked for them, answers by the upload's limits and by `QUEUE_BYTES_MAX` here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+from protocol.digest import ManifestId
+from protocol.errors import RemoteProtocolError, TransportError
+from protocol.exchange_events import (
+    ChunksRead,
+    ExchangeOffenceError,
+    Flushed,
+    Offence,
+    PageRead,
+    PeerId,
+    PeerMessage,
+    ReadChunks,
+    ReadPage,
+    Send,
+    UploadInput,
+)
+from protocol.exchange_messages import (
+    BitfieldMessage,
+    Cancel,
+    Chunks,
+    ExchangeMessage,
+    Interest,
+    NotInterested,
+    RecipePageMessage,
+    RecipeRequest,
+    Request,
+    decode_exchange,
+    encode_exchange,
+)
+from protocol.limits import MIB
+from protocol.upload import Upload, refusal_of
+from swarmd.services.exchange_ports import StreamLike
+
+logger = logging.getLogger(__name__)
+
+QUEUE_BYTES_MAX: Final = 4 * MIB
+"""Answers other than chunks that may wait for a peer (bitfields of 64 manifests of 2^18 chunks are
+2 MiB); who asks for more without reading is disconnected."""
+SEND_TIMEOUT_S: Final = 60.0
+"""A frame that a peer does not take within this time ends the stream; 1.25 MiB at 21 KB/s."""
+WITHDRAWAL_GRACE_S: Final = 0.5
+"""How long a frame under way may still take after its manifest was withdrawn, before the stream is
+reset: leaves half of the second within which serving must stop."""
+_ENTRY_BYTES: Final = 64
+"""What a queued message counts besides its payload."""
+
+
+class LinkOwner(Protocol):
+    """The service, as a link sees it."""
+
+    async def read_chunks(self, effect: ReadChunks) -> ChunksRead:
+        """Reads chunks in a worker thread."""
+        ...
+
+    async def read_page(self, effect: ReadPage) -> PageRead:
+        """Reads a recipe page in a worker thread."""
+        ...
+
+    def take_answer(self, peer: PeerId, message: ExchangeMessage) -> None:
+        """Takes a message that concerns a download.
+
+        Raises:
+            ExchangeOffenceError: the peer broke the protocol.
+        """
+        ...
+
+    def may_serve(self, peer: PeerId, manifest_id: ManifestId) -> bool:
+        """Whether the peer may be served the manifest now."""
+        ...
+
+    def now(self) -> float:
+        """Seconds, monotonic."""
+        ...
+
+
+class PeerLink:
+    """See the module's docstring."""
+
+    def __init__(
+        self, stream: StreamLike, *, is_ours: bool, upload: Upload, owner: LinkOwner
+    ) -> None:
+        """Wraps a stream; `is_ours` tells whether this node opened it."""
+        self.peer: Final = stream.peer
+        """Who is at the other end."""
+        self.is_ours: Final = is_ours
+        """Whether this node opened the stream."""
+        self.upload: Final = upload
+        """The serving side."""
+        self.offence: ExchangeOffenceError | None = None
+        """Why the link ended, if the peer broke the protocol."""
+        self._stream = stream
+        self._owner = owner
+        self._queue: deque[Send] = deque()
+        self._queue_bytes = 0
+        self._queued = trio.Event()
+        self._sending: ManifestId | None = None
+        self._sending_number = 0
+        self._nursery: trio.Nursery | None = None
+        self._is_closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the link has ended or is about to."""
+        return self._is_closed
+
+    async def run(self) -> None:
+        """Works until the stream ends or `close` is called; then the stream is reset."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                if self._is_closed:
+                    nursery.cancel_scope.cancel()
+                nursery.start_soon(self._send_queued)
+                await self._receive()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._is_closed = True
+            with trio.CancelScope(shield=True):
+                await self._stream.reset()
+
+    def close(self, offence: ExchangeOffenceError | None = None) -> None:
+        """Ends the link, now."""
+        self.offence = self.offence or offence
+        self._is_closed = True
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    # Sending -------------------------------------------------------------------------------------
+
+    def send(self, effect: Send) -> None:
+        """Queues a message. A peer that lets too much pile up is disconnected."""
+        if self._is_closed:
+            return
+        self._queue.append(effect)
+        self._queue_bytes += _answer_bytes(effect.message)
+        self._queued.set()
+        if self._queue_bytes > QUEUE_BYTES_MAX:
+            self.close(
+                ExchangeOffenceError(Offence.MALFORMED, "asks for more than it reads"),
+            )
+
+    async def _send_queued(self) -> None:
+        try:
+            while True:
+                while self._queue:
+                    effect = self._queue.popleft()
+                    self._queue_bytes -= _answer_bytes(effect.message)
+                    await self._send_one(effect)
+                self._queued = trio.Event()
+                await self._queued.wait()
+        except TransportError as error:
+            logger.debug("exchange stream to %s: %s", self.peer[:4].hex(), error)
+            self.close()
+
+    async def _send_one(self, effect: Send) -> None:
+        message: ExchangeMessage | None = effect.message
+        served = effect.served
+        # Asked once more: the queue may be older than a revocation.
+        if served is not None and not self._owner.may_serve(self.peer, served):
+            message, served = refusal_of(effect.message), None
+        if message is not None:
+            self._sending, self._sending_number = served, self._sending_number + 1
+            with trio.move_on_after(SEND_TIMEOUT_S) as scope:
+                await self._stream.send_frame(encode_exchange(message))
+            self._sending = None
+            if scope.cancelled_caught:
+                raise TransportError(f"the peer took no frame in {SEND_TIMEOUT_S} s")
+        if (payload_bytes := _payload_bytes(effect.message)) > 0:
+            self.feed(Flushed(payload_bytes=payload_bytes))
+
+    # Receiving -----------------------------------------------------------------------------------
+
+    async def _receive(self) -> None:
+        try:
+            while (body := await self._stream.receive_frame()) is not None:
+                self._dispatch(decode_exchange(body))
+                # A stream that has frames ready returns without yielding; others must run too.
+                await trio.lowlevel.checkpoint()
+        except TransportError as error:
+            logger.debug("exchange stream from %s: %s", self.peer[:4].hex(), error)
+        except ExchangeOffenceError as error:
+            self.close(error)
+        except RemoteProtocolError as error:
+            self.close(ExchangeOffenceError(Offence.MALFORMED, str(error)))
+
+    def _dispatch(self, message: ExchangeMessage) -> None:
+        match message:
+            case Request() | Interest() | Cancel() | RecipeRequest() | NotInterested():
+                self.feed(PeerMessage(peer=self.peer, message=message))
+            case _:
+                self._owner.take_answer(self.peer, message)
+
+    # Serving -------------------------------------------------------------------------------------
+
+    def feed(self, event: UploadInput) -> None:
+        """Feeds the upload and executes its effects."""
+        for effect in self.upload.handle(event, self._owner.now()):
+            match effect:
+                case Send():
+                    self.send(effect)
+                case ReadChunks() | ReadPage():
+                    if self._nursery is not None and not self._is_closed:
+                        self._nursery.start_soon(self._read, effect)
+
+    async def _read(self, effect: ReadChunks | ReadPage) -> None:
+        if isinstance(effect, ReadChunks):
+            self.feed(await self._owner.read_chunks(effect))
+        else:
+            self.feed(await self._owner.read_page(effect))
+
+    def withdraw_in_flight(self, is_withdrawn: Callable[[ManifestId], bool]) -> None:
+        """Resets the stream if a frame of a withdrawn manifest does not get away in time."""
+        if self._sending is not None and is_withdrawn(self._sending) and self._nursery is not None:
+            self._nursery.start_soon(self._cut_short, self._sending_number)
+
+    async def _cut_short(self, number: int) -> None:
+        await trio.sleep(WITHDRAWAL_GRACE_S)
+        if self._sending is not None and self._sending_number == number:
+            logger.info("exchange stream to %s reset: withdrawn under way", self.peer[:4].hex())
+            self.close()
+
+
+def _payload_bytes(message: ExchangeMessage) -> int:
+    """Bytes of a message that the upload counts as unsent."""
+    match message:
+        case Chunks():
+            return sum(len(data) for _, data in message.chunks)
+        case RecipePageMessage():
+            return len(message.page)
+        case _:
+            return 0
+
+
+def _answer_bytes(message: ExchangeMessage) -> int:
+    """What a queued message counts against the queue; chunks and pages have their own bound."""
+    match message:
+        case Chunks() | RecipePageMessage():
+            return 0
+        case BitfieldMessage():
+            return _ENTRY_BYTES + len(message.bits)
+        case _:
+            return _ENTRY_BYTES

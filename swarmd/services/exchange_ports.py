@@ -1,0 +1,139 @@
+"""What the exchange service needs from the rest of the daemon, as small protocols."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from protocol.digest import ManifestId
+from protocol.exchange_events import Offence, PeerId
+
+
+class StreamLike(Protocol):
+    """A framed bidirectional stream to an authenticated peer; net streams and lanes fit."""
+
+    @property
+    def peer(self) -> PeerId:
+        """Transport key of the other end."""
+        ...
+
+    async def send_frame(self, body: bytes) -> None:
+        """Sends one frame.
+
+        Raises:
+            TransportError: the stream broke.
+        """
+        ...
+
+    async def receive_frame(self) -> bytes | None:
+        """Waits for a frame; None at the end.
+
+        Raises:
+            TransportError: the stream broke.
+            RemoteProtocolError: the peer broke the framing.
+        """
+        ...
+
+    async def reset(self) -> None:
+        """Breaks the stream off; never fails."""
+        ...
+
+
+class StreamOpener(Protocol):
+    """Opens streams of the exchange protocol."""
+
+    async def __call__(self, peer: PeerId) -> StreamLike:
+        """Opens one to a connected peer.
+
+        Raises:
+            TransportError: not connected, or refused.
+        """
+        ...
+
+
+class ExchangeAuthority(Protocol):
+    """The questions the exchange asks; each answer holds only for the moment it was given."""
+
+    def may_serve(self, peer: PeerId, manifest_id: ManifestId) -> bool:
+        """Whether this peer may be told about and given this manifest's content now."""
+        ...
+
+    def may_ask(self, peer: PeerId, manifest_id: ManifestId) -> bool:
+        """Whether this peer may learn that this node wants the manifest, and may serve it."""
+        ...
+
+
+class PeerScore(Protocol):
+    """Takes note of how peers behave."""
+
+    def blame(self, peer: PeerId, offence: Offence, detail: str) -> None:
+        """Notes proven misbehaviour; may disconnect the peer."""
+        ...
+
+    def stalled(self, peer: PeerId) -> None:
+        """Notes that a peer answers nothing in time: no proof of anything."""
+        ...
+
+
+class StartedStatus(Protocol):
+    """What `nursery.start` gives a task, as far as the service needs it."""
+
+    def started(self) -> None:
+        """Tells that the task is ready."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerExchange:
+    """What was exchanged with one connected peer over the present stream."""
+
+    peer: PeerId
+    sent_bytes: int
+    """Chunk bytes."""
+    received_bytes: int
+    """Chunk bytes, superfluous ones included."""
+    unsent_bytes: int
+    """Chunk bytes that wait for the peer to take them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchProgress:
+    """How far one fetch is."""
+
+    manifest_id: ManifestId
+    total_bytes: int
+    """Bytes of all components."""
+    chunks_total: int
+    """Chunks of all components."""
+    chunks_missing: int
+    """Chunks neither stored nor reused yet."""
+    fetched_bytes: int
+    """Chunk bytes that came from peers and were stored."""
+    reused_bytes: int
+    """Bytes taken from images already held."""
+    wasted_bytes: int
+    """Bytes that came and were dropped."""
+    is_paused: bool
+    """Whether the disk is full."""
+    peers: int
+    """Peers being asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeStatistics:
+    """What the service has done since it was made, and does now."""
+
+    fetched_bytes: int
+    """Chunk bytes fetched and stored."""
+    reused_bytes: int
+    """Bytes taken from images already held."""
+    sent_bytes: int
+    """Chunk bytes sent."""
+    blames: dict[Offence, int]
+    """Proven offences, by kind."""
+    stalls: int
+    """Peers found stalling."""
+    fetches: tuple[FetchProgress, ...]
+    """Fetches under way."""
+    peers: tuple[PeerExchange, ...]
+    """Connected peers with a stream."""
