@@ -89,7 +89,8 @@ class BlockStore:
         Raises:
             StorageError: not a database, damaged, not writable, or of a newer schema.
         """
-        self._path = path
+        self.path = path
+        """The file."""
         with self._guard():
             self._database = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
@@ -107,11 +108,11 @@ class BlockStore:
         version: int = self._database.execute("PRAGMA user_version").fetchone()[0]
         if version > STORE_SCHEMA:
             raise StorageError(
-                f"{self._path}: schema {version} is newer than {STORE_SCHEMA}, update swarmd"
+                f"{self.path}: schema {version} is newer than {STORE_SCHEMA}, update swarmd"
             )
         if version == 0:
             if self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                raise StorageError(f"{self._path}: a database, but not of a ledger")
+                raise StorageError(f"{self.path}: a database, but not of a ledger")
             self._database.executescript(
                 f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version={STORE_SCHEMA}; COMMIT;"
             )
@@ -122,7 +123,7 @@ class BlockStore:
         try:
             yield
         except sqlite3.Error as error:
-            raise StorageError(f"{self._path}: {error}") from error
+            raise StorageError(f"{self.path}: {error}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -152,7 +153,12 @@ class BlockStore:
 
     def _bytes(self, value: object) -> bytes:
         if not isinstance(value, bytes):
-            raise StorageError(f"{self._path}: damaged, a {type(value).__name__} for a blob")
+            raise StorageError(f"{self.path}: damaged, a {type(value).__name__} for a blob")
+        return value
+
+    def _integer(self, value: object) -> int:
+        if not isinstance(value, int):
+            raise StorageError(f"{self.path}: damaged, a {type(value).__name__} for an integer")
         return value
 
     def _decode(self, what: str, decode: Callable[[], T]) -> T:
@@ -160,7 +166,7 @@ class BlockStore:
         try:
             return decode()
         except VerificationError as error:
-            raise StorageError(f"{self._path}: damaged {what}: {error}") from error
+            raise StorageError(f"{self.path}: damaged {what}: {error}") from error
 
     def close(self) -> None:
         """Closes the database; a WAL that is left is replayed at the next opening."""
@@ -190,8 +196,19 @@ class BlockStore:
             )
             self._insert(database, genesis)
 
-    def commit(self, blocks: Sequence[FinalBlock], skips: Iterable[Certificate] = ()) -> None:
-        """Adds a run of final blocks, oldest first, as a whole or not at all.
+    def commit(
+        self,
+        blocks: Sequence[FinalBlock],
+        *,
+        skips: Iterable[Certificate] = (),
+        dropped: Iterable[TransactionId] = (),
+    ) -> None:
+        """Adds a run of final blocks as a whole or not at all.
+
+        Args:
+            blocks: oldest first, the last one with a certificate.
+            skips: nullify certificates the blocks refer to.
+            dropped: own transactions that can no longer enter a block.
 
         Raises:
             StorageError: it could not be written (the disk may be full); nothing was.
@@ -203,6 +220,7 @@ class BlockStore:
                 "INSERT OR IGNORE INTO skips VALUES (?, ?)",
                 [(item.digest, item.encode()) for item in skips],
             )
+            _drop_pending(database, dropped)
 
     def _insert(self, database: sqlite3.Connection, item: FinalBlock) -> None:
         header = item.block.header
@@ -221,9 +239,7 @@ class BlockStore:
             [(name, header.height, kind) for name, kind in item.transactions],
         )
         database.executemany("INSERT OR IGNORE INTO manifests VALUES (?, ?)", item.manifests)
-        database.executemany(
-            "DELETE FROM pending WHERE id = ?", [(name,) for name, _ in item.transactions]
-        )
+        _drop_pending(database, (name for name, _ in item.transactions))
 
     def head(self) -> tuple[Header, Certificate | None]:
         """The last final header with its certificate (None at genesis only).
@@ -231,13 +247,15 @@ class BlockStore:
         Raises:
             StorageError: there is none, or it is damaged.
         """
-        row = self._row("SELECT header, certificate FROM headers ORDER BY height DESC LIMIT 1")
+        row = self._row(
+            "SELECT header, block_id, certificate FROM headers ORDER BY height DESC LIMIT 1"
+        )
         if row is None:
-            raise StorageError(f"{self._path}: no genesis block in it")
-        header = self._decode("header", lambda: decode_header(self._bytes(row[0])))
-        if row[1] is None and header.height:
-            raise StorageError(f"{self._path}: damaged, the last block has no certificate")
-        return header, self._certificate(row[1])
+            raise StorageError(f"{self.path}: no genesis block in it")
+        header = self._header(row[0], row[1])
+        if row[2] is None and header.height:
+            raise StorageError(f"{self.path}: damaged, the last block has no certificate")
+        return header, self._certificate(row[2])
 
     def _certificate(self, raw: object) -> Certificate | None:
         if raw is None:
@@ -258,20 +276,31 @@ class BlockStore:
 
     def header(self, height: int) -> Header | None:
         """The final header of a height, or None."""
-        raw = self._blob("SELECT header FROM headers WHERE height = ?", height)
-        return None if raw is None else self._decode("header", lambda: decode_header(raw))
+        row = self._row("SELECT header, block_id FROM headers WHERE height = ?", height)
+        return None if row is None else self._header(row[0], row[1])
+
+    def height_of(self, block_id: BlockId) -> int | None:
+        """The height of a final block, or None."""
+        row = self._row("SELECT height FROM headers WHERE block_id = ?", block_id)
+        return None if row is None else self._integer(row[0])
+
+    def _header(self, raw: object, block_id: object) -> Header:
+        header = self._decode("header", lambda: decode_header(self._bytes(raw)))
+        if header.block_id != block_id:
+            raise StorageError(f"{self.path}: damaged header of height {header.height}")
+        return header
 
     def finality(self, height: int) -> tuple[Header, Certificate] | None:
         """The first certified header at or above a height, or None above the last one."""
         row = self._row(
-            "SELECT header, certificate FROM headers WHERE height >= ? AND certificate IS NOT NULL "
-            "ORDER BY height LIMIT 1",
+            "SELECT header, block_id, certificate FROM headers "
+            "WHERE height >= ? AND certificate IS NOT NULL ORDER BY height LIMIT 1",
             height,
         )
         if row is None:
             return None
-        header = self._decode("header", lambda: decode_header(self._bytes(row[0])))
-        certificate = self._certificate(row[1])
+        header = self._header(row[0], row[1])
+        certificate = self._certificate(row[2])
         assert certificate is not None, "the query asks for rows with a certificate"
         return header, certificate
 
@@ -323,7 +352,7 @@ class BlockStore:
     def transaction_height(self, transaction_id: TransactionId) -> int | None:
         """Height of the block that holds a transaction, or None."""
         row = self._row("SELECT height FROM transactions WHERE id = ?", transaction_id)
-        return None if row is None else int(str(row[0]))
+        return None if row is None else self._integer(row[0])
 
     def manifest(self, manifest_id: ManifestId) -> bytes | None:
         """The original bytes of a proposed manifest, or None."""
@@ -359,11 +388,13 @@ class BlockStore:
     def drop_pending(self, transaction_ids: Iterable[TransactionId]) -> None:
         """Forgets transactions that can no longer enter a block."""
         with self._transaction() as database:
-            database.executemany(
-                "DELETE FROM pending WHERE id = ?", [(name,) for name in transaction_ids]
-            )
+            _drop_pending(database, transaction_ids)
 
     def pending(self) -> tuple[bytes, ...]:
         """Transactions submitted here that are not final, oldest first."""
         rows = self._rows("SELECT raw FROM pending ORDER BY position")
         return tuple(self._bytes(row[0]) for row in rows)
+
+
+def _drop_pending(database: sqlite3.Connection, names: Iterable[TransactionId]) -> None:
+    database.executemany("DELETE FROM pending WHERE id = ?", [(name,) for name in names])

@@ -8,22 +8,24 @@ block in the store; a host makes them one at a time. Time is an argument.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final
 
 from ledger.block import Block, SkipProof, body_root
-from ledger.block_store import BlockStore, FinalBlock
+from ledger.block_store import BlockStore
 from ledger.certificate import Certificate
 from ledger.chain_blocks import (
     ChainRules,
     CommitResult,
     Executed,
     check_clock,
+    convict,
     describe,
     execute_block,
-    proposed_manifests,
+    fill_block,
+    final_block,
 )
+from ledger.chain_queries import ChainQueries
 from ledger.errors import (
     BlockNotReadyError,
     ForkAlarmError,
@@ -32,81 +34,35 @@ from ledger.errors import (
     LedgerNotYetError,
 )
 from ledger.header import HEADER_BYTES_MAX, Header
-from ledger.mempool import Mempool
-from ledger.records import (
-    GroupRecord,
-    LatestRecord,
-    ManifestRecord,
-    SubjectRecord,
-)
 from ledger.state import LedgerState
-from ledger.state_keys import split_manifest_key
 from ledger.state_tree import StateTree
 from ledger.transition import (
-    BlockDraft,
     Outcome,
-    apply_evidence,
-    apply_transaction,
     begin,
     finish,
 )
 from ledger.transition_approvals import BlockContext
 from ledger.transition_genesis import genesis_block, genesis_outcome, genesis_validators
-from ledger.validators import ValidatorSet
 from ledger.vote import EVIDENCE_BYTES_MAX, Ed25519Verifier, Evidence, Verifier, VoteKind
-from protocol.approval import Action
-from protocol.digest import BlockId, DidId, Digest, ManifestId, TransactionId, sha256
+from protocol.digest import BlockId, TransactionId, sha256
 from protocol.encoding import encode_canonical
 from protocol.errors import StorageError, VerificationError
 from protocol.genesis import Genesis
-from protocol.group import Policy
-from protocol.keys import PublicKey
 from protocol.limits import (
     BLOCK_BYTES_MAX,
     BLOCK_EVIDENCE_MAX,
-    BLOCK_TRANSACTIONS_MAX,
     KIB,
 )
-from protocol.transaction import SignedTransaction
 
 SPECULATIVE_BLOCKS_MAX: Final = 256
 """Executed blocks kept above the final one; what is not an ancestor of the newest goes first."""
 UNFINAL_BYTES_MAX: Final = 512 * KIB
 """A leader adds no transactions beyond this many bytes above the final block, so that the run that
 becomes final at once fits one answer to a follower."""
-BLOCKS_COUNT_MAX: Final = 256
-"""Blocks in one answer to a follower."""
-_ENTRY_OVERHEAD: Final = 3
-"""Bytes of CBOR around a transaction in a block."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransactionStatus:
-    """Where a transaction stands at this node."""
-
-    height: int | None
-    """Height of the final block that holds it, or None."""
-    is_pending: bool
-    """Whether it waits in this node's mempool."""
-
-
-class Chain:
+class Chain(ChainQueries):
     """One node's copy of the ledger."""
-
-    def __init__(
-        self, store: BlockStore, genesis: Genesis, rules: ChainRules, final: Executed
-    ) -> None:
-        """Use `Chain.open`."""
-        self.genesis: Final = genesis
-        """The document the chain starts from."""
-        self.rules: Final = rules
-        """Chain id, era and validators."""
-        self.mempool: Final = Mempool()
-        """Transactions that wait for a block."""
-        self._store = store
-        self._final = final
-        self._certificate: Certificate | None = None
-        self._executed: dict[BlockId, Executed] = {}
 
     @classmethod
     def open(
@@ -133,12 +89,12 @@ class Chain:
             outcome = genesis_outcome(genesis)
             block = genesis_block(genesis, outcome.state)
             first = Executed(block=block, outcome=outcome, transactions=())
-            store.create(rules.chain, rules.era, _final_block(first, None))
+            store.create(rules.chain, rules.era, final_block(first, None))
             return cls(store, genesis, rules, first)
         if identity != (rules.chain, rules.era):
             chain, era = identity
             raise StorageError(
-                f"database of chain {chain.hex()[:8]} era {era}, "
+                f"{store.path}: database of chain {chain.hex()[:8]} era {era}, "
                 f"expected chain {rules.chain.hex()[:8]} era {rules.era}"
             )
         return cls._reopen(store, genesis, rules)
@@ -148,14 +104,18 @@ class Chain:
         header, certificate = store.head()
         state = LedgerState(StateTree().update(store.state_items()), store.log())
         if state.tree.root != header.state_root:
-            raise StorageError(f"damaged state: not that of final block {header.height}")
+            raise StorageError(
+                f"{store.path}: damaged state: not that of final block {header.height}"
+            )
         if (state.log.size, state.log.root) != (header.log_size, header.log_root):
-            raise StorageError(f"damaged log: not that of final block {header.height}")
+            raise StorageError(
+                f"{store.path}: damaged log: not that of final block {header.height}"
+            )
         if header.height == 0 and header != genesis_block(genesis, state).header:
-            raise StorageError("damaged genesis block")
+            raise StorageError(f"{store.path}: damaged genesis block")
         block = store.block(header.block_id)
         if block is None:
-            raise StorageError(f"damaged history: final block {header.height} has no body")
+            raise StorageError(f"{store.path}: damaged, block {header.height} has no body")
         outcome = Outcome(state=state, writes={}, leaves=())
         chain = cls(store, genesis, rules, Executed(block=block, outcome=outcome, transactions=()))
         chain._certificate = certificate
@@ -175,28 +135,6 @@ class Chain:
                 dropped.append(TransactionId(sha256(raw)))
         if dropped:
             self._store.drop_pending(dropped)
-
-    # The final head.
-
-    @property
-    def validators(self) -> ValidatorSet:
-        """Who certifies the next block."""
-        return self.rules.validators
-
-    @property
-    def head(self) -> Header:
-        """Header of the last final block."""
-        return self._final.header
-
-    @property
-    def certificate(self) -> Certificate | None:
-        """Finalize certificate of the head; None at genesis."""
-        return self._certificate
-
-    @property
-    def state(self) -> LedgerState:
-        """State after the head."""
-        return self._final.state
 
     def _next_context(self, now_ms: int) -> BlockContext:
         time_ms = max(self.head.time_ms + 1, now_ms)
@@ -229,12 +167,9 @@ class Chain:
                 raise
         return transaction_id
 
-    def transaction_status(self, transaction_id: TransactionId) -> TransactionStatus:
-        """Where a transaction stands at this node."""
-        return TransactionStatus(
-            height=self._store.transaction_height(transaction_id),
-            is_pending=transaction_id in self.mempool,
-        )
+    def own_pending(self) -> tuple[bytes, ...]:
+        """Own transactions that are not final yet, as they were submitted."""
+        return self._store.pending()
 
     # Validators: build, check, commit.
 
@@ -272,8 +207,8 @@ class Chain:
         context = self.rules.context(height=base.header.height + 1, time_ms=time_ms)
         draft = begin(base.state, context)
         budget = self._transaction_budget(base, skips)
-        transactions = _fill(draft, self.mempool.select(), budget)
-        accepted = _convict(draft, evidence, self.rules.verifier)
+        transactions = fill_block(draft, self.mempool.select(), budget)
+        accepted = convict(draft, evidence, self.rules.verifier)
         outcome = finish(draft)
         raws = tuple(signed.signed.raw for signed in transactions)
         header = Header(
@@ -318,6 +253,8 @@ class Chain:
             InvalidBlockError: never valid.
             BlockNotReadyError: an ancestor must be fetched first.
         """
+        if self._store.height_of(block.block_id) is not None:
+            return
         self._prepare(ancestors)
         if now_ms is not None:
             check_clock(block.header, now_ms)
@@ -327,11 +264,6 @@ class Chain:
         for ancestor in ancestors:
             if ancestor.header.height > self.head.height:
                 self._execute(ancestor)
-
-    def _lookup(self, block_id: BlockId) -> Executed | None:
-        if block_id == self._final.header.block_id:
-            return self._final
-        return self._executed.get(block_id)
 
     def _execute(self, block: Block) -> Executed:
         """Finds or makes the execution of a block on the final block or one above it."""
@@ -410,9 +342,9 @@ class Chain:
             ForkAlarmError: the validators certified what the rules forbid; nothing was adopted.
             StorageError: it could not be stored; nothing was adopted.
         """
-        if block_id == self.head.block_id:
-            return ()
         self._verify_certificate(block_id, certificate)
+        if self._store.height_of(block_id) is not None:
+            return ()
         for block in ancestors:
             if block.header.height > self.head.height:
                 self._execute_certified(block, certificate)
@@ -492,9 +424,8 @@ class Chain:
     ) -> tuple[CommitResult, ...]:
         """Stores a certified run, then moves the head and the mempool on."""
         last = run[-1]
-        self._store.commit(
-            [_final_block(item, certificate if item is last else None) for item in run], skips
-        )
+        final = [final_block(item, certificate if item is last else None) for item in run]
+        self._store.commit(final, skips=skips, dropped=self._dropped)
         results: list[CommitResult] = []
         before = self.state
         for item in run:
@@ -514,132 +445,8 @@ class Chain:
         return kept
 
     def _revalidate(self, included: Sequence[TransactionId]) -> None:
-        context = self._next_context(self.head.time_ms)
-        dropped = self.mempool.revalidate(included, self.state, context)
-        if dropped:
-            self._store.drop_pending(dropped)
-
-    # Queries, all about final blocks.
-
-    def subject(self, did: DidId) -> SubjectRecord | None:
-        """A subject's current record."""
-        return self.state.subject(did)
-
-    def subject_by_key(self, key: PublicKey) -> tuple[DidId, SubjectRecord] | None:
-        """The subject that holds a key (transport, node, vote or person) now."""
-        return self.state.subject_by_key(key)
-
-    def group(self, name: str) -> GroupRecord | None:
-        """A group's record."""
-        return self.state.group(name)
-
-    def policy(self, name: str) -> Policy | None:
-        """The policy in force in a group at the head's time."""
-        group = self.state.group(name)
-        return None if group is None else self.state.policy(group.policy_at(self.head.time_ms))
-
-    def manifest_record(self, manifest: ManifestId, group: str) -> ManifestRecord | None:
-        """A manifest's standing in one group; ask `is_authorised` with the node's time."""
-        return self.state.manifest(manifest, group)
-
-    def manifest_records(self) -> Iterator[tuple[ManifestId, str, ManifestRecord]]:
-        """All manifests in all groups; visits the whole state, for start-up and listings."""
-        for rest, value in self.state.scan(b"m/"):
-            manifest, group = split_manifest_key(b"m/" + rest)
-            yield manifest, group, ManifestRecord.decode(value)
-
-    def manifest_bytes(self, manifest: ManifestId) -> bytes | None:
-        """The original signed bytes of a manifest that was proposed."""
-        return self._store.manifest(manifest)
-
-    def latest(self, group: str, product: str) -> LatestRecord | None:
-        """The newest authorised release of a product in a group."""
-        return self.state.latest(group, product)
-
-    def approvals(self, manifest: ManifestId, group: str, action: Action) -> tuple[bytes, ...]:
-        """The owners' signed approvals (AUTHORISE) or revocations (REVOKE), ascending by key id."""
-        record = self.state.manifest(manifest, group)
-        if record is None:
-            return ()
-        key_ids = record.approvers if action is Action.AUTHORISE else record.revokers
-        found = (self.state.approval(Digest(manifest), action, key, group) for key in key_ids)
-        return tuple(raw for raw in found if raw is not None)
-
-    def header_at(self, height: int) -> Header | None:
-        """The final header of a height, or None."""
-        return self._store.header(height)
-
-    def finality(self, height: int) -> tuple[Header, Certificate] | None:
-        """The first header at or above a height that has a certificate of its own."""
-        return self._store.finality(height)
-
-    def block(self, block_id: BlockId) -> Block | None:
-        """A block by id: executed above the head, or final and not pruned."""
-        known = self._lookup(block_id)
-        return self._store.block(block_id) if known is None else known.block
-
-    def blocks(
-        self, from_height: int, bytes_max: int
-    ) -> tuple[tuple[bytes, ...], Certificate | None]:
-        """Encoded final blocks for a follower, and the certificate of the last one.
-
-        Args:
-            from_height: first height wanted, at least 1.
-            bytes_max: aimed bound of the blocks, bytes.
+        """Looks at the mempool again; own transactions that fall out leave the store with the next
+        block, so that nothing can fail once the head has moved.
         """
-        run = self._store.blocks(from_height, bytes_max=bytes_max, count_max=BLOCKS_COUNT_MAX)
-        if not run:
-            return (), None
-        finality = self._store.finality(from_height + len(run) - 1)
-        assert finality is not None, "a run ends with a certified block"
-        return tuple(run), finality[1]
-
-
-def _fill(
-    draft: BlockDraft, candidates: Iterable[SignedTransaction], budget: int
-) -> tuple[SignedTransaction, ...]:
-    """Applies what is valid and fits, in the order given."""
-    taken: list[SignedTransaction] = []
-    for signed in candidates:
-        size = len(signed.signed.raw) + _ENTRY_OVERHEAD
-        if len(taken) == BLOCK_TRANSACTIONS_MAX:
-            break
-        if size > budget:
-            continue
-        try:
-            apply_transaction(draft, signed)
-        except LedgerError:
-            continue
-        taken.append(signed)
-        budget -= size
-    return tuple(taken)
-
-
-def _convict(
-    draft: BlockDraft, evidence: Sequence[Evidence], verifier: Verifier
-) -> tuple[Evidence, ...]:
-    """Records what evidence is new and valid, up to the bound of a block."""
-    accepted: list[Evidence] = []
-    for item in evidence:
-        if len(accepted) == BLOCK_EVIDENCE_MAX:
-            break
-        try:
-            apply_evidence(draft, item, verifier)
-        except LedgerError:
-            continue
-        accepted.append(item)
-    return tuple(accepted)
-
-
-def _final_block(executed: Executed, certificate: Certificate | None) -> FinalBlock:
-    return FinalBlock(
-        block=executed.block,
-        certificate=certificate,
-        writes=executed.outcome.writes,
-        leaves=executed.outcome.leaves,
-        log=executed.state.log,
-        transactions=tuple(
-            (signed.transaction_id, signed.transaction.kind) for signed in executed.transactions
-        ),
-        manifests=proposed_manifests(executed),
-    )
+        context = self._next_context(self.head.time_ms)
+        self._dropped = self.mempool.revalidate(included, self.state, context)

@@ -6,10 +6,12 @@ block into what a host wants to know once it is final.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ledger.block import Block
+from ledger.block_store import FinalBlock
 from ledger.certificate import Certificate
 from ledger.errors import InvalidBlockError, LedgerError
 from ledger.header import Header
@@ -17,6 +19,7 @@ from ledger.records import ManifestRecord, ManifestStatus
 from ledger.state import LedgerState
 from ledger.state_keys import split_evidence_key, split_manifest_key
 from ledger.transition import (
+    BlockDraft,
     Outcome,
     apply_evidence,
     apply_transaction,
@@ -26,14 +29,17 @@ from ledger.transition import (
 )
 from ledger.transition_approvals import BlockContext
 from ledger.validators import ValidatorSet
-from ledger.vote import Verifier
+from ledger.vote import Evidence, Verifier
 from protocol.digest import ChainId, DidId, ManifestId, TransactionId, sha256
+from protocol.limits import BLOCK_EVIDENCE_MAX, BLOCK_TRANSACTIONS_MAX
 from protocol.transaction import SignedTransaction
 
 TIME_AHEAD_MS_MAX: Final = 5_000
 """A validator refuses a header time farther ahead of its clock, milliseconds."""
 TIME_BEHIND_MS_MAX: Final = 60_000
 """A validator refuses a header time farther behind its clock, milliseconds."""
+ENTRY_OVERHEAD_BYTES: Final = 3
+"""Bytes of CBOR around a transaction in a block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,3 +234,54 @@ def proposed_manifests(executed: Executed) -> tuple[tuple[ManifestId, bytes], ..
         if signed.transaction.kind == "manifest.propose" and isinstance(raw, bytes):
             found.append((ManifestId(sha256(raw)), raw))
     return tuple(found)
+
+
+def fill_block(
+    draft: BlockDraft, candidates: Iterable[SignedTransaction], budget: int
+) -> tuple[SignedTransaction, ...]:
+    """Applies what is valid and fits, in the order given."""
+    taken: list[SignedTransaction] = []
+    for signed in candidates:
+        size = len(signed.signed.raw) + ENTRY_OVERHEAD_BYTES
+        if len(taken) == BLOCK_TRANSACTIONS_MAX:
+            break
+        if size > budget:
+            continue
+        try:
+            apply_transaction(draft, signed)
+        except LedgerError:
+            continue
+        taken.append(signed)
+        budget -= size
+    return tuple(taken)
+
+
+def convict(
+    draft: BlockDraft, evidence: Sequence[Evidence], verifier: Verifier
+) -> tuple[Evidence, ...]:
+    """Records what evidence is new and valid, up to the bound of a block."""
+    accepted: list[Evidence] = []
+    for item in evidence:
+        if len(accepted) == BLOCK_EVIDENCE_MAX:
+            break
+        try:
+            apply_evidence(draft, item, verifier)
+        except LedgerError:
+            continue
+        accepted.append(item)
+    return tuple(accepted)
+
+
+def final_block(executed: Executed, certificate: Certificate | None) -> FinalBlock:
+    """What the store keeps of an executed block that becomes final."""
+    return FinalBlock(
+        block=executed.block,
+        certificate=certificate,
+        writes=executed.outcome.writes,
+        leaves=executed.outcome.leaves,
+        log=executed.state.log,
+        transactions=tuple(
+            (signed.transaction_id, signed.transaction.kind) for signed in executed.transactions
+        ),
+        manifests=proposed_manifests(executed),
+    )

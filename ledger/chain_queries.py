@@ -1,0 +1,188 @@
+"""What a node's copy of the ledger can tell: head, records, history.
+
+Answers are about final blocks only, but for `block`, which also finds executed ones above the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.block import Block
+from ledger.block_store import BlockStore
+from ledger.certificate import Certificate
+from ledger.chain_blocks import ChainRules, Executed
+from ledger.header import Header
+from ledger.light import TrustAnchor
+from ledger.mempool import Mempool
+from ledger.records import GroupRecord, LatestRecord, ManifestRecord, SubjectRecord
+from ledger.state import LedgerState
+from ledger.state_keys import split_manifest_key
+from ledger.validators import ValidatorSet
+from protocol.approval import Action
+from protocol.digest import BlockId, DidId, Digest, ManifestId, TransactionId
+from protocol.genesis import Genesis
+from protocol.group import Policy
+from protocol.keys import PublicKey
+
+BLOCKS_COUNT_MAX: Final = 256
+"""Blocks in one answer to a follower."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionStatus:
+    """Where a transaction stands at this node."""
+
+    height: int | None
+    """Height of the final block that holds it, or None."""
+    is_pending: bool
+    """Whether it waits in this node's mempool."""
+
+
+class ChainQueries:
+    """The reading half of `ledger.chain.Chain`."""
+
+    def __init__(
+        self, store: BlockStore, genesis: Genesis, rules: ChainRules, final: Executed
+    ) -> None:
+        """Made by `Chain.open`."""
+        self.genesis: Final = genesis
+        """The document the chain starts from."""
+        self.rules: Final = rules
+        """Chain id, era and validators."""
+        self.mempool: Final = Mempool()
+        """Transactions that wait for a block."""
+        self._store = store
+        self._final = final
+        self._certificate: Certificate | None = None
+        self._executed: dict[BlockId, Executed] = {}
+        self._dropped: tuple[TransactionId, ...] = ()
+
+    def _lookup(self, block_id: BlockId) -> Executed | None:
+        if block_id == self._final.header.block_id:
+            return self._final
+        return self._executed.get(block_id)
+
+    # The final head.
+
+    @property
+    def anchor(self) -> TrustAnchor:
+        """What this node believes: the validators, and the genesis header without certificate."""
+        first = self._store.header(0)
+        assert first is not None, "an open ledger has a genesis block"
+        return TrustAnchor.of_genesis(self.genesis, first.block_id)
+
+    @property
+    def validators(self) -> ValidatorSet:
+        """Who certifies the next block."""
+        return self.rules.validators
+
+    @property
+    def head(self) -> Header:
+        """Header of the last final block."""
+        return self._final.header
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """Finalize certificate of the head; None at genesis."""
+        return self._certificate
+
+    @property
+    def state(self) -> LedgerState:
+        """State after the head."""
+        return self._final.state
+
+    def transaction_status(self, transaction_id: TransactionId) -> TransactionStatus:
+        """Where a transaction stands at this node."""
+        return TransactionStatus(
+            height=self._store.transaction_height(transaction_id),
+            is_pending=transaction_id in self.mempool,
+        )
+
+    # Records.
+
+    def subject(self, did: DidId) -> SubjectRecord | None:
+        """A subject's current record."""
+        return self.state.subject(did)
+
+    def subject_by_key(self, key: PublicKey) -> tuple[DidId, SubjectRecord] | None:
+        """The subject that holds a key (transport, node, vote or person) now."""
+        return self.state.subject_by_key(key)
+
+    def group(self, name: str) -> GroupRecord | None:
+        """A group's record."""
+        return self.state.group(name)
+
+    def policy(self, name: str) -> Policy | None:
+        """The policy in force in a group at the head's time."""
+        group = self.state.group(name)
+        return None if group is None else self.state.policy(group.policy_at(self.head.time_ms))
+
+    def manifest_record(self, manifest: ManifestId, group: str) -> ManifestRecord | None:
+        """A manifest's standing in one group; ask `is_authorised` with the node's time."""
+        return self.state.manifest(manifest, group)
+
+    def manifest_records(self) -> Iterator[tuple[ManifestId, str, ManifestRecord]]:
+        """All manifests in all groups; visits the whole state, for start-up and listings."""
+        for rest, value in self.state.scan(b"m/"):
+            manifest, group = split_manifest_key(b"m/" + rest)
+            yield manifest, group, ManifestRecord.decode(value)
+
+    def manifest_bytes(self, manifest: ManifestId) -> bytes | None:
+        """The original signed bytes of a manifest that was proposed."""
+        return self._store.manifest(manifest)
+
+    def latest(self, group: str, product: str) -> LatestRecord | None:
+        """The newest authorised release of a product in a group."""
+        return self.state.latest(group, product)
+
+    def approvals(self, manifest: ManifestId, group: str, action: Action) -> tuple[bytes, ...]:
+        """The owners' signed approvals (AUTHORISE) or revocations (REVOKE), ascending by key id."""
+        record = self.state.manifest(manifest, group)
+        if record is None:
+            return ()
+        key_ids = record.approvers if action is Action.AUTHORISE else record.revokers
+        found = (self.state.approval(Digest(manifest), action, key, group) for key in key_ids)
+        return tuple(raw for raw in found if raw is not None)
+
+    def header_at(self, height: int) -> Header | None:
+        """The final header of a height, or None."""
+        return self._store.header(height)
+
+    def finality(self, height: int) -> tuple[Header, Certificate] | None:
+        """The first header at or above a height that has a certificate of its own."""
+        return self._store.finality(height)
+
+    def block(self, block_id: BlockId) -> Block | None:
+        """A block by id: executed above the head, or final and not pruned."""
+        known = self._lookup(block_id)
+        return self._store.block(block_id) if known is None else known.block
+
+    def log_proof(self, position: int) -> tuple[Digest, tuple[Digest, ...]]:
+        """Leaf hash and inclusion proof of a log entry under the head's log root.
+
+        Raises:
+            LocalProtocolError: there is no such entry.
+        """
+        return self._store.log_proof(position, self.head.log_size)
+
+    def prune(self, keep_count: int) -> None:
+        """Drops bodies of final blocks but the newest `keep_count`; the head's always stays."""
+        self._store.prune_bodies(self.head.height + 1 - max(keep_count, 1))
+
+    def blocks(
+        self, from_height: int, bytes_max: int
+    ) -> tuple[tuple[bytes, ...], Certificate | None]:
+        """Encoded final blocks for a follower, and the certificate of the last one.
+
+        Args:
+            from_height: first height wanted, at least 1.
+            bytes_max: aimed bound of the blocks, bytes.
+        """
+        run = self._store.blocks(from_height, bytes_max=bytes_max, count_max=BLOCKS_COUNT_MAX)
+        if not run:
+            return (), None
+        finality = self._store.finality(from_height + len(run) - 1)
+        assert finality is not None, "a run ends with a certified block"
+        return tuple(run), finality[1]
