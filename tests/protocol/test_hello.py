@@ -1,0 +1,82 @@
+"""The hello exchange: bounds, and what an answer may reveal."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from protocol.digest import DidId, sha256
+from protocol.encoding import INTEGER_MAX, encode_canonical
+from protocol.errors import EncodingError
+from protocol.hello import (
+    EPOCH_HEADER_BYTES_MAX,
+    EPOCH_HEADERS_MAX,
+    MEMBERSHIP_BYTES_MAX,
+    Hello,
+    HelloAnswer,
+    HelloStatus,
+    decode_hello,
+    decode_hello_answer,
+    leading_epoch_headers,
+)
+from protocol.limits import HELLO_BYTES_MAX
+
+HELLO = Hello(
+    era=0, epoch=3, height=40, did=DidId(sha256(b"did")), membership=bytes(MEMBERSHIP_BYTES_MAX)
+)
+LARGEST = dataclasses.replace(HELLO, era=INTEGER_MAX, epoch=INTEGER_MAX, height=INTEGER_MAX)
+SHOWING = (HelloStatus.WELCOME, HelloStatus.READER)
+
+
+@pytest.mark.parametrize("status", HelloStatus)
+def test_membership_is_shown_to_members_and_only_to_them(status: HelloStatus) -> None:
+    shown = HELLO if status in SHOWING else None
+    hidden = None if status in SHOWING else HELLO
+    answer = HelloAnswer(status=status, epoch_headers=(), hello=shown)
+    assert decode_hello_answer(answer.encode()) == answer
+    with pytest.raises(EncodingError, match="only to them"):
+        HelloAnswer(status=status, epoch_headers=(), hello=hidden)
+    forged: Any = {0: 1, 1: int(status), 2: [], 3: hidden.encode() if hidden else None}
+    with pytest.raises(EncodingError, match="only to them"):
+        decode_hello_answer(encode_canonical(forged))
+
+
+@pytest.mark.parametrize("status", [0, 5, 2**40, -1])
+def test_unknown_statuses_are_refused(status: int) -> None:
+    with pytest.raises(EncodingError):
+        decode_hello_answer(encode_canonical({0: 1, 1: status, 2: [], 3: None}))
+
+
+def test_a_proof_beyond_its_bound_is_refused() -> None:
+    long = dataclasses.replace(HELLO, membership=bytes(MEMBERSHIP_BYTES_MAX + 1))
+    with pytest.raises(EncodingError):
+        decode_hello(long.encode())
+
+
+@pytest.mark.parametrize("validators", [4, 7, 16, 32])
+def test_what_is_taken_from_the_front_always_fits(validators: int) -> None:
+    certificate = bytes(80 + 64 * (validators - (validators - 1) // 3))
+    headers = tuple((bytes(406), certificate) for _ in range(200))
+    taken = leading_epoch_headers(headers)
+    assert taken == headers[: len(taken)]
+    assert len(taken) >= {4: 64, 7: 60, 16: 40, 32: 24}[validators] - 1
+    answer = HelloAnswer(status=HelloStatus.WELCOME, epoch_headers=taken, hello=LARGEST)
+    assert len(answer.encode()) <= HELLO_BYTES_MAX
+    assert decode_hello_answer(answer.encode()) == answer
+    with pytest.raises(EncodingError, match="too many or too long"):
+        HelloAnswer(status=HelloStatus.REFUSED, epoch_headers=headers[: len(taken) + 1], hello=None)
+
+
+def test_no_more_than_the_bound_of_epoch_headers() -> None:
+    assert len(leading_epoch_headers([(b"h", b"c")] * 100)) == EPOCH_HEADERS_MAX
+    assert leading_epoch_headers([]) == ()
+
+
+@pytest.mark.parametrize(
+    "pair", [[b"header"], [b"header", "text"], [bytes(EPOCH_HEADER_BYTES_MAX + 1), b""], b"pair"]
+)
+def test_malformed_epoch_headers_are_refused(pair: Any) -> None:
+    with pytest.raises(EncodingError):
+        decode_hello_answer(encode_canonical({0: 1, 1: 3, 2: [pair], 3: None}))
