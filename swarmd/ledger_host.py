@@ -1,0 +1,143 @@
+"""The chain, driven from trio: one worker thread executes, everybody reads the final snapshot.
+
+`Chain` is synchronous and writes to disk. All calls that execute, write or read the store go through
+`run`, one at a time, in a worker thread; the event loop never waits for a disk. State and head are
+immutable and may be read at any time. What became final is told to listeners in the event loop, in
+order, before `run_commit` returns to its caller.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+
+import trio
+
+from ledger.chain import Chain
+from ledger.chain_blocks import CommitResult
+from ledger.records import GroupRecord
+from protocol.digest import BlockId, ChainId, ManifestId, TransactionId
+from protocol.errors import SwarmError
+from protocol.group import Policy
+from protocol.manifest import SignedManifest, parse_manifest
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Listener = Callable[[CommitResult], None]
+"""Called in the event loop for each final block; must not block."""
+RECENT_MAX: Final = 1024
+"""Ids of recent final blocks kept for checking what others claim."""
+
+
+class LedgerHost:
+    """Serialises access to the chain and tells what became final."""
+
+    def __init__(self, chain: Chain, time_ms: Callable[[], int]) -> None:
+        """Wraps an open chain; `time_ms` estimates the next header time, milliseconds."""
+        self.chain: Final = chain
+        self._time_ms = time_ms
+        self._limiter = trio.CapacityLimiter(1)
+        self._listeners: list[Listener] = []
+        self._advanced = trio.Event()
+        self._manifests: dict[ManifestId, SignedManifest] = {}
+        self._recent: dict[int, BlockId] = {chain.head.height: chain.head.block_id}
+        self.alarm: str | None = None
+        """Why this node stopped believing the validators; None: it believes them."""
+        for manifest, _group, _record in chain.manifest_records():
+            self._load_manifest(manifest)
+
+    def _load_manifest(self, manifest: ManifestId) -> None:
+        if manifest not in self._manifests:
+            raw = self.chain.manifest_bytes(manifest)
+            assert raw is not None, "the store keeps every manifest that was proposed"
+            self._manifests[manifest] = parse_manifest(raw)
+
+    # -- what may be read at any time ----------------------------------------------------------
+
+    @property
+    def chain_id(self) -> ChainId:
+        """The chain id."""
+        return self.chain.rules.chain
+
+    @property
+    def manifests(self) -> Mapping[ManifestId, SignedManifest]:
+        """Every manifest that was ever proposed, by id, in order of proposal."""
+        return self._manifests
+
+    def block_id_at(self, height: int) -> BlockId | None:
+        """The final block of a recent height, or None."""
+        return self._recent.get(height)
+
+    def policies(self) -> tuple[Policy, ...]:
+        """The policies in force, one for each group."""
+        state, time_ms = self.chain.state, self.chain.head.time_ms
+        records = (GroupRecord.decode(value) for _, value in state.scan(b"g/"))
+        return tuple(state.policy(record.policy_at(time_ms)) for record in records)
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether transactions wait for a block."""
+        return len(self.chain.mempool) > 0
+
+    # -- what runs in the worker thread --------------------------------------------------------
+
+    def listen(self, listener: Listener) -> None:
+        """Adds a listener for final blocks."""
+        self._listeners.append(listener)
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Executes a call on the chain in the ledger's worker thread.
+
+        It is never abandoned half-way: cancellation waits for the call to end.
+        """
+        return await trio.to_thread.run_sync(call, limiter=self._limiter)
+
+    async def submit(self, raw: bytes, *, is_own: bool) -> TransactionId:
+        """Takes a transaction into the mempool; an own one is kept durably until it is final.
+
+        Raises:
+            PolicyError: refused; `NotYetError` when waiting may help.
+        """
+        now_ms = self._time_ms()
+        return await self.run(lambda: self.chain.submit(raw, now_ms=now_ms, is_own=is_own))
+
+    async def run_commit(
+        self, call: Callable[[], tuple[CommitResult, ...]]
+    ) -> tuple[CommitResult, ...]:
+        """Executes a call that makes blocks final, and tells the listeners."""
+
+        def commit() -> tuple[CommitResult, ...]:
+            results = call()
+            for result in results:
+                for change in result.manifests:
+                    self._load_manifest(change.manifest_id)
+            return results
+
+        with trio.CancelScope(shield=True):
+            results = await self.run(commit)
+        for result in results:
+            self._recent[result.header.height] = result.header.block_id
+            while len(self._recent) > RECENT_MAX:
+                self._recent.pop(next(iter(self._recent)))
+            for listener in self._listeners:
+                listener(result)
+        if results:
+            self._advanced.set()
+            self._advanced = trio.Event()
+        return results
+
+    @property
+    def advanced(self) -> trio.Event:
+        """Set when at least one more block became final; take it before looking."""
+        return self._advanced
+
+    async def wait_advanced(self) -> None:
+        """Waits until at least one more block became final."""
+        await self._advanced.wait()
+
+    def raise_alarm(self, error: SwarmError) -> None:
+        """Stops believing the validators: they certified what the rules forbid."""
+        if self.alarm is None:
+            self.alarm = str(error)
+            logger.error("ALARM: %s; nothing new is accepted until an operator looks", error)

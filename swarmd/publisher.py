@@ -1,0 +1,147 @@
+"""Publishing: an image becomes chunks, a recipe, a signed manifest and a proposal.
+
+The image stays in `staging/`, invisible to peers and devices, until the ledger and the owners have
+authorised the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from chunks.store import ChunkStore, StagedImage
+from ledger.transaction import ProposeManifest
+from protocol.digest import DidId, TransactionId
+from protocol.encoding import check_text
+from protocol.errors import ConfigError, PolicyError
+from protocol.keys import PrivateKey
+from protocol.limits import CHUNKS_PER_COMPONENT_MAX, NAME_BYTES_MAX
+from protocol.manifest import (
+    DEFAULT_CHUNKER,
+    LARGE_CHUNKER,
+    ChunkerParameters,
+    Component,
+    Manifest,
+    SignedManifest,
+    sign_manifest,
+)
+from swarmd.ledger_host import LedgerHost
+from swarmd.services.submission import SubmissionService
+
+COMPONENT_NAME: Final = "image"
+"""Name of the only component that `publish` makes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What a publisher wants released."""
+
+    path: Path
+    """The image."""
+    product: str
+    """What it is for."""
+    version: str
+    """For people."""
+    groups: tuple[str, ...]
+    """Target groups."""
+    sequence: int | None = None
+    """None: one more than the newest known of the product in any target group."""
+    metadata: Mapping[str, str]
+    """Free text."""
+
+    def size(self) -> int:
+        """Bytes of the image.
+
+        Raises:
+            ConfigError: no readable regular file.
+        """
+        try:
+            if not self.path.is_file():
+                raise ConfigError(f"{self.path} is no file")
+            return self.path.stat().st_size
+        except OSError as error:
+            raise ConfigError(f"{self.path}: {error.strerror}") from error
+
+
+class Publisher:
+    """Stages, signs and proposes releases."""
+
+    def __init__(
+        self,
+        *,
+        ledger: LedgerHost,
+        store: ChunkStore,
+        submission: SubmissionService,
+        did: DidId,
+        key: PrivateKey,
+    ) -> None:
+        """Wires the publisher; `key` is its person key, which signs manifests."""
+        self._ledger = ledger
+        self._store = store
+        self._submission = submission
+        self._did = did
+        self._key = key
+
+    async def stage(self, release: Release) -> SignedManifest:
+        """Cuts and stages an image and signs its manifest.
+
+        Raises:
+            ConfigError: the image is no readable file.
+            EncodingError: a text or number the manifest cannot carry.
+            PolicyError: the image is empty or too large, or a group is unknown.
+            StorageError: staging failed.
+        """
+        size = release.size()
+        check_text(release.product, "product", maximum=NAME_BYTES_MAX, empty=False)
+        check_text(release.version, "version", maximum=NAME_BYTES_MAX, empty=False)
+        state = self._ledger.chain.state
+        for group in release.groups:
+            if state.group(group) is None:
+                raise PolicyError("group.unknown", f"the ledger knows no group {group!r}")
+        parameters = chunker_for(size)
+        staged = await trio.to_thread.run_sync(self._store.stage, release.path, parameters)
+        manifest = Manifest(
+            era=self._ledger.chain.head.era,
+            publisher=self._did,
+            product=release.product,
+            version=release.version,
+            sequence=release.sequence or self._next_sequence(release),
+            groups=tuple(sorted(set(release.groups))),
+            components=(_component(staged, parameters),),
+            metadata=dict(release.metadata),
+        )
+        return sign_manifest(manifest, self._key, self._ledger.chain_id)
+
+    def _next_sequence(self, release: Release) -> int:
+        state = self._ledger.chain.state
+        newest = [state.latest(group, release.product) for group in release.groups]
+        return max((latest.sequence for latest in newest if latest is not None), default=0) + 1
+
+    async def propose(self, signed: SignedManifest) -> TransactionId:
+        """Submits the proposal of a staged release.
+
+        Raises:
+            PolicyError: the ledger refuses it.
+        """
+        return await self._submission.submit(ProposeManifest(manifest=signed.signed.raw))
+
+
+def chunker_for(size: int) -> ChunkerParameters:
+    """The chunker for an image: 16 KiB on average, 64 KiB where that would be too many chunks."""
+    few = size // DEFAULT_CHUNKER.minimum < CHUNKS_PER_COMPONENT_MAX
+    return DEFAULT_CHUNKER if few else LARGE_CHUNKER
+
+
+def _component(staged: StagedImage, parameters: ChunkerParameters) -> Component:
+    return Component(
+        name=COMPONENT_NAME,
+        size=staged.size_bytes,
+        digest=staged.image,
+        chunker=parameters,
+        chunk_count=staged.recipe.chunk_count,
+        recipe_root=staged.recipe.root,
+    )

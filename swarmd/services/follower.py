@@ -1,0 +1,79 @@
+"""The follower: keeps a node that does not vote at the head of the chain.
+
+It hears of heights from hello, gossip and freshness answers, follows the peer that told, and looks
+around by itself when nothing was heard for longer than the chain's heartbeat.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import trio
+
+from protocol.errors import PolicyError, RemoteProtocolError, TransportError, VerificationError
+from swarmd.ledger_host import LedgerHost
+from swarmd.net.address import PeerKey
+from swarmd.peers import PeerClass, PeerRegistry
+from swarmd.services.ledger_service import LedgerService
+
+logger = logging.getLogger(__name__)
+
+SILENCE_FACTOR: Final = 1.5
+"""Heartbeats of silence after which the follower asks by itself."""
+RETRY_S: Final = 1.0
+"""Pause after every peer that was asked failed, seconds."""
+
+
+class FollowerService:
+    """Catches up with whoever knows more."""
+
+    def __init__(
+        self,
+        *,
+        ledger: LedgerHost,
+        registry: PeerRegistry,
+        service: LedgerService,
+        heartbeat_ms: int,
+    ) -> None:
+        """Wires the service; `heartbeat_ms` is the chain's."""
+        self._ledger = ledger
+        self._registry = registry
+        self._service = service
+        self._silence_s = heartbeat_ms / 1000 * SILENCE_FACTOR
+        self._heard: dict[PeerKey, int] = {}
+        self._wake = trio.Event()
+
+    def hear(self, peer: PeerKey, height: int) -> None:
+        """Notes that a peer knows of a height; wakes the follower if it is beyond mine."""
+        if height > self._ledger.chain.head.height:
+            self._heard[peer] = max(height, self._heard.get(peer, 0))
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Follows until cancelled."""
+        while True:
+            self._wake = trio.Event()
+            with trio.move_on_after(self._silence_s) as scope:
+                if not self._heard:
+                    await self._wake.wait()
+            if scope.cancelled_caught:
+                for peer in self._registry.at_least(PeerClass.MEMBER):
+                    self._heard.setdefault(peer.key, 0)
+            if not await self._follow_best() and self._heard:
+                await trio.sleep(RETRY_S)
+
+    async def _follow_best(self) -> bool:
+        """Follows the peer that told the greatest height; returns whether the head moved."""
+        if not self._heard:
+            return True
+        peer = max(self._heard, key=lambda key: self._heard[key])
+        told = self._heard.pop(peer)
+        before = self._ledger.chain.head.height
+        if self._registry.peer_class(peer) is PeerClass.STRANGER or 0 < told <= before:
+            return True
+        try:
+            await self._service.catch_up(peer)
+        except (TransportError, PolicyError, VerificationError, RemoteProtocolError) as error:
+            logger.info("following %s: %s", peer[:4].hex(), error)
+        return self._ledger.chain.head.height > before

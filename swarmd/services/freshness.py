@@ -1,0 +1,245 @@
+"""The freshness service: validators sign nonces, everybody else asks and keeps its age.
+
+Validators answer at once and batch what arrives together, so that a thousand gateways cost a
+signature or two. Askers draw a nonce, send it to every validator they know and, when those are not
+f+1, through members; a member passes it on once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from protocol.catchup import (
+    NONCE_BYTES,
+    Freshness,
+    FreshnessAnswer,
+    FreshnessRequest,
+    LedgerMessage,
+    sign_freshness,
+)
+from protocol.digest import Digest
+from protocol.errors import PolicyError, RemoteProtocolError, TransportError, VerificationError
+from protocol.keys import PrivateKey
+from protocol.merkle import inclusion_proof, leaf_hash, merkle_root
+from swarmd.clock import Clock
+from swarmd.entropy import Entropy
+from swarmd.freshness import (
+    SAVE_INTERVAL_S,
+    FreshnessClock,
+    FreshnessRound,
+    Head,
+    ValidatorKeys,
+    ask_interval_s,
+)
+from swarmd.ledger_host import LedgerHost
+from swarmd.net.address import PeerKey
+from swarmd.peers import Offence, PeerClass, PeerRegistry
+
+logger = logging.getLogger(__name__)
+
+Statement = tuple[bytes, int, tuple[Digest, ...], int]
+"""(signed statement, index of the nonce, siblings, batch size)."""
+Ask = Callable[[PeerKey, LedgerMessage], Awaitable[LedgerMessage]]
+BATCH_MAX: Final = 1024
+"""Nonces under one signature."""
+MEMBERS_ASKED_MAX: Final = 3
+"""Members through which a nonce is relayed in one round."""
+RETRY_S: Final = 5.0
+"""Wait after a round that did not confirm, seconds; doubles up to the ask interval."""
+
+
+class _Batch:
+    """Nonces that wait for one signature."""
+
+    def __init__(self) -> None:
+        self.nonces: list[bytes] = []
+        self.statements: dict[bytes, Statement] = {}
+        self.signed = trio.Event()
+
+
+class NonceSigner:
+    """Signs all nonces of one event-loop turn together."""
+
+    def __init__(self, ledger: LedgerHost, key: PrivateKey, index: int, clock: Clock) -> None:
+        """`key` is the validator's vote key, `index` its place in the set."""
+        self._ledger = ledger
+        self._key = key
+        self._index = index
+        self._clock = clock
+        self._open: _Batch | None = None
+
+    async def statement(self, nonce: bytes) -> Statement | None:
+        """Signs a nonce with those that arrive in the same moment; None: too many at once."""
+        batch = self._open
+        if batch is not None:
+            if len(batch.nonces) >= BATCH_MAX:
+                return None
+            batch.nonces.append(nonce)
+            await batch.signed.wait()
+            return batch.statements[nonce]
+        batch = self._open = _Batch()
+        batch.nonces.append(nonce)
+        with trio.CancelScope(shield=True):  # others wait for this signature
+            await trio.lowlevel.checkpoint()
+        self._open = None
+        self._sign(batch)
+        batch.signed.set()
+        return batch.statements[nonce]
+
+    def _sign(self, batch: _Batch) -> None:
+        leaves = [leaf_hash(nonce) for nonce in batch.nonces]
+        head = self._ledger.chain.head
+        signed = sign_freshness(
+            Freshness(
+                era=head.era,
+                validator=self._index,
+                epoch=head.epoch,
+                height=head.height,
+                block_id=head.block_id,
+                nonces=merkle_root(leaves),
+                time_ms=self._clock.wall_ms(),
+            ),
+            self._key,
+            self._ledger.chain_id,
+        )
+        for index, nonce in enumerate(batch.nonces):
+            proof = inclusion_proof(leaves, index)
+            batch.statements[nonce] = (signed.signed.raw, index, proof, len(leaves))
+
+
+class FreshnessService:
+    """Keeps this node's age, and answers for a validator."""
+
+    def __init__(
+        self,
+        *,
+        ledger: LedgerHost,
+        registry: PeerRegistry,
+        clock: Clock,
+        entropy: Entropy,
+        age: FreshnessClock,
+        save: Callable[[bytes], Awaitable[None]],
+        validator: tuple[PrivateKey, int] | None,
+    ) -> None:
+        """Wires the service.
+
+        Args:
+            ledger: own copy of the chain.
+            registry: whom to ask.
+            clock: monotonic seconds and the wall clock.
+            entropy: source of nonces.
+            age: the age, restored from before the restart.
+            save: stores the age durably.
+            validator: vote key and index when this node is a validator.
+        """
+        self._ledger = ledger
+        self._registry = registry
+        self._clock = clock
+        self._entropy = entropy
+        self.age: Final = age
+        self._save = save
+        self._signer = None if validator is None else NonceSigner(ledger, *validator, clock)
+        self._wake = trio.Event()
+
+    async def own_statements(self, nonce: bytes) -> tuple[Statement, ...]:
+        """This node's statement about a nonce, if it is a validator."""
+        if self._signer is None or self._ledger.alarm is not None:
+            return ()
+        statement = await self._signer.statement(nonce)
+        return () if statement is None else (statement,)
+
+    def hurry(self) -> None:
+        """Asks again soon: a peer arrived while knowledge was old."""
+        self._wake.set()
+
+    async def run(self, ask: Ask) -> None:
+        """Asks at its interval and saves the age, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_asking, ask)
+            nursery.start_soon(self._keep_saving)
+
+    async def _keep_asking(self, ask: Ask) -> None:
+        wait_s = RETRY_S
+        while True:
+            interval_s = ask_interval_s(self._offer_limits())
+            confirmed = await self._ask_round(ask)
+            wait_s = interval_s if confirmed else min(wait_s * 2, interval_s)
+            if not confirmed and wait_s == interval_s:
+                logger.warning("knowledge of the chain could not be confirmed as current")
+            with trio.move_on_after(wait_s):
+                await self._wake.wait()
+            if self._wake.is_set():
+                self._wake = trio.Event()
+                wait_s = RETRY_S
+
+    def _offer_limits(self) -> tuple[int, ...]:
+        return tuple(policy.offer_freshness_ms for policy in self._ledger.policies())
+
+    async def _ask_round(self, ask: Ask) -> bool:
+        chain = self._ledger.chain
+        validators = chain.validators
+        keys = ValidatorKeys(
+            epoch=validators.epoch,
+            keys=tuple(member.key for member in validators.members),
+            fault_limit=validators.fault_limit,
+        )
+        question = FreshnessRound(self._entropy.token(NONCE_BYTES), self._clock.monotonic(), keys)
+        own = await self.own_statements(question.nonce)
+        if own:
+            question.add(FreshnessAnswer(statements=own), self._ledger.chain_id)
+        await self._ask_all(ask, question, PeerClass.VALIDATOR)
+        if question.answer_count <= keys.fault_limit:
+            await self._ask_all(ask, question, PeerClass.MEMBER)
+        for _ in range(3):
+            if self._is_confirmed(question):
+                self.age.confirm(question.asked_at)
+                return True
+            if question.highest <= chain.head.height:
+                break
+            with trio.move_on_after(RETRY_S):
+                await self._ledger.wait_advanced()
+        return False
+
+    def _is_confirmed(self, question: FreshnessRound) -> bool:
+        chain = self._ledger.chain
+        head = chain.head
+        own = Head(era=head.era, epoch=head.epoch, height=head.height, block_id=head.block_id)
+        return question.is_confirmed(own, self._ledger.block_id_at)
+
+    async def _ask_all(self, ask: Ask, question: FreshnessRound, least: PeerClass) -> None:
+        relay = least is PeerClass.MEMBER
+        peers = [peer for peer in self._registry.at_least(least) if not relay or
+                 peer.peer_class is PeerClass.MEMBER]
+
+        async def ask_one(key: PeerKey) -> None:
+            request = FreshnessRequest(nonce=question.nonce, relay=relay)
+            try:
+                answer = await ask(key, request)
+                if isinstance(answer, FreshnessAnswer):
+                    question.add(answer, self._ledger.chain_id)
+            except (TransportError, PolicyError, RemoteProtocolError) as error:
+                logger.debug("freshness: %s", error)
+            except VerificationError as error:
+                self._registry.blame(key, Offence.FORGED, f"freshness: {error}")
+
+        async with trio.open_nursery() as nursery:
+            for peer in peers[: MEMBERS_ASKED_MAX if relay else len(peers)]:
+                nursery.start_soon(ask_one, peer.key)
+
+    async def _keep_saving(self) -> None:
+        while True:
+            try:
+                await trio.sleep(SAVE_INTERVAL_S)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self.save_now()
+
+    async def save_now(self) -> None:
+        """Stores the age; also called at an orderly stop."""
+        saved = self.age.save(now=self._clock.monotonic(), wall_ms=self._clock.wall_ms())
+        if saved is not None:
+            await self._save(saved)

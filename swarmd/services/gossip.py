@@ -1,0 +1,224 @@
+"""Signed gossip: transactions to validators, heads to followers, announcements to groups.
+
+A message is checked before it is relayed: its author must be a member and its signature good. What
+names a height beyond my own copy is parked (bounded) until the copy is there, never rejected. Gossip
+tells *that* something is final; the ledger copy decides whether to believe it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from ledger.records import SubjectStatus
+from protocol.announcement import (
+    Announcement,
+    SignedAnnouncement,
+    parse_announcement,
+    sign_announcement,
+)
+from protocol.did import KeyPurpose
+from protocol.digest import DidId, ManifestId
+from protocol.errors import PolicyError, VerificationError
+from protocol.keys import PrivateKey
+from protocol.transaction import parse_transaction
+from protocol.version import group_topic, heads_topic, transactions_topic
+from swarmd.ledger_host import LedgerHost
+from swarmd.net.address import PeerKey
+from swarmd.net.network import GossipMessage, Network
+from swarmd.peers import Offence, PeerRegistry
+
+logger = logging.getLogger(__name__)
+
+PARKED_MAX: Final = 256
+"""Announcements kept for a height this node has not reached; the oldest is dropped first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GossipHooks:
+    """What the service tells the rest of the node; called in the event loop, must not block."""
+
+    head_heard: Callable[[PeerKey, int], None]
+    """A relayer knows of a height beyond mine."""
+    manifest_announced: Callable[[ManifestId], None]
+    """A manifest is announced that my copy holds as authorised."""
+    mempool_changed: Callable[[], None]
+    """A gossiped transaction was taken."""
+
+
+class GossipService:
+    """Publishes and judges gossip."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        ledger: LedgerHost,
+        registry: PeerRegistry,
+        author: tuple[DidId, PrivateKey],
+        groups: tuple[str, ...],
+        is_validator: bool,
+        hooks: GossipHooks,
+    ) -> None:
+        """Wires the service.
+
+        Args:
+            network: to publish and subscribe.
+            ledger: own copy of the chain.
+            registry: where misbehaviour is scored.
+            author: this node's DID and node key.
+            groups: groups whose announcements concern this node.
+            is_validator: whether transactions go to the mempool here.
+            hooks: what to tell others.
+        """
+        self._network = network
+        self._ledger = ledger
+        self._registry = registry
+        self._did, self._key = author
+        self._is_validator = is_validator
+        self._hooks = hooks
+        chain = ledger.chain_id
+        self._transactions = transactions_topic(chain)
+        self._heads = heads_topic(chain)
+        self._groups = {group_topic(chain, group): group for group in groups}
+        self._parked: dict[bytes, tuple[PeerKey, SignedAnnouncement]] = {}
+
+    async def run(self) -> None:
+        """Subscribes and handles messages until cancelled."""
+        async with trio.open_nursery() as nursery:
+            topics = [self._transactions, self._heads, *self._groups]
+            for topic in topics:
+                validator = functools.partial(self._is_relayable, topic)
+                channel = await self._network.subscribe(topic, validator)
+                nursery.start_soon(self._receive, channel)
+
+    async def _receive(self, channel: trio.MemoryReceiveChannel[GossipMessage]) -> None:
+        async for message in channel:
+            if message.topic == self._transactions:
+                await self._take_transaction(message)
+            else:
+                self._take_announcement(message.relayer, parse_announcement(message.data))
+
+    def _is_relayable(self, topic: str, relayer: PeerKey, data: bytes) -> bool:
+        """The cheap check before a message is passed on; False costs the relayer points."""
+        try:
+            if topic == self._transactions:
+                return self._check_author_of_transaction(data, relayer)
+            return self._check_author(topic, parse_announcement(data), relayer)
+        except VerificationError as error:
+            self._registry.blame(relayer, Offence.MALFORMED, f"gossip: {error}")
+            return False
+
+    def _check_author_of_transaction(self, data: bytes, relayer: PeerKey) -> bool:
+        signed = parse_transaction(data)
+        chain = self._ledger.chain
+        subject = chain.state.subject(signed.transaction.signer)
+        key = None if subject is None else subject.key(KeyPurpose.NODE)
+        if key is None:
+            return True  # perhaps enrolled in a block I do not have yet; validators decide
+        signed.verify(key, self._ledger.chain_id)
+        return True
+
+    def _check_author(self, topic: str, signed: SignedAnnouncement, relayer: PeerKey) -> bool:
+        content = signed.announcement
+        chain = self._ledger.chain
+        if content.topic != topic:
+            raise VerificationError("announcement was made for another topic")
+        subject = chain.state.subject(content.author)
+        key = None if subject is None else subject.key(KeyPurpose.NODE)
+        if subject is None or key is None:
+            if content.height > chain.head.height:
+                return True  # its author may be newer than my copy: parked, never rejected
+            self._registry.blame(relayer, Offence.UNKNOWN_AUTHOR, "author is no member")
+            return False
+        signed.verify(key, self._ledger.chain_id)
+        if subject.status is not SubjectStatus.ACTIVE:
+            self._registry.blame(relayer, Offence.STALE, "author is suspended")
+            return False
+        return True
+
+    async def _take_transaction(self, message: GossipMessage) -> None:
+        if not self._is_validator:
+            return
+        try:
+            await self._ledger.submit(message.data, is_own=False)
+        except PolicyError as error:
+            logger.debug("gossiped transaction not taken: %s", error)
+        else:
+            self._hooks.mempool_changed()
+
+    def _take_announcement(self, relayer: PeerKey, signed: SignedAnnouncement) -> None:
+        content = signed.announcement
+        chain = self._ledger.chain
+        if content.height > chain.head.height:
+            self._parked[signed.signed.signature] = (relayer, signed)
+            while len(self._parked) > PARKED_MAX:
+                self._parked.pop(next(iter(self._parked)))
+            self._hooks.head_heard(relayer, content.height)
+            return
+        if (known := self._ledger.block_id_at(content.height)) not in (None, content.block_id):
+            self._registry.blame(relayer, Offence.FALSE_ANNOUNCEMENT, "announces another chain")
+            logger.warning("announced block %s is not mine %s", content.block_id.hex()[:8], known)
+            return
+        if content.manifest is not None:
+            self._take_manifest(relayer, content, content.manifest)
+
+    def _take_manifest(
+        self, relayer: PeerKey, content: Announcement, manifest: ManifestId
+    ) -> None:
+        group = self._groups.get(content.topic)
+        record = None if group is None else self._ledger.chain.state.manifest(manifest, group)
+        authorised_at = None if record is None else record.authorised_height
+        if authorised_at is None or authorised_at > content.height:
+            author = self._registry.by_did(content.author)
+            culprit = relayer if author is None else author.key
+            self._registry.blame(
+                culprit,
+                Offence.FALSE_ANNOUNCEMENT,
+                f"announces manifest {manifest.hex()[:8]}, which is not authorised",
+            )
+            return
+        self._hooks.manifest_announced(manifest)
+
+    def review(self) -> None:
+        """Looks at parked announcements again; call from a commit listener."""
+        height = self._ledger.chain.head.height
+        ready = [key for key, (_, signed) in self._parked.items()
+                 if signed.announcement.height <= height]
+        for key in ready:
+            relayer, signed = self._parked.pop(key)
+            try:
+                if self._check_author(signed.announcement.topic, signed, relayer):
+                    self._take_announcement(relayer, signed)
+            except VerificationError as error:
+                self._registry.blame(relayer, Offence.FORGED, f"parked announcement: {error}")
+
+    async def publish_transaction(self, raw: bytes) -> None:
+        """Gossips a signed transaction."""
+        await self._network.publish(self._transactions, raw)
+
+    async def publish_head(self) -> None:
+        """Gossips that my newest head is final."""
+        await self._publish(self._heads, None)
+
+    async def publish_manifest(self, manifest: ManifestId, group: str) -> None:
+        """Gossips to a group that a manifest is authorised at my newest head."""
+        await self._publish(group_topic(self._ledger.chain_id, group), manifest)
+
+    async def _publish(self, topic: str, manifest: ManifestId | None) -> None:
+        head = self._ledger.chain.head
+        announcement = Announcement(
+            era=head.era,
+            author=self._did,
+            topic=topic,
+            manifest=manifest,
+            height=head.height,
+            block_id=head.block_id,
+        )
+        signed = sign_announcement(announcement, self._key, self._ledger.chain_id)
+        await self._network.publish(topic, signed.signed.raw)

@@ -1,0 +1,253 @@
+"""The hello service: turns strangers into members, readers or validators, or keeps them out.
+
+Dialing side: shows its membership, judges the answer, then closes its half to say that it agrees; only
+then does the answering side treat it as a member, so that neither speaks to a peer that is not ready.
+Judging: what my own copy says about the DID and its transport key, or a membership proof at a header
+at least as new as mine, whichever is newer. So a newcomer, a node with rotated keys and one that was
+away for a year get in, and a key that was suspended a block ago does not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from ledger.light import TrustAnchor
+from ledger.membership import make_membership_proof, verify_membership_proof
+from ledger.records import SubjectRecord, SubjectStatus
+from protocol.did import KeyPurpose, SubjectKind
+from protocol.digest import DidId
+from protocol.errors import NotYetError, RemoteProtocolError, TransportError, VerificationError
+from protocol.hello import (
+    Hello,
+    HelloAnswer,
+    HelloStatus,
+    decode_hello,
+    decode_hello_answer,
+)
+from protocol.keys import PublicKey
+from protocol.limits import HELLO_BYTES_MAX, HELLO_SECONDS_MAX
+from protocol.version import ProtocolName, protocol_id
+from swarmd.ledger_host import LedgerHost
+from swarmd.net.address import PeerKey
+from swarmd.net.network import Network, Stream
+from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a peer has been found to be."""
+
+    peer_class: PeerClass
+    """Its class; STRANGER: not convinced."""
+    did: DidId | None
+    """Who it is; None for a stranger."""
+    record: SubjectRecord | None
+    """Its record; None for a stranger."""
+    proven_height: int
+    """Height of the header that shows it."""
+
+
+STRANGER: Final = Standing(
+    peer_class=PeerClass.STRANGER, did=None, record=None, proven_height=0
+)
+"""The standing of everybody who has shown nothing."""
+
+
+class HelloService:
+    """Says and answers hello, and keeps standings current as blocks become final."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        ledger: LedgerHost,
+        registry: PeerRegistry,
+        own_did: DidId,
+        on_member: Callable[[Peer], None],
+        on_demoted: Callable[[Peer], None],
+    ) -> None:
+        """Wires the service; both callbacks are called in the event loop and must not block.
+
+        Args:
+            network: to open streams.
+            ledger: own copy of the chain.
+            registry: where standings are kept.
+            own_did: who this node is.
+            on_member: a peer became reader, member or validator.
+            on_demoted: a peer lost its standing.
+        """
+        self._network = network
+        self._ledger = ledger
+        self._registry = registry
+        self._own_did = own_did
+        self._on_member = on_member
+        self._on_demoted = on_demoted
+        self._proof: tuple[int, bytes] = (-1, b"")
+        self._anchor = TrustAnchor.of_genesis(ledger.chain.genesis)
+        self._protocol = protocol_id(ledger.chain_id, ProtocolName.HELLO)
+
+    async def greet(self, key: PeerKey) -> PeerClass:
+        """Says hello to a peer that this node dialed.
+
+        Returns:
+            What the peer is; STRANGER when either side was not convinced.
+
+        Raises:
+            TransportError: the connection failed.
+        """
+        peer = self._registry.connected(key)
+        with trio.move_on_after(HELLO_SECONDS_MAX) as scope:
+            stream = await self._network.open_stream(
+                key, self._protocol, frame_bytes_max=HELLO_BYTES_MAX
+            )
+            try:
+                await stream.send_frame((await self._own_hello()).encode())
+                frame = await stream.receive_frame()
+                standing, height = self._judge_answer(key, frame)
+                if standing.peer_class is PeerClass.STRANGER:
+                    await stream.reset()
+                    return PeerClass.STRANGER
+                self._admit(peer, standing, height)
+                await stream.close_write()
+            except (VerificationError, RemoteProtocolError) as error:
+                self._registry.blame(key, Offence.MALFORMED, f"hello: {error}")
+                await stream.reset()
+                return PeerClass.STRANGER
+        if scope.cancelled_caught:
+            raise TransportError(f"peer {key[:4].hex()} did not answer hello in time")
+        return standing.peer_class
+
+    def _judge_answer(self, key: PeerKey, frame: bytes | None) -> tuple[Standing, int]:
+        if frame is None:
+            raise TransportError("peer closed the hello stream without an answer")
+        answer = decode_hello_answer(frame)
+        if answer.hello is None:
+            logger.info("peer %s did not accept us: %s", key[:4].hex(), answer.status.name.lower())
+            return STRANGER, 0
+        standing = self._judge(key, answer.hello)
+        if standing.peer_class < PeerClass.MEMBER:
+            logger.info("peer %s shows no membership", key[:4].hex())
+            return STRANGER, 0
+        return standing, answer.hello.height
+
+    async def answer(self, stream: Stream) -> None:
+        """Handles an inbound hello stream; the network adapter bounds its time."""
+        key = stream.peer
+        peer = self._registry.connected(key)
+        frame = await stream.receive_frame()
+        if frame is None:
+            return
+        try:
+            hello = decode_hello(frame)
+            standing = self._judge(key, hello)
+        except VerificationError as error:
+            self._registry.blame(key, Offence.MALFORMED, f"hello: {error}")
+            await stream.reset()
+            return
+        status = _status_of(standing, hello, self._ledger.chain.head.height)
+        shown = status in (HelloStatus.WELCOME, HelloStatus.READER)
+        answer = HelloAnswer(
+            status=status,
+            epoch_headers=(),
+            hello=await self._own_hello() if shown else None,
+        )
+        await stream.send_frame(answer.encode())
+        await stream.close_write()
+        if shown and await stream.receive_frame() is None:
+            self._admit(peer, standing, hello.height)
+
+    async def _own_hello(self) -> Hello:
+        chain = self._ledger.chain
+        head = chain.head
+        if self._proof[0] != head.height:
+            known = chain.state.subject(self._own_did) is not None and head.height > 0
+            proof = (
+                await self._ledger.run(lambda: make_membership_proof(chain, self._own_did))
+                if known
+                else b""
+            )
+            self._proof = (head.height, proof)
+        return Hello(
+            era=head.era,
+            epoch=head.epoch,
+            height=head.height,
+            did=self._own_did,
+            membership=self._proof[1],
+        )
+
+    def _judge(self, key: PeerKey, hello: Hello) -> Standing:
+        """Decides what a peer is, from my copy and from its proof.
+
+        Raises:
+            VerificationError: the proof is forged or malformed.
+        """
+        chain = self._ledger.chain
+        own_height = chain.head.height
+        if hello.membership and hello.height >= own_height:
+            try:
+                shown = verify_membership_proof(
+                    hello.membership, self._anchor, PublicKey(key), height_min=own_height
+                )
+            except NotYetError:
+                logger.debug("peer %s shows an old proof", key[:4].hex())
+            else:
+                if shown.did != hello.did:
+                    raise VerificationError("membership proof is about somebody else")
+                return self._standing(shown.did, shown.record, shown.height)
+        record = chain.state.subject(hello.did)
+        if record is None or record.key(KeyPurpose.TRANSPORT) != PublicKey(key):
+            return STRANGER
+        return self._standing(hello.did, record, own_height)
+
+    def _standing(self, did: DidId, record: SubjectRecord, height: int) -> Standing:
+        if record.status is SubjectStatus.SUSPENDED:
+            return Standing(
+                peer_class=PeerClass.READER, did=did, record=record, proven_height=height
+            )
+        if record.status is not SubjectStatus.ACTIVE:
+            return STRANGER
+        votes = any(member.did == did for member in self._ledger.chain.validators.members)
+        is_validator = record.kind is SubjectKind.VALIDATOR and votes
+        peer_class = PeerClass.VALIDATOR if is_validator else PeerClass.MEMBER
+        return Standing(peer_class=peer_class, did=did, record=record, proven_height=height)
+
+    def _admit(self, peer: Peer, standing: Standing, height: int) -> None:
+        assert standing.record is not None, "only a peer with a record is admitted"
+        peer.peer_class = standing.peer_class
+        peer.did = standing.did
+        peer.name = standing.record.name
+        peer.groups = standing.record.groups
+        peer.height = height
+        peer.proven_height = standing.proven_height
+        self._on_member(peer)
+
+    def review(self) -> None:
+        """Looks at every peer again after a block became final; call from a commit listener."""
+        chain = self._ledger.chain
+        for peer in self._registry:
+            if peer.did is None or chain.head.height < peer.proven_height:
+                continue
+            record = chain.state.subject(peer.did)
+            if record is None or record.key(KeyPurpose.TRANSPORT) != PublicKey(peer.key):
+                standing = STRANGER
+            else:
+                standing = self._standing(peer.did, record, chain.head.height)
+            if standing.peer_class != peer.peer_class:
+                logger.info("peer %s is now %s", peer.name, standing.peer_class.name.lower())
+                peer.peer_class = standing.peer_class
+                self._on_demoted(peer)
+
+
+def _status_of(standing: Standing, hello: Hello, own_height: int) -> HelloStatus:
+    if standing.peer_class is PeerClass.READER:
+        return HelloStatus.READER
+    if standing.peer_class >= PeerClass.MEMBER:
+        return HelloStatus.WELCOME
+    return HelloStatus.NOT_YET if hello.height > own_height else HelloStatus.REFUSED

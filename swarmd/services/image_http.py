@@ -1,0 +1,186 @@
+"""Read-only HTTP for devices behind this gateway: images by digest, on a local address.
+
+`GET` or `HEAD /v1/images/<sha256>` gives an authorised image, with `Range` for one range and the digest
+as `ETag` (RFC 9110). Every chunk is asked for from the store, which hashes what it has not verified
+since boot, and the authority is asked again before each, so that a revocation ends a transfer under
+way. Refusals are 404 without saying whether the image exists; the receipt log has the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio import serve
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from chunks.recipe import Recipe
+from chunks.store import ChunkStore
+from protocol.authorised import AuthorisedManifest
+from protocol.digest import Digest
+from protocol.errors import StorageError
+from swarmd.authority import Denial
+from swarmd.config import Endpoint
+from swarmd.control.server import Started
+from swarmd.receipts import ReceiptKind
+from swarmd.services.receipts import ReceiptService
+
+logger = logging.getLogger(__name__)
+
+TRANSFERS_MAX: Final = 32
+"""Transfers at a time; more get 503 with Retry-After."""
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_RANGE: Final = re.compile(r"bytes=(\d{1,12})?-(\d{1,12})?")
+PermitForDigest = Callable[[Digest], AuthorisedManifest | Denial]
+
+
+class ImageServer:
+    """The HTTP application and its server."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint,
+        store: ChunkStore,
+        permit: PermitForDigest,
+        receipts: ReceiptService,
+    ) -> None:
+        """Wires the server; it listens once `run` is called."""
+        self._endpoint = endpoint
+        self._store = store
+        self._permit = permit
+        self._receipts = receipts
+        self._slots = trio.Semaphore(TRANSFERS_MAX)
+        self.application: Final = Starlette(
+            routes=[
+                Route("/v1/images/{digest}", self._image, methods=["GET", "HEAD"]),
+                Route("/v1/health", self._health, methods=["GET"]),
+            ]
+        )
+        self.url: str | None = None
+        """Where it listens, once it does."""
+
+    async def run(self, *, task_status: Started = trio.TASK_STATUS_IGNORED) -> None:
+        """Listens and serves until cancelled."""
+        config = HypercornConfig()
+        config.bind = [str(self._endpoint)]
+        config.accesslog = None
+        config.errorlog = logger
+        config.include_server_header = False
+        config.h11_max_incomplete_size = 16 * 1024
+        config.keep_alive_timeout = 15
+        async with trio.open_nursery() as nursery:
+            binds = await nursery.start(
+                partial(serve, self.application, config, shutdown_trigger=trio.sleep_forever)  # type: ignore[arg-type]
+            )
+            self.url = binds[0]
+            logger.info("devices are served at %s", self.url)
+            task_status.started()
+
+    async def _health(self, _request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _image(self, request: Request) -> Response:
+        text = request.path_params["digest"]
+        device = "unknown" if request.client is None else request.client.host
+        if not _DIGEST.fullmatch(text):
+            return _refusal(400, "not a sha256 in 64 lower-case hex digits")
+        digest = Digest(bytes.fromhex(text))
+        permit = self._permit(digest)
+        if isinstance(permit, Denial):
+            self._receipts.note_refusal(device, permit.rule)
+            return _refusal(404, "no such image")
+        try:
+            recipe = await trio.to_thread.run_sync(self._store.recipe, digest)
+        except StorageError:
+            return _refusal(404, "no such image")
+        span = _span(request.headers.get("range"), recipe.size_bytes)
+        if span is None:
+            return Response(status_code=416, headers={"Content-Range": f"bytes */{recipe.size_bytes}"})
+        return self._respond(request, device, permit, digest, recipe, span)
+
+    def _respond(
+        self,
+        request: Request,
+        device: str,
+        permit: AuthorisedManifest,
+        digest: Digest,
+        recipe: Recipe,
+        span: tuple[int, int],
+    ) -> Response:
+        start, end = span
+        headers = {
+            "ETag": f'"{digest.hex()}"',
+            "Accept-Ranges": "bytes",
+            "Content-Length": str(end - start),
+            "Content-Type": "application/octet-stream",
+        }
+        is_partial = request.headers.get("range") is not None
+        if is_partial:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{recipe.size_bytes}"
+        status = 206 if is_partial else 200
+        if request.method == "HEAD":
+            return Response(status_code=status, headers=headers)
+        try:
+            self._slots.acquire_nowait()
+        except trio.WouldBlock:
+            return Response(status_code=503, headers={"Retry-After": "10"})
+        body = self._chunks(digest, recipe, start, end, partial(self._done, permit, device))
+        return StreamingResponse(body, status_code=status, headers=headers)
+
+    async def _chunks(
+        self, digest: Digest, recipe: Recipe, start: int, end: int, done: Callable[[], None]
+    ) -> AsyncIterator[bytes]:
+        try:
+            async with _closing_slot(self._slots):
+                for index in range(recipe.index_at(start), recipe.index_at(end - 1) + 1):
+                    if isinstance(self._permit(digest), Denial):
+                        raise StorageError("the authorisation ended during the transfer")
+                    data = await trio.to_thread.run_sync(self._store.read_chunk, digest, index)
+                    offset = recipe.offset(index)
+                    yield data[max(start - offset, 0) : end - offset]
+                done()
+        except StorageError as error:
+            logger.warning("transfer of %s cut off: %s", digest.hex()[:8], error)
+            raise
+
+    def _done(self, permit: AuthorisedManifest, device: str) -> None:
+        self._receipts.note_nowait(
+            ReceiptKind.OFFERED, manifest=permit.manifest_id, subject=device, detail="http"
+        )
+
+
+@asynccontextmanager
+async def _closing_slot(slots: trio.Semaphore) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        slots.release()
+
+
+def _refusal(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status_code=status)
+
+
+def _span(header: str | None, size: int) -> tuple[int, int] | None:
+    """The half-open byte range a request wants; None when it cannot be satisfied."""
+    if header is None:
+        return 0, size
+    match = _RANGE.fullmatch(header.strip())
+    if match is None or match.group(1) is None and match.group(2) is None:
+        return None
+    first, last = match.group(1), match.group(2)
+    if first is None:
+        return (max(0, size - int(last)), size) if int(last) > 0 else None
+    start = int(first)
+    end = size if last is None else min(int(last) + 1, size)
+    return (start, end) if start < end else None

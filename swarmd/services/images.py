@@ -1,0 +1,305 @@
+"""The image service: what this node wants, holds, promotes and gives up, after every final block.
+
+A node wants the newest authorised release of each product in its groups, and goes on with whatever it
+has begun. A publisher's staged images become servable when their manifest is authorised. What is
+revoked, expired or under an alarm is no longer served from the moment the block is final; its bytes go
+unless another authorised manifest covers them. Verdicts come from the authority alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from chunks.store import ChunkStore, DiskFullError, ImageRecord, ImageState
+from ledger.chain_blocks import CommitResult
+from protocol.authorised import AuthorisedManifest
+from protocol.digest import Digest, ManifestId
+from protocol.errors import StorageError, SwarmError, VerificationError
+from swarmd.authority import REFUSALS, Authority, Denial, Permit
+from swarmd.ledger_host import LedgerHost
+from swarmd.receipts import ReceiptKind
+from swarmd.services.exchange import ExchangeService
+from swarmd.services.exchange_fetch import FetchStoppedError
+from swarmd.services.receipts import ReceiptService
+
+logger = logging.getLogger(__name__)
+
+RETRY_S: Final = 10.0
+"""Pause before a failed or stopped fetch is tried again, seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldManifest:
+    """What an operator sees of a manifest on this node."""
+
+    manifest: ManifestId
+    """Which."""
+    product: str
+    """What for."""
+    version: str
+    """For people."""
+    sequence: int
+    """Its sequence."""
+    groups: tuple[str, ...]
+    """Target groups of this node."""
+    standing: str
+    """`authorised`, or the rule that refuses it."""
+    components: tuple[tuple[str, Digest, int, int, int], ...]
+    """(name, digest, size, chunks held, chunks) of each component."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every chunk of every component is held."""
+        return all(held == count for *_, held, count in self.components)
+
+
+class ImageService:
+    """Keeps the store in step with the ledger."""
+
+    def __init__(
+        self,
+        *,
+        ledger: LedgerHost,
+        authority: Authority,
+        store: ChunkStore,
+        exchange: ExchangeService,
+        receipts: ReceiptService,
+        fetches: bool,
+    ) -> None:
+        """Wires the service.
+
+        Args:
+            ledger: own copy of the chain.
+            authority: the verdicts.
+            store: the images.
+            exchange: fetches and serves chunks.
+            receipts: where outcomes are noted.
+            fetches: whether this node fetches at all; validators do not.
+        """
+        self._ledger = ledger
+        self._authority = authority
+        self._store = store
+        self._exchange = exchange
+        self._receipts = receipts
+        self._fetches = fetches
+        self._tasks: dict[ManifestId, trio.CancelScope] = {}
+        self._requested: dict[ManifestId, None] = {}
+        self._offered: dict[ManifestId, None] = {}
+        self._settled: dict[ManifestId, str] = {}
+        self._changed = trio.Event()
+        self._progress = trio.Event()
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def on_commit(self, result: CommitResult) -> None:
+        """Commit listener: stops what is refused at once, then wakes the review."""
+        for change in result.manifests:
+            manifest = change.manifest_id
+            if self._is_refused(manifest):
+                self._exchange.stop(manifest)
+                if (scope := self._tasks.get(manifest)) is not None:
+                    scope.cancel()
+        self._exchange.reevaluate()
+        self.wake()
+
+    def request(self, manifest: ManifestId) -> None:
+        """Has a manifest fetched although this node would not want it by itself."""
+        self._requested[manifest] = None
+        self.wake()
+
+    def wake(self) -> None:
+        """Has everything looked at again soon."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Reviews after every change until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._changed = trio.Event()
+                await self._review(nursery)
+                with trio.move_on_after(RETRY_S * 6):  # expiry and freshness change without blocks
+                    await self._changed.wait()
+
+    async def _review(self, nursery: trio.Nursery) -> None:
+        staged = await trio.to_thread.run_sync(self._staged)
+        for manifest in tuple(self._ledger.manifests):
+            verdict = self._authority.verdict(manifest)
+            match verdict:
+                case Permit(authorised):
+                    await self._note(manifest, "authorised", ReceiptKind.AUTHORISED, "")
+                    await self._promote(authorised, staged)
+                    if manifest in self._tasks:
+                        continue
+                    if self._wants(authorised):
+                        scope = self._tasks[manifest] = trio.CancelScope()
+                        nursery.start_soon(self._fetch, authorised, scope)
+                    elif manifest not in self._offered:
+                        self._offered[manifest] = None
+                        await self._exchange.offer(authorised)
+                case Denial(rule, message):
+                    if rule in REFUSALS:
+                        kind = (
+                            ReceiptKind.REVOKED
+                            if rule == "manifest.revoked"
+                            else ReceiptKind.REFUSED
+                        )
+                        await self._give_up(manifest)
+                        await self._note(manifest, rule, kind, message)
+
+    async def _note(
+        self, manifest: ManifestId, standing: str, kind: ReceiptKind, detail: str
+    ) -> None:
+        """Writes a receipt when a manifest's standing changed since the last look."""
+        if self._settled.get(manifest) != standing:
+            self._settled[manifest] = standing
+            await self._receipts.note(kind, manifest=manifest, detail=detail)
+
+    def _staged(self) -> frozenset[Digest]:
+        return frozenset(record.image for record in self._store.staged_images())
+
+    # -- wanting and fetching ------------------------------------------------------------------
+
+    def _wants(self, authorised: AuthorisedManifest) -> bool:
+        if authorised.manifest_id in self._requested:
+            return not self.is_complete(authorised)
+        if not self._fetches:
+            return False
+        content = authorised.manifest
+        state = self._ledger.chain.state
+        for group in authorised.groups:
+            latest = state.latest(group, content.product)
+            if latest is not None and latest.manifest == authorised.manifest_id:
+                return not self.is_complete(authorised)
+        return False
+
+    def is_complete(self, authorised: AuthorisedManifest) -> bool:
+        """Whether every component of a manifest is complete in the store."""
+        held = {record.image for record in self._store.images()
+                if record.state is ImageState.COMPLETE}
+        return all(component.digest in held for component in authorised.manifest.components)
+
+    async def _promote(
+        self, authorised: AuthorisedManifest, staged: frozenset[Digest]
+    ) -> None:
+        for component in authorised.manifest.components:
+            if component.digest in staged:
+                digest = component.digest
+                await trio.to_thread.run_sync(self._store.promote, digest)
+                logger.info("image %s is served now", digest.hex()[:8])
+                self._offered.pop(authorised.manifest_id, None)
+                self._tell()
+
+    async def _fetch(self, authorised: AuthorisedManifest, scope: trio.CancelScope) -> None:
+        manifest = authorised.manifest_id
+        content = authorised.manifest
+        logger.info("fetching %s %s (%s)", content.product, content.version, manifest.hex()[:8])
+        try:
+            with scope:
+                while True:
+                    try:
+                        await self._exchange.fetch(authorised)
+                    except DiskFullError as error:
+                        logger.error("no room for %s: %s", content.version, error)
+                    else:
+                        await self._receipts.note(ReceiptKind.FETCHED, manifest=manifest)
+                        logger.info("%s %s is complete", content.product, content.version)
+                        break
+                    await trio.sleep(RETRY_S)
+        except FetchStoppedError:
+            logger.info("fetching %s was stopped", content.version)
+        except (StorageError, VerificationError) as error:
+            logger.error("fetching %s failed: %s", content.version, error)
+            await self._receipts.note(ReceiptKind.FAILED, manifest=manifest, detail=str(error))
+        finally:
+            self._tasks.pop(manifest, None)
+            self._requested.pop(manifest, None)
+            self._tell()
+
+    # -- giving up -----------------------------------------------------------------------------
+
+    def _is_refused(self, manifest: ManifestId) -> bool:
+        verdict = self._authority.verdict(manifest)
+        return isinstance(verdict, Denial) and verdict.rule in REFUSALS
+
+    async def _give_up(self, manifest: ManifestId) -> None:
+        signed = self._ledger.manifests[manifest]
+        self._exchange.stop(manifest)
+        if (scope := self._tasks.get(manifest)) is not None:
+            scope.cancel()
+        self._offered.pop(manifest, None)
+        covered = self._covered_digests()
+        held = {record.image for record in await trio.to_thread.run_sync(self._store.images)}
+        for component in signed.manifest.components:
+            if component.digest in held and component.digest not in covered:
+                digest = component.digest
+                await trio.to_thread.run_sync(self._store.withdraw, digest)
+                logger.info("image %s withdrawn", digest.hex()[:8])
+        self._tell()
+
+    def _covered_digests(self) -> frozenset[Digest]:
+        digests: list[Digest] = []
+        for manifest in self._ledger.manifests:
+            verdict = self._authority.verdict(manifest)
+            if isinstance(verdict, Permit):
+                digests.extend(item.digest for item in verdict.authorised.manifest.components)
+        return frozenset(digests)
+
+    # -- telling -------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        self._progress.set()
+        self._progress = trio.Event()
+
+    async def wait_progress(self) -> None:
+        """Waits until an image was completed, promoted or withdrawn."""
+        await self._progress.wait()
+
+    def permit_for_digest(self, digest: Digest) -> AuthorisedManifest | Denial:
+        """The authorisation under which an image may be offered to a device, or why not."""
+        denial = Denial("image.unknown", "no authorised manifest names this image")
+        for manifest, signed in self._ledger.manifests.items():
+            if all(c.digest != digest for c in signed.manifest.components):
+                continue
+            verdict = self._authority.may_offer(manifest)
+            if isinstance(verdict, Permit):
+                return verdict.authorised
+            denial = verdict
+        return denial
+
+    def overview(self) -> tuple[HeldManifest, ...]:
+        """Manifests of this node's groups with what is held of each, by product and sequence."""
+        try:
+            held: dict[Digest, ImageRecord] = {item.image: item for item in self._store.images()}
+        except SwarmError:
+            held = {}
+        rows: list[HeldManifest] = []
+        for manifest, signed in self._ledger.manifests.items():
+            verdict = self._authority.verdict(manifest)
+            if isinstance(verdict, Denial) and verdict.rule == "manifest.group":
+                continue
+            content = signed.manifest
+            rows.append(
+                HeldManifest(
+                    manifest=manifest,
+                    product=content.product,
+                    version=content.version,
+                    sequence=content.sequence,
+                    groups=content.groups,
+                    standing="authorised" if isinstance(verdict, Permit) else verdict.rule,
+                    components=tuple(
+                        (
+                            component.name,
+                            component.digest,
+                            component.size,
+                            held[component.digest].have_count if component.digest in held else 0,
+                            component.chunk_count,
+                        )
+                        for component in content.components
+                    ),
+                )
+            )
+        return tuple(sorted(rows, key=lambda row: (row.product, row.sequence, row.manifest)))

@@ -1,0 +1,248 @@
+"""The ledger stream, both sides: heads, blocks, submission and freshness.
+
+Answering side: everybody who is at least a reader may ask; each request has one answer, and a refusal
+names its rule. Asking side: `ask` for one request, `catch_up` to follow a peer to its head. A block
+that the validators certified although the rules forbid it raises the node's alarm and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from ledger.block import decode_block
+from ledger.certificate import decode_certificate
+from ledger.chain_blocks import CommitResult
+from ledger.errors import BlockNotReadyError, ForkAlarmError
+from protocol.catchup import (
+    BLOCKS_BYTES_MAX,
+    LEDGER_FRAME_BYTES_MAX,
+    BlocksAnswer,
+    BlocksRequest,
+    FreshnessAnswer,
+    FreshnessRequest,
+    HeadAnswer,
+    HeadRequest,
+    LedgerMessage,
+    Refusal,
+    SubmitAnswer,
+    SubmitRequest,
+    decode_ledger_message,
+    encode_ledger_message,
+)
+from protocol.errors import (
+    NotYetError,
+    PolicyError,
+    RemoteProtocolError,
+    TransportError,
+    VerificationError,
+)
+from protocol.transaction import parse_transaction
+from protocol.version import ProtocolName, protocol_id
+from swarmd.ledger_host import LedgerHost
+from swarmd.net.address import PeerKey
+from swarmd.net.network import Network, Stream
+from swarmd.peers import Offence, PeerClass, PeerRegistry
+from swarmd.services.freshness import FreshnessService, Statement
+
+logger = logging.getLogger(__name__)
+
+ANSWER_S_MAX: Final = 15.0
+"""Longest wait for an answer: 512 KiB at 300 kbit/s, seconds."""
+REQUESTS_PER_STREAM_MAX: Final = 1024
+"""A stream that asks more often than this is closed; its peer opens another."""
+KNOWN_RULES: Final = ("mempool.known", "tx.final")
+"""Refusals that mean: it is here already; good news to whoever hands it over again."""
+
+
+class LedgerService:
+    """Answers and asks on the ledger protocol."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        ledger: LedgerHost,
+        registry: PeerRegistry,
+        freshness: FreshnessService,
+        on_pending: Callable[[], None],
+    ) -> None:
+        """Wires the service; it is passive until `answer` or `ask` is called.
+
+        Args:
+            network: to open streams.
+            ledger: own copy of the chain.
+            registry: classes and scores of peers.
+            freshness: signs or relays nonces.
+            on_pending: told when the mempool took a transaction.
+        """
+        self._on_pending = on_pending
+        self._network = network
+        self._ledger = ledger
+        self._registry = registry
+        self._freshness = freshness
+        self._catching_up = trio.Lock()
+        self.protocol: Final = protocol_id(ledger.chain_id, ProtocolName.LEDGER)
+
+    async def answer(self, stream: Stream) -> None:
+        """Handles an inbound ledger stream until the peer closes it."""
+        try:
+            for _ in range(REQUESTS_PER_STREAM_MAX):
+                frame = await stream.receive_frame()
+                if frame is None:
+                    break
+                reply = await self._reply(stream.peer, decode_ledger_message(frame))
+                await stream.send_frame(encode_ledger_message(reply))
+        except (VerificationError, RemoteProtocolError) as error:
+            self._registry.blame(stream.peer, Offence.MALFORMED, f"ledger request: {error}")
+            await stream.reset()
+
+    async def _reply(self, peer: PeerKey, request: LedgerMessage) -> LedgerMessage:
+        chain = self._ledger.chain
+        match request:
+            case HeadRequest():
+                certificate = chain.certificate
+                return HeadAnswer(
+                    header=chain.head.encode(),
+                    certificate=b"" if certificate is None else certificate.encode(),
+                )
+            case BlocksRequest():
+                return await self._ledger.run(lambda: self._blocks(request.from_height))
+            case SubmitRequest():
+                return await self._accept(peer, request.transaction)
+            case FreshnessRequest():
+                return await self._answer_freshness(peer, request)
+            case _:
+                raise RemoteProtocolError(f"{type(request).__name__} is no request")
+
+    def _blocks(self, from_height: int) -> BlocksAnswer:
+        blocks, certificate = self._ledger.chain.blocks(from_height, BLOCKS_BYTES_MAX)
+        if certificate is None:
+            return BlocksAnswer(blocks=(), certificate=b"")
+        return BlocksAnswer(blocks=blocks, certificate=certificate.encode())
+
+    async def _accept(self, peer: PeerKey, raw: bytes) -> LedgerMessage:
+        if self._registry.peer_class(peer) < PeerClass.MEMBER:
+            return Refusal(rule="peer.reader", message="only members submit", may_retry=False)
+        try:
+            transaction_id = await self._ledger.submit(raw, is_own=False)
+            self._on_pending()
+        except NotYetError as error:
+            return Refusal(rule=error.rule, message=str(error)[:500], may_retry=True)
+        except PolicyError as error:
+            if error.rule in KNOWN_RULES:
+                return SubmitAnswer(transaction_id=parse_transaction(raw).transaction_id)
+            self._registry.blame(peer, Offence.REFUSED_TRANSACTION, str(error))
+            return Refusal(rule=error.rule, message=str(error)[:500], may_retry=False)
+        return SubmitAnswer(transaction_id=transaction_id)
+
+    async def _answer_freshness(self, peer: PeerKey, request: FreshnessRequest) -> LedgerMessage:
+        statements = await self._freshness.own_statements(request.nonce)
+        if request.relay:
+            statements += await self._relay_freshness(peer, request.nonce)
+        return FreshnessAnswer(statements=statements[: len(self._ledger.chain.validators.members)])
+
+    async def _relay_freshness(
+        self, asker: PeerKey, nonce: bytes
+    ) -> tuple[Statement, ...]:
+        """Passes a nonce to the validators this node knows, once, and collects what comes back."""
+        collected: list[Statement] = []
+
+        async def ask_one(validator: PeerKey) -> None:
+            try:
+                answer = await self.ask(validator, FreshnessRequest(nonce=nonce, relay=False))
+            except (TransportError, PolicyError, VerificationError, RemoteProtocolError):
+                return
+            if isinstance(answer, FreshnessAnswer):
+                collected.extend(answer.statements[:1])
+
+        with trio.move_on_after(ANSWER_S_MAX / 2):
+            async with trio.open_nursery() as nursery:
+                for validator in self._registry.at_least(PeerClass.VALIDATOR):
+                    if validator.key != asker:
+                        nursery.start_soon(ask_one, validator.key)
+        return tuple(collected)
+
+    async def ask(self, peer: PeerKey, request: LedgerMessage) -> LedgerMessage:
+        """Sends one request and returns its answer.
+
+        Raises:
+            TransportError: no connection, or no answer in time.
+            PolicyError: the peer refused; `NotYetError` when waiting may help.
+            VerificationError: the answer is malformed.
+        """
+        with trio.move_on_after(ANSWER_S_MAX):
+            stream = await self._network.open_stream(
+                peer, self.protocol, frame_bytes_max=STREAM_BYTES_MAX
+            )
+            try:
+                await stream.send_frame(encode_ledger_message(request))
+                frame = await stream.receive_frame()
+                await stream.close_write()
+            except BaseException:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                    await stream.reset()
+                raise
+            if frame is None:
+                raise TransportError(f"peer {peer[:4].hex()} closed the stream without an answer")
+            answer = decode_ledger_message(frame)
+            if isinstance(answer, Refusal):
+                error = NotYetError if answer.may_retry else PolicyError
+                raise error(answer.rule, answer.message)
+            return answer
+        raise TransportError(f"peer {peer[:4].hex()} did not answer in {ANSWER_S_MAX} s")
+
+    async def catch_up(self, peer: PeerKey) -> None:
+        """Follows a peer to its head, batch by batch; one peer at a time.
+
+        Raises:
+            TransportError: the connection failed on the way; what was adopted stays.
+        """
+        async with self._catching_up:
+            while self._ledger.alarm is None:
+                start = self._ledger.chain.head.height + 1
+                answer = await self.ask(peer, BlocksRequest(from_height=start))
+                if not isinstance(answer, BlocksAnswer):
+                    self._registry.blame(peer, Offence.MALFORMED, "not an answer to blocks")
+                    return
+                if not answer.blocks or not await self._adopt(peer, answer):
+                    return
+
+    async def _adopt(self, peer: PeerKey, answer: BlocksAnswer) -> bool:
+        """Takes over a batch; returns whether asking for more makes sense."""
+        chain = self._ledger.chain
+
+        def follow() -> tuple[CommitResult, ...]:
+            blocks = tuple(decode_block(raw) for raw in answer.blocks)
+            return chain.follow(blocks, decode_certificate(answer.certificate))
+
+        try:
+            return bool(await self._ledger.run_commit(follow))
+        except ForkAlarmError as error:
+            self._ledger.raise_alarm(error)
+        except (VerificationError, BlockNotReadyError) as error:
+            self._registry.blame(peer, Offence.FORGED, f"blocks: {error}")
+        return False
+
+    async def offer_to_validators(self, raw: bytes) -> None:
+        """Hands a transaction to every connected validator; failures are the resender's matter."""
+        transaction_id = parse_transaction(raw).transaction_id
+
+        async def offer(validator: PeerKey) -> None:
+            try:
+                await self.ask(validator, SubmitRequest(transaction=raw))
+            except PolicyError as error:
+                logger.info("transaction %s: %s", transaction_id[:4].hex(), error)
+            except (TransportError, VerificationError, RemoteProtocolError) as error:
+                logger.debug("transaction %s not handed over: %s", transaction_id[:4].hex(), error)
+
+        async with trio.open_nursery() as nursery:
+            for validator in self._registry.at_least(PeerClass.VALIDATOR):
+                nursery.start_soon(offer, validator.key)
+
+
+STREAM_BYTES_MAX: Final = LEDGER_FRAME_BYTES_MAX
+"""Frame bound to register the protocol with."""

@@ -1,0 +1,470 @@
+"""What operators may ask a running node over its control socket.
+
+One method for each command of the command line. Owners' keys never come here: approvals arrive signed.
+Every refusal is a typed error that the control server turns into one line.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from chunks.store import ChunkStore
+from ledger.proof import make_proof
+from ledger.transaction import ApproveManifest, RevokeManifest
+from protocol.approval import Action, parse_approval
+from protocol.did import did_text
+from protocol.digest import Digest, ManifestId
+from protocol.errors import NotYetError, PolicyError
+from protocol.manifest import SignedManifest
+from swarmd.authority import Authority, Denial, Permit
+from swarmd.control.params import Params
+from swarmd.control.protocol import JSON
+from swarmd.control.server import Handler, Report
+from swarmd.ledger_host import LedgerHost
+from swarmd.net.network import Network
+from swarmd.peers import PeerRegistry
+from swarmd.publisher import Publisher, Release
+from swarmd.services.consensus import ConsensusService
+from swarmd.services.exchange import ExchangeService
+from swarmd.services.images import HeldManifest, ImageService
+from swarmd.services.receipts import ReceiptService
+from swarmd.services.submission import SubmissionService
+
+logger = logging.getLogger(__name__)
+
+WAIT_S_MAX: Final = 7 * 24 * 3600.0
+"""Longest `wait`, seconds."""
+FINAL_S: Final = 60.0
+"""How long a submission waits to become final before it says "not yet", seconds."""
+PROGRESS_S: Final = 0.5
+"""Pause between two progress reports, seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the methods speak to."""
+
+    ledger: LedgerHost
+    authority: Authority
+    registry: PeerRegistry
+    network: Network
+    store: ChunkStore
+    exchange: ExchangeService
+    images: ImageService
+    receipts: ReceiptService
+    submission: SubmissionService
+    consensus: ConsensusService | None
+    publisher: Publisher | None
+    image_path: Callable[[Digest], Path]
+    """Where the complete file of an image is; the reader checks what it reads."""
+    about: Callable[[], dict[str, JSON]]
+    """Facts about the node itself: name, role, DID, addresses, age of knowledge."""
+    stop: Callable[[], None]
+    """Begins an orderly stop."""
+
+
+class Operator:
+    """Implements the control methods."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Speaks to `parts`."""
+        self._parts = parts
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Methods by name."""
+        return {
+            "status": self._status,
+            "images": self._images,
+            "peers": self._peers,
+            "ledger": self._ledger,
+            "manifest": self._manifest,
+            "publish": self._publish,
+            "submit_approvals": self._submit_approvals,
+            "wait": self._wait,
+            "fetch": self._fetch,
+            "prove": self._prove,
+            "doctor": self._doctor,
+            "receipts": self._receipts,
+            "stop": self._stop,
+        }
+
+    # -- looking -------------------------------------------------------------------------------
+
+    async def _status(self, params: Mapping[str, object], _report: Report) -> JSON:
+        Params(params).finish()
+        parts = self._parts
+        chain = parts.ledger.chain
+        network = parts.network.statistics()
+        consensus = None if parts.consensus is None else parts.consensus.status
+        return {
+            **parts.about(),
+            "chain": self._parts.ledger.chain_id.hex(),
+            "era": chain.head.era,
+            "epoch": chain.head.epoch,
+            "height": chain.head.height,
+            "block": chain.head.block_id.hex(),
+            "head_time_ms": chain.head.time_ms,
+            "state_root": chain.head.state_root.hex(),
+            "alarm": parts.ledger.alarm,
+            "peers": asdict(parts.registry.statistics()),
+            "bytes_in": network.bytes_in,
+            "bytes_out": network.bytes_out,
+            "images": len(parts.images.overview()),
+            "receipts": parts.receipts.size,
+            "store": asdict(parts.store.statistics()),
+            "mempool": asdict(chain.mempool.statistics()),
+            "consensus": (
+                None
+                if consensus is None
+                else {
+                    "view": consensus.view,
+                    "may_vote": consensus.may_vote,
+                    "halted": consensus.halted,
+                    "convicted": list(consensus.convicted),
+                }
+            ),
+        }
+
+    async def _images(self, params: Mapping[str, object], _report: Report) -> JSON:
+        Params(params).finish()
+        return [_held_value(row) for row in self._parts.images.overview()]
+
+    async def _peers(self, params: Mapping[str, object], _report: Report) -> JSON:
+        Params(params).finish()
+        chain = self._parts.ledger.chain_id
+        return [
+            {
+                "peer": peer.key.hex(),
+                "did": None if peer.did is None else did_text(chain, peer.did),
+                "name": peer.name,
+                "class": peer.peer_class.name.lower(),
+                "groups": list(peer.groups),
+                "height": peer.height,
+                "offences": dict(peer.offences),
+            }
+            for peer in self._parts.registry
+        ]
+
+    async def _ledger(self, params: Mapping[str, object], _report: Report) -> JSON:
+        reader = Params(params)
+        start = reader.uint("from", minimum=0) if reader.has("from") else None
+        reader.finish()
+        chain = self._parts.ledger.chain
+        first = max(0, chain.head.height - 9) if start is None else start
+        headers = await self._parts.ledger.run(
+            lambda: [
+                header
+                for height in range(first, min(first + 100, chain.head.height + 1))
+                if (header := chain.header_at(height)) is not None
+            ]
+        )
+        return {
+            "height": chain.head.height,
+            "blocks": [
+                {
+                    "height": header.height,
+                    "view": header.view,
+                    "block": header.block_id.hex(),
+                    "time_ms": header.time_ms,
+                    "proposer": header.proposer,
+                    "log_size": header.log_size,
+                    "state_root": header.state_root.hex(),
+                }
+                for header in headers
+            ],
+        }
+
+    async def _receipts(self, params: Mapping[str, object], _report: Report) -> JSON:
+        reader = Params(params)
+        count = reader.uint("count", minimum=1, maximum=1000) if reader.has("count") else 50
+        reader.finish()
+        entries = await trio.to_thread.run_sync(self._parts.receipts.newest, count)
+        return [
+            {
+                "kind": entry.kind.name.lower(),
+                "time_ms": entry.time_ms,
+                "height": entry.height,
+                "manifest": entry.manifest.hex(),
+                "subject": entry.subject,
+                "detail": entry.detail,
+            }
+            for entry in entries
+        ]
+
+    async def _doctor(self, params: Mapping[str, object], _report: Report) -> JSON:
+        Params(params).finish()
+        parts = self._parts
+        statistics = parts.registry.statistics()
+        age = parts.about().get("knowledge_age_ms")
+        checks: list[tuple[str, bool, str]] = [
+            ("alarm", parts.ledger.alarm is None, parts.ledger.alarm or "none raised"),
+            (
+                "peers",
+                statistics.members + statistics.validators > 0,
+                f"{statistics.validators} validators, {statistics.members} members",
+            ),
+            ("freshness", age is not None, "never confirmed" if age is None else f"{age} ms old"),
+        ]
+        if parts.consensus is not None:
+            status = parts.consensus.status
+            checks.append(("voting", status.halted is None, status.halted or "key may vote"))
+        return [{"check": name, "ok": ok, "detail": detail} for name, ok, detail in checks]
+
+    # -- manifests -----------------------------------------------------------------------------
+
+    def _known_manifest(self, manifest: ManifestId) -> SignedManifest:
+        signed = self._parts.ledger.manifests.get(manifest)
+        if signed is None:
+            raise NotYetError("manifest.unknown", f"no manifest {manifest.hex()[:8]} in my ledger")
+        return signed
+
+    async def _manifest(self, params: Mapping[str, object], _report: Report) -> JSON:
+        reader = Params(params)
+        manifest = ManifestId(reader.hex_bytes("manifest", size=32))
+        reader.finish()
+        content = self._known_manifest(manifest).manifest
+        chain = self._parts.ledger.chain
+        return {
+            "manifest": manifest.hex(),
+            "publisher": did_text(self._parts.ledger.chain_id, content.publisher),
+            "product": content.product,
+            "version": content.version,
+            "sequence": content.sequence,
+            "size": content.size,
+            "expires_ms": content.expires_ms,
+            "metadata": dict(content.metadata),
+            "components": [
+                {
+                    "name": component.name,
+                    "size": component.size,
+                    "sha256": component.digest.hex(),
+                    "chunks": component.chunk_count,
+                }
+                for component in content.components
+            ],
+            "groups": [self._group_value(manifest, content.product, g) for g in content.groups],
+            "chain": self._parts.ledger.chain_id.hex(),
+            "era": chain.head.era,
+            "now_ms": self._now_ms(),
+        }
+
+    def _now_ms(self) -> int:
+        now = self._parts.about()["ledger_time_ms"]
+        assert isinstance(now, int), "about() gives the ledger time"
+        return now
+
+    def _group_value(self, manifest: ManifestId, product: str, group: str) -> JSON:
+        state = self._parts.ledger.chain.state
+        record = state.manifest(manifest, group)
+        owners = state.group(group)
+        if record is None or owners is None:
+            return {"group": group, "status": "unknown"}
+        policy = state.policy(record.policy)
+        latest = state.latest(group, product)
+        newest: dict[str, JSON] | None = None
+        if latest is not None and (held := self._parts.ledger.manifests.get(latest.manifest)):
+            newest = {
+                "manifest": latest.manifest.hex(),
+                "version": held.manifest.version,
+                "sequence": latest.sequence,
+                "size": held.manifest.size,
+            }
+        return {
+            "group": group,
+            "status": record.status.name.lower(),
+            "policy": record.policy.hex(),
+            "approve_threshold": policy.approve_threshold,
+            "revoke_threshold": policy.revoke_threshold,
+            "approvals": _names(owners.owner_root.owner, record.approvers),
+            "revocations": _names(owners.owner_root.owner, record.revokers),
+            "latest": newest,
+        }
+
+    async def _publish(self, params: Mapping[str, object], report: Report) -> JSON:
+        publisher = self._parts.publisher
+        if publisher is None:
+            raise PolicyError("node.role", "only a publisher node publishes")
+        reader = Params(params)
+        release = Release(
+            path=Path(reader.path("path")),
+            product=reader.text("product"),
+            version=reader.text("version"),
+            groups=reader.texts("groups", items_max=16),
+            sequence=reader.uint("sequence", minimum=1) if reader.has("sequence") else None,
+            metadata=(
+                reader.text_map("metadata", items_max=32) if reader.has("metadata") else {}
+            ),
+        )
+        reader.finish()
+        size = release.size()
+        await report({"stage": "cutting", "bytes": 0, "total": size})
+        signed = await publisher.stage(release)
+        await report({"stage": "submitting", "bytes": size, "total": size})
+        transaction = await publisher.propose(signed)
+        await self._parts.submission.wait_final(transaction, FINAL_S)
+        return {
+            "manifest": signed.manifest_id.hex(),
+            "sequence": signed.manifest.sequence,
+            "transaction": transaction.hex(),
+            "size": signed.manifest.size,
+        }
+
+    async def _submit_approvals(self, params: Mapping[str, object], _report: Report) -> JSON:
+        reader = Params(params)
+        manifest = ManifestId(reader.hex_bytes("manifest", size=32))
+        action = reader.choice("action", ("authorise", "revoke"))
+        approvals = reader.hex_list("approvals", items_max=32, bytes_max=512)
+        reader.finish()
+        self._known_manifest(manifest)
+        by_group: dict[str, list[bytes]] = {}
+        for raw in approvals:
+            content = parse_approval(raw).approval
+            wanted = Action.AUTHORISE if action == "authorise" else Action.REVOKE
+            if bytes(content.subject) != manifest or content.action is not wanted:
+                raise PolicyError("approval.subject", "an approval is about something else")
+            by_group.setdefault(content.group, []).append(raw)
+        body = ApproveManifest if action == "authorise" else RevokeManifest
+        transactions = [
+            await self._parts.submission.submit(
+                body(manifest=manifest, group=group, approvals=tuple(raws))
+            )
+            for group, raws in by_group.items()
+        ]
+        height = 0
+        for transaction in transactions:
+            height = await self._parts.submission.wait_final(transaction, FINAL_S)
+        return {"transactions": [item.hex() for item in transactions], "height": height}
+
+    # -- waiting and fetching ------------------------------------------------------------------
+
+    def _is_reached(self, manifest: ManifestId, goal: str) -> bool:
+        state = self._parts.ledger.chain.state
+        signed = self._parts.ledger.manifests.get(manifest)
+        if signed is None:
+            return False
+        records = [state.manifest(manifest, group) for group in signed.manifest.groups]
+        match goal:
+            case "authorised":
+                return any(record and record.authorised_height is not None for record in records)
+            case "revoked":
+                return any(record and record.revoked_height is not None for record in records)
+            case _:
+                rows = self._parts.images.overview()
+                return any(row.manifest == manifest and row.is_complete for row in rows)
+
+    async def _wait(self, params: Mapping[str, object], report: Report) -> JSON:
+        reader = Params(params)
+        manifest = ManifestId(reader.hex_bytes("manifest", size=32))
+        goal = reader.choice("for", ("authorised", "complete", "revoked"))
+        timeout_s = reader.seconds("timeout_s", maximum=WAIT_S_MAX)
+        reader.finish()
+        started = trio.current_time()
+        with trio.move_on_after(timeout_s):
+            await self._until(lambda: self._is_reached(manifest, goal), manifest, report)
+            return {
+                "manifest": manifest.hex(),
+                "for": goal,
+                "height": self._parts.ledger.chain.head.height,
+                "waited_s": round(trio.current_time() - started, 3),
+            }
+        raise NotYetError("wait.timeout", f"not {goal} within {timeout_s:g} s")
+
+    async def _until(
+        self, reached: Callable[[], bool], manifest: ManifestId, report: Report
+    ) -> None:
+        while not reached():
+            await report(self._progress(manifest))
+            with trio.move_on_after(PROGRESS_S):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_then_cancel, self._parts.ledger.wait_advanced, nursery)
+                    nursery.start_soon(_then_cancel, self._parts.images.wait_progress, nursery)
+
+    def _progress(self, manifest: ManifestId) -> dict[str, JSON]:
+        for row in self._parts.images.overview():
+            if row.manifest == manifest:
+                total = sum(size for _, _, size, _, _ in row.components)
+                done = sum(size * held // count for _, _, size, held, count in row.components)
+                return {"stage": row.standing, "bytes": done, "total": total}
+        return {"stage": "unknown", "bytes": 0, "total": 0}
+
+    async def _fetch(self, params: Mapping[str, object], report: Report) -> JSON:
+        reader = Params(params)
+        manifest = ManifestId(reader.hex_bytes("manifest", size=32))
+        wanted = reader.text("component") if reader.has("component") else None
+        reader.finish()
+        content = self._known_manifest(manifest).manifest
+        component = next(
+            (item for item in content.components if wanted in (None, item.name)), None
+        )
+        if component is None:
+            raise PolicyError("component.unknown", f"the manifest has no component {wanted!r}")
+        verdict = self._parts.authority.may_offer(manifest)
+        match verdict:
+            case Denial():
+                raise verdict.error()
+            case Permit(authorised):
+                if not self._parts.images.is_complete(authorised):
+                    self._parts.images.request(manifest)
+                    await self._until(
+                        lambda: self._is_reached(manifest, "complete"), manifest, report
+                    )
+        path = self._parts.image_path(component.digest)
+        return {"path": str(path), "sha256": component.digest.hex(), "size": component.size}
+
+    async def _prove(self, params: Mapping[str, object], _report: Report) -> JSON:
+        reader = Params(params)
+        manifest = ManifestId(reader.hex_bytes("manifest", size=32))
+        group = reader.text("group") if reader.has("group") else None
+        reader.finish()
+        content = self._known_manifest(manifest).manifest
+        state = self._parts.ledger.chain.state
+        chosen = group if group is not None else next(
+            (g for g in content.groups if state.manifest(manifest, g)), content.groups[0]
+        )
+        chain = self._parts.ledger.chain
+        proof = await self._parts.ledger.run(lambda: make_proof(chain, manifest, chosen))
+        return {
+            "proof": proof.hex(),
+            "group": chosen,
+            "height": chain.head.height,
+            "genesis": self._parts.ledger.chain_id.hex(),
+        }
+
+    async def _stop(self, params: Mapping[str, object], _report: Report) -> JSON:
+        Params(params).finish()
+        self._parts.stop()
+        return {"stopping": True}
+
+
+async def _then_cancel(wait: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:
+    await wait()
+    nursery.cancel_scope.cancel()
+
+
+def _names(
+    owner: Callable[[bytes], tuple[object, str] | None], key_ids: tuple[Digest, ...]
+) -> list[JSON]:
+    pairs = (owner(key_id) for key_id in key_ids)
+    return [pair[1] for pair in pairs if pair is not None]
+
+
+def _held_value(row: HeldManifest) -> dict[str, JSON]:
+    return {
+        "manifest": row.manifest.hex(),
+        "product": row.product,
+        "version": row.version,
+        "sequence": row.sequence,
+        "groups": list(row.groups),
+        "standing": row.standing,
+        "complete": row.is_complete,
+        "components": [
+            {"name": name, "sha256": digest.hex(), "size": size, "have": held, "chunks": count}
+            for name, digest, size, held, count in row.components
+        ],
+    }

@@ -1,0 +1,156 @@
+"""The receipt service: notes outcomes in the receipt log and anchors its root in the ledger.
+
+Notes are queued (bounded) and written together, so that deciding never waits for a disk. Refusals of
+one rule by one subject are noted once an hour. The root is anchored when the log has grown and the
+anchor interval has passed; an anchor that did not become final is submitted again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from ledger.transaction import AnchorReceipts
+from protocol.digest import DidId
+from protocol.errors import SwarmError
+from swarmd.ledger_host import LedgerHost
+from swarmd.receipts import DETAIL_BYTES_MAX, Receipt, ReceiptKind, ReceiptLog
+
+logger = logging.getLogger(__name__)
+
+ANCHOR_INTERVAL_S: Final = 3600.0
+"""Least time between two anchors, seconds: 24 transactions a day and node."""
+FIRST_ANCHOR_S: Final = 5.0
+"""The first anchor after a start comes this soon, seconds."""
+QUEUE_MAX: Final = 1024
+"""Receipts that wait to be written; beyond it the newest are dropped and counted."""
+REPEAT_S: Final = 3600.0
+"""A refusal of one rule to one subject is noted this often, seconds."""
+REPEATS_MAX: Final = 4096
+"""Remembered refusals."""
+
+
+class ReceiptService:
+    """Writes and anchors the receipt log of this node."""
+
+    def __init__(
+        self,
+        *,
+        log: ReceiptLog,
+        ledger: LedgerHost,
+        own_did: DidId,
+        time_ms: Callable[[], int],
+    ) -> None:
+        """Wires the service; `time_ms` is this node's ledger time."""
+        self._log = log
+        self._ledger = ledger
+        self._own_did = own_did
+        self._time_ms = time_ms
+        self._send, self._receive = trio.open_memory_channel[Receipt](QUEUE_MAX)
+        self._seen: dict[tuple[str, str], float] = {}
+        self.dropped = 0
+        """Receipts lost because the queue was full."""
+
+    async def note(
+        self,
+        kind: ReceiptKind,
+        *,
+        manifest: bytes = b"",
+        subject: str = "",
+        detail: str = "",
+    ) -> None:
+        """Notes an outcome; returns at once."""
+        self.note_nowait(kind, manifest=manifest, subject=subject, detail=detail)
+        await trio.lowlevel.checkpoint()
+
+    def note_nowait(
+        self,
+        kind: ReceiptKind,
+        *,
+        manifest: bytes = b"",
+        subject: str = "",
+        detail: str = "",
+    ) -> None:
+        """Notes an outcome without waiting."""
+        receipt = Receipt(
+            kind=kind,
+            time_ms=self._time_ms(),
+            height=self._ledger.chain.head.height,
+            manifest=manifest,
+            subject=_fit(subject),
+            detail=_fit(detail),
+        )
+        try:
+            self._send.send_nowait(receipt)
+        except trio.WouldBlock:
+            self.dropped += 1
+
+    def note_refusal(self, subject: str, rule: str, *, manifest: bytes = b"") -> None:
+        """Notes a refusal, once an hour for each subject and rule."""
+        now = trio.current_time()
+        last = self._seen.pop((subject, rule), None)
+        self._seen[subject, rule] = now if last is None or now - last > REPEAT_S else last
+        while len(self._seen) > REPEATS_MAX:
+            self._seen.pop(next(iter(self._seen)))
+        if last is None or now - last > REPEAT_S:
+            self.note_nowait(ReceiptKind.REFUSED, manifest=manifest, subject=subject, detail=rule)
+
+    async def run(self, submit: Callable[[AnchorReceipts], Awaitable[bytes]]) -> None:
+        """Writes and anchors until cancelled; `submit` signs and submits a transaction body."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_writing)
+            nursery.start_soon(self._keep_anchoring, submit)
+
+    async def _keep_writing(self) -> None:
+        async for first in self._receive:
+            batch = [first, *self._drain()]
+            await trio.to_thread.run_sync(lambda: self._log.append(batch))  # noqa: B023
+
+    def _drain(self) -> list[Receipt]:
+        waiting: list[Receipt] = []
+        while True:
+            try:
+                waiting.append(self._receive.receive_nowait())
+            except trio.WouldBlock:
+                return waiting
+
+    async def flush(self) -> None:
+        """Writes what waits; for an orderly stop."""
+        if batch := self._drain():
+            await trio.to_thread.run_sync(lambda: self._log.append(batch))
+
+    async def _keep_anchoring(
+        self, submit: Callable[[AnchorReceipts], Awaitable[bytes]]
+    ) -> None:
+        wait_s = FIRST_ANCHOR_S
+        while True:
+            await trio.sleep(wait_s)
+            wait_s = FIRST_ANCHOR_S
+            anchored = self._ledger.chain.state.anchor(self._own_did)
+            size = self._log.size
+            if size == 0 or (anchored is not None and anchored.size >= size):
+                continue
+            try:
+                await submit(AnchorReceipts(size=size, root=self._log.root))
+                wait_s = ANCHOR_INTERVAL_S
+            except SwarmError as error:
+                logger.info("receipts not anchored yet: %s", error)
+                wait_s = FIRST_ANCHOR_S * 6
+
+    def newest(self, count: int) -> tuple[Receipt, ...]:
+        """The newest entries; blocks on storage, call through a worker thread."""
+        return self._log.entries(newest=count)
+
+    @property
+    def size(self) -> int:
+        """Entries written so far."""
+        return self._log.size
+
+
+def _fit(text: str) -> str:
+    """Cuts a text to the entry's bound and drops characters an entry may not hold."""
+    clean = "".join(character if character.isprintable() else "?" for character in text)
+    return clean.encode()[: DETAIL_BYTES_MAX - 4].decode(errors="ignore")
