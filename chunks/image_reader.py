@@ -19,7 +19,7 @@ from chunks.index_database import ChunkPlace
 from chunks.recipe import Recipe
 from chunks.store import ChunkRottenError, ImageMissingError
 from protocol.digest import ChunkId, short
-from protocol.errors import DigestMismatchError
+from protocol.errors import DigestMismatchError, StorageError
 from protocol.limits import MIB
 
 COPY_BYTES: Final = 1 * MIB
@@ -109,16 +109,23 @@ class ImageReader:
         return actual
 
     def hash_whole(self, held: HeldImage, opened: OpenFile, sink: Callable[[bytes], None]) -> bytes:
-        """Hashes a whole image and hands its blocks to `sink`; stops where it cannot be read."""
+        """Hashes a whole image and hands its blocks to `sink`; a short file has another digest.
+
+        Raises:
+            ChunkRottenError: it cannot be read; the chunks concerned were dropped.
+            StorageError: it could not be read, but each of its chunks can: try again.
+        """
         whole = hashlib.sha256()
         offset = 0
         while offset < held.size_bytes:
             size = min(COPY_BYTES, held.size_bytes - offset)
             try:
                 block = self._backend.read_at(opened.descriptor, size, offset)
-            except OSError:
-                # The digest of a part matches nothing; the caller finds the chunks concerned.
-                block = b""
+            except OSError as error:
+                rotten = self.verify(held, opened)
+                if rotten:
+                    raise ChunkRottenError(held.image, rotten) from error
+                raise StorageError(f"image {short(held.image)}: {error.strerror}") from error
             if not block:
                 break
             whole.update(block)
