@@ -1,13 +1,15 @@
 """What validators say to each other, with strict bounded codecs.
 
-Chain and era are implied: every signature inside covers them, and the stream's protocol id names the
-chain. A message is the canonical array [type, fields...]. Format: docs/spec/consensus.md, C40 to C48.
+Chain and era are implied: every signature inside covers them, and the stream's protocol id names
+the chain. A message is the canonical array [type, fields...]. Format: docs/spec/consensus.md, C40
+to C48.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from ledger.block import Block, decode_block
@@ -242,7 +244,7 @@ def _read_want(value: Sequence[Value]) -> Message:
     views = tuple(as_uint(item, "want") for item in _bounded(value[1], "want", WANT_VIEWS_MAX))
     ids = _bounded(value[2], "want", WANT_BLOCKS_MAX)
     after = None if value[3] is None else as_uint(value[3], "want")
-    if any(low >= high for low, high in zip(views, views[1:], strict=False)):
+    if any(low >= high for low, high in pairwise(views)):
         raise EncodingError("want: views are not ascending")
     return Want(views, tuple(BlockId(as_digest(item, "want")) for item in ids), after)
 

@@ -148,28 +148,53 @@ class SqliteJournal:
             StorageError: cannot be opened or created.
         """
         self._database_path = directory / DATABASE_NAME
-        marker_path = directory / MARKER_NAME
-        has_marker = marker_path.exists()
-        has_database = self._database_path.exists()
-        if has_database and not has_marker:
-            raise JournalDamagedError(f"{marker_path} is missing beside {DATABASE_NAME}")
-        if has_marker and not has_database:
-            raise JournalDamagedError(f"{DATABASE_NAME} is missing beside its marker")
         try:
-            self._connection = self._open(chain, is_new=not has_database)
-            self._marker_fd = os.open(marker_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._marker_fd = self._open_marker(directory)
+            mark = self._read_marker()
+            # Until the first vote the marker is zero: a start-up that was cut short begins anew.
+            is_fresh = mark == (0, 0)
+            if not self._database_path.exists():
+                if not is_fresh:
+                    raise JournalDamagedError(f"{DATABASE_NAME} is missing beside its marker")
+                os.close(self._create_private(self._database_path))
+            self._connection = self._open(chain, is_fresh=is_fresh)
         except OSError as error:
             raise StorageError(f"vote journal in {directory}: {error}") from error
-        if not has_marker:
-            self._write_marker((0, 0), flush=True)
-            _sync_directory(directory)
-        self._synced_view = 0
-        self._water = self._check_marker()
+        self._synced_view = mark[1]
+        self._water = _water(self.load())
+        if mark > self._water:
+            raise JournalDamagedError(
+                f"vote journal ends at epoch and view {self._water}, its marker says {mark}"
+            )
 
-    def _open(self, chain: ChainId, *, is_new: bool) -> sqlite3.Connection:
-        if is_new:
-            # The umask of a daemon is not ours to rely on: create the file with its mode first.
-            os.close(os.open(self._database_path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    @staticmethod
+    def _create_private(path: Path) -> int:
+        """Creates a file with its mode, whatever the umask; returns its descriptor."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o600)
+        os.fchmod(fd, 0o600)
+        return fd
+
+    def _open_marker(self, directory: Path) -> int:
+        path = directory / MARKER_NAME
+        if path.exists():
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        if self._database_path.exists():
+            raise JournalDamagedError(f"{MARKER_NAME} is missing beside {DATABASE_NAME}")
+        fd = self._create_private(path)
+        os.pwrite(fd, _MARKER.pack(0, 0), 0)
+        os.fsync(fd)
+        _sync_directory(directory)
+        return fd
+
+    def _read_marker(self) -> tuple[int, int]:
+        raw = os.pread(self._marker_fd, _MARKER.size + 1, 0)
+        if len(raw) != _MARKER.size:
+            raise JournalDamagedError(f"marker of {len(raw)} bytes, expected {_MARKER.size}")
+        epoch, view = _MARKER.unpack(raw)
+        return epoch, view
+
+    def _open(self, chain: ChainId, *, is_fresh: bool) -> sqlite3.Connection:
         with self._translated():
             connection = sqlite3.connect(
                 self._database_path, isolation_level=None, check_same_thread=False
@@ -177,7 +202,7 @@ class SqliteJournal:
             connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            if is_new:
+            if is_fresh and connection.execute("PRAGMA user_version").fetchone() == (0,):
                 connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};")
                 connection.execute("INSERT INTO identity VALUES (?)", (bytes(chain),))
                 connection.execute("COMMIT")
@@ -203,18 +228,6 @@ class SqliteJournal:
             raise StorageError(f"vote journal: {error}") from error
         except sqlite3.DatabaseError as error:
             raise JournalDamagedError(f"vote journal is corrupt: {error}") from error
-
-    def _check_marker(self) -> tuple[int, int]:
-        raw = os.pread(self._marker_fd, _MARKER.size + 1, 0)
-        if len(raw) != _MARKER.size:
-            raise JournalDamagedError(f"marker of {len(raw)} bytes, expected {_MARKER.size}")
-        mark: tuple[int, int] = _MARKER.unpack(raw)
-        water = _water(self.load())
-        if mark > water:
-            raise JournalDamagedError(
-                f"vote journal ends at epoch and view {water}, its marker says {mark}"
-            )
-        return water
 
     def _write_marker(self, water: tuple[int, int], *, flush: bool) -> None:
         os.pwrite(self._marker_fd, _MARKER.pack(*water), 0)

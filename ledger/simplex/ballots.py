@@ -1,8 +1,8 @@
 """The one place where a validator signs votes, and where the voting rules are asserted.
 
-C70 to C74: at most one notarize in a view; never finalize and nullify in one view, in either order;
-no notarize after a nullify; notarize and nullify only at or above the newest view voted in. What was
-cast is known here before it is signed, and comes back from the journal after a restart.
+C70 to C74: at most one notarize in a view; never finalize and nullify in one view, in either
+order; no notarize after a nullify; notarize and nullify only at or above the newest view voted in.
+What was cast is known here before anyone sees it, and comes back from the journal after a restart.
 """
 
 from __future__ import annotations

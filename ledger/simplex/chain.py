@@ -38,9 +38,9 @@ class Chain:
         """Walks from a block back to the last final one.
 
         Returns:
-            The blocks above the final one up to `block_id`, oldest first, and None; or what is known
-            of them and the first id that is missing. A walk that ends at a final height but not at
-            the final block returns the id it ended at, which nobody can supply.
+            The blocks above the final one up to `block_id`, oldest first, and None; or what is
+            known of them and the first id that is missing. A walk that ends at a final height but
+            not at the final block returns the id it ended at, which nobody can supply.
         """
         blocks: list[Block] = []
         while block_id != self.final.block_id:

@@ -1,7 +1,8 @@
 """What every node of an epoch knows, voter or not: views, certificates, final blocks, culprits.
 
-The lowest layer of the engine. It counts verified votes, takes certificates, moves from view to view
-and commits; it signs nothing. Layers: `Core` < `sync.Sync` < `engine.Simplex`.
+The lowest layer of the engine. It counts verified votes, takes certificates, moves from view to
+view and commits; it signs nothing. Layers: `Core` < `sync.Sync` < `proposals.Proposals` <
+`engine.Simplex`.
 """
 
 from __future__ import annotations
@@ -145,10 +146,10 @@ class Core:
             return
         state = self._views.get(vote.view)
         evidence = None if state is None else state.conflict(vote)
-        if evidence is not None and vote.signer not in self._accused:
-            if vote.signer not in self._convicted:
-                self._accused[vote.signer] = evidence
-                self._effects.append(Blame(evidence))
+        is_known = vote.signer in self._accused or vote.signer in self._convicted
+        if evidence is not None and not is_known:
+            self._accused[vote.signer] = evidence
+            self._effects.append(Blame(evidence))
 
     def _is_foreign(self, vote: Vote) -> bool:
         """Tells whether a valid vote under our key was cast by something else (C83, C84)."""

@@ -1,7 +1,7 @@
 """The Simplex engine: `handle(input, now) -> effects`, and `deadline`.
 
-Participants: n validators of one epoch over lossy, reordering links. Goals: agreement while at most f
-lie (safety never depends on time); progress while q reach each other; every contradiction of a
+Participants: n validators of one epoch over lossy, reordering links. Goals: agreement while at most
+f lie (safety never depends on time); progress while q reach each other; every contradiction of a
 validator is provable. Non-goals: execution, the mempool, storage and peers' connections, which are
 the host's. The host feeds `Start` once, executes effects in order, answers `Persist`, `Build` and
 `Verify`, and feeds `TimerFired` when `deadline` passed. Times are monotonic seconds.
@@ -90,9 +90,7 @@ class Simplex(Proposals):
             case TimerFired():
                 pass
             case Verdict(block_id, ok):
-                if self._verify_asked is not None and self._verify_asked.proposal is not None:
-                    if self._verify_asked.proposal.block_id == block_id:
-                        self._verify_asked.verdict = ok
+                self._on_verdict(block_id, ok)
             case Built(view, block):
                 self._on_built(view, block)
             case TransactionsPending(pending):
@@ -180,8 +178,7 @@ class Simplex(Proposals):
     # -- messages ------------------------------------------------------------------------------
 
     def _on_message(self, peer: int, message: Message) -> None:
-        if not 0 <= peer < len(self._validators.members):
-            raise LocalProtocolError(f"no validator {peer} in this set")
+        self._check_peer(peer)
         match message:
             case VoteMessage(vote):
                 self._accept_vote(vote)
@@ -204,6 +201,10 @@ class Simplex(Proposals):
             case _:
                 assert_never(message)
         self._pace.note_heard(peer, self._now)
+
+    def _check_peer(self, peer: int) -> None:
+        if not 0 <= peer < len(self._validators.members):
+            raise LocalProtocolError(f"no validator {peer} in this set")
 
     def _on_propose(self, peer: int, block: Block) -> None:
         view = block.header.view
@@ -249,6 +250,7 @@ class Simplex(Proposals):
         self._finalize_due = True
 
     def _on_connected(self, peer: int) -> None:
+        self._check_peer(peer)
         self._send(peer, self._status())
         if self._question.is_open and not self._question.is_answered_by(peer):
             self._send(peer, NewestVoteQuery(self._question.nonce))
@@ -330,8 +332,11 @@ class Simplex(Proposals):
             return
         if state.verdict is None and self._verify_asked is not state:
             self._examine_proposal(state, state.proposal)
+        block_id = state.proposal.block_id
+        if state.verdict is True and block_id not in self._chain.blocks:
+            # Its height became final while it was judged: only a broken fault bound allows that.
+            state.verdict = False
         if state.verdict is True:
-            block_id = state.proposal.block_id
             cast.append(self._ballots.cast(VoteKind.NOTARIZE, self._view, block_id))
         elif state.verdict is False and self._ballots.may(VoteKind.NULLIFY, self._view):
             cast.append(self._ballots.cast(VoteKind.NULLIFY, self._view, None))

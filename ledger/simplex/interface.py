@@ -27,7 +27,7 @@ class Parameters:
     """Times of the engine, in seconds; they bear on speed, never on safety."""
 
     delta_s: float = 1.0
-    """Assumed bound of one message delay; 2 of it wait for a proposal, 3 for a certificate (C60)."""
+    """Assumed bound of a message delay; 2 of it wait for a proposal, 3 for a certificate (C60)."""
     delta_s_max: float = 20.0
     """Bound of the growing delta, so that no view waits longer than a minute."""
     backoff: float = 1.5
@@ -40,7 +40,7 @@ class Parameters:
     """An idle chain makes an empty block this long after the last final one (C65)."""
     block_interval_s: float = BLOCK_INTERVAL_MS_MIN / 1000
     """Least time between two proposals (C66)."""
-    silence_s: float = 10.0
+    silence_s: float = 15.0
     """A leader unheard for so long, while a quorum was heard, is skipped at once (C64)."""
 
 

@@ -16,6 +16,7 @@ from ledger.simplex.rules import check_parent, check_place, skipped_views
 from ledger.simplex.sync import Sync
 from ledger.simplex.views import View
 from ledger.vote import VoteKind
+from protocol.digest import BlockId
 from protocol.errors import LocalProtocolError, VerificationError
 from protocol.limits import BLOCK_EVIDENCE_MAX
 
@@ -49,6 +50,13 @@ class Proposals(Sync):
         self._chain.add(block)
         self._verify_asked = state
         self._effects.append(Verify(block, tuple(path)))
+
+    def _on_verdict(self, block_id: BlockId, ok: bool) -> None:
+        """Takes the verdict on the proposal that was asked for last; others are outdated."""
+        asked = self._verify_asked
+        proposal = None if asked is None else asked.proposal
+        if asked is not None and proposal is not None and proposal.block_id == block_id:
+            asked.verdict = ok
 
     def _missing_parent(self, block: Block) -> list[int]:
         """Finds the parent's view if its certificate is missing.

@@ -32,8 +32,8 @@ def check_place(block: Block, *, chain: ChainId, era: int, validators: Validator
     """Checks what a proposal's header says about itself (C50).
 
     Raises:
-        VerificationError: another chain, era, epoch or set, not the leader's, or skip proofs that do
-            not name exactly the skipped views.
+        VerificationError: another chain, era, epoch or set, not the leader's, or skip proofs that
+            do not name exactly the skipped views.
     """
     header = block.header
     if (header.chain, header.era, header.epoch) != (chain, era, validators.epoch):

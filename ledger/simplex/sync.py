@@ -72,8 +72,7 @@ class Sync(Core):
         assert certificate.block_id is not None, "a finalize certificate names a block"
         path, missing = self._chain.path(certificate.block_id)
         if missing is not None and self._chain.is_fork(path):
-            self._finals.clear()
-            self._halt(f"a block that does not extend height {self._chain.final.height} is final")
+            self._halt_fork()
         elif missing is not None:
             self._want_ids[missing] = None
             self._want_final = missing == certificate.block_id
@@ -163,9 +162,27 @@ class Sync(Core):
         if answer.certificate.view <= self._chain.final.view:
             return
         self._verify_final(peer, answer.certificate)
+        if self._is_beside_final(answer.blocks):
+            self._halt_fork()
+            return
         for block in answer.blocks:
             self._chain.add(block)
         self._accept_certificate(peer, answer.certificate)
+
+    def _is_beside_final(self, blocks: tuple[Block, ...]) -> bool:
+        """Tells whether linked blocks with a valid, newer F do not extend our last final one."""
+        final = self._chain.final
+        if blocks[-1].header.height <= final.height:
+            return True
+        return any(
+            block.header.height == final.height + 1 and block.header.parent != final.block_id
+            for block in blocks
+        )
+
+    def _halt_fork(self) -> None:
+        """More than f validators lied: whoever is right, we do not vote on."""
+        self._finals.clear()
+        self._halt(f"a final block does not extend our final height {self._chain.final.height}")
 
     def _is_asked(self, block_id: BlockId) -> bool:
         return self._asked is not None and block_id in self._asked.block_ids

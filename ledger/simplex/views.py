@@ -1,7 +1,7 @@
 """What a validator knows about each view: votes, certificates, the proposal.
 
-One slot for each (signer, kind, view): a second, different vote never replaces the first; it becomes
-evidence (C22, C53). Certificates arise from q votes or arrive complete.
+One slot for each (signer, kind, view): a second, different vote never replaces the first; it
+becomes evidence (C22, C53). Certificates arise from q votes or arrive complete.
 """
 
 from __future__ import annotations

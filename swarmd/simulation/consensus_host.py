@@ -49,7 +49,7 @@ from ledger.simplex.interface import (
     Verify,
 )
 from ledger.simplex.rules import proposal_time_ms, verify_time
-from protocol.digest import BlockId, ChainId, sha256
+from protocol.digest import BlockId, ChainId, Digest, sha256
 from protocol.errors import RemoteProtocolError, VerificationError
 from protocol.merkle import EMPTY_ROOT
 from swarmd.simulation.signatures import make_validators
@@ -294,11 +294,11 @@ class ConsensusHost:
         """The engine's deadline while the host is up."""
         return None if self.engine is None else self.engine.deadline
 
-    def wake(self, now: float) -> None:
+    def wake(self, _now: float) -> None:
         """Feeds the timer."""
         self.feed(TimerFired())
 
-    def receive(self, source: int, message: object, now: float) -> None:
+    def receive(self, source: int, message: object, _now: float) -> None:
         """Feeds a message; scores the peer if the engine refuses it."""
         if self.engine is None:
             return
@@ -311,7 +311,7 @@ class ConsensusHost:
             if self.cluster.is_honest(peer):
                 self.cluster.violate(f"host {self.actor} scored honest validator {peer}: {error}")
 
-    def handle(self, event: object, now: float) -> None:
+    def handle(self, event: object, _now: float) -> None:
         """Takes answers of the disk and the processor."""
         if isinstance(event, Local) and event.run == self._run:
             if isinstance(event.event, Durable):
@@ -403,6 +403,7 @@ class ConsensusHost:
             item for item in request.evidence if (item.epoch, item.signer) not in known
         )
         root = body_root(transactions, evidence, request.skips)
+        log_size, log_root, state_root = _executed(request.parent, transactions, request.skips)
         header = Header(
             chain=self.cluster.chain,
             era=ERA,
@@ -414,9 +415,11 @@ class ConsensusHost:
             time_ms=time_ms,
             proposer=self.index,
             body_root=root,
+            log_size=log_size,
+            log_root=log_root,
+            state_root=state_root,
             validators=self.cluster.validators.digest,
             next_validators=self.cluster.validators.digest,
-            **_executed(request.parent, transactions, request.skips),
         )
         return Block(header, transactions, evidence, request.skips)
 
@@ -427,12 +430,8 @@ class ConsensusHost:
         except VerificationError:
             return False
         header = block.header
-        expected = _executed(parent, block.transactions, block.skips)
-        return expected == {
-            "log_size": header.log_size,
-            "log_root": header.log_root,
-            "state_root": header.state_root,
-        }
+        after = (header.log_size, header.log_root, header.state_root)
+        return after == _executed(parent, block.transactions, block.skips)
 
     def _commit(self, commit: Commit) -> None:
         if self.is_honest:
@@ -453,14 +452,14 @@ class ConsensusHost:
 
 def _executed(
     parent: Header, transactions: tuple[bytes, ...], skips: tuple[SkipProof, ...]
-) -> dict[str, object]:
+) -> tuple[int, Digest, Digest]:
     """Log and state after a block: hash chains stand in for trees."""
     content = b"".join(transactions) + b"".join(skip.certificate for skip in skips)
-    return {
-        "log_size": parent.log_size + len(transactions),
-        "log_root": sha256(parent.log_root + content),
-        "state_root": sha256(parent.state_root + content),
-    }
+    return (
+        parent.log_size + len(transactions),
+        sha256(parent.log_root + content),
+        sha256(parent.state_root + content),
+    )
 
 
 _VOTE: Final = struct.Struct(">BIB")

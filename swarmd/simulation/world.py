@@ -20,15 +20,15 @@ from typing import Final, Protocol
 class Actor(Protocol):
     """Something that lives in the world."""
 
-    def receive(self, source: int, message: object, now: float) -> None:
+    def receive(self, source: int, message: object, now: float, /) -> None:
         """Takes a message that another actor sent."""
         ...
 
-    def handle(self, event: object, now: float) -> None:
+    def handle(self, event: object, now: float, /) -> None:
         """Takes an event posted by the actor itself or by a scenario."""
         ...
 
-    def wake(self, now: float) -> None:
+    def wake(self, now: float, /) -> None:
         """Takes note that `deadline` has passed."""
         ...
 
@@ -68,7 +68,7 @@ class World:
             link: how messages travel until somebody changes `link`.
             fingerprint: what of an event enters the trace hash; its type's name by default.
         """
-        self.random: Final = random.Random(seed)
+        self.random: Final = random.Random(seed)  # noqa: S311 - replayed by seed, guards nothing
         """The only source of chance."""
         self.now = 0.0
         """Simulated seconds since the start."""

@@ -1,7 +1,8 @@
 """A leader that forks: it proposes on old parents with invented skip proofs, and equivocates.
 
 It answers, syncs and times out like an honest validator, so that the others keep believing in it;
-what it leads, it abuses. Turns go round: a block on an old parent, two blocks at once, an honest one.
+what it leads, it abuses. Turns go round: a block on an old parent, two blocks at once, an honest
+one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,227 @@
+"""One seed of the consensus campaign: a network that suffers, heals, and must then make progress.
+
+A seed decides links, partitions, power failures and the misbehaving seat. Faults last for the first
+three quarters of the run; then links are clean and everyone is up. Safety is checked at every
+commit, liveness at the end.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.simplex.engine import Simplex
+from ledger.simplex.interface import Parameters
+from swarmd.simulation.byzantine.forking_proposer import add_forking_proposer
+from swarmd.simulation.byzantine.twin import add_twins
+from swarmd.simulation.consensus_host import Cluster, ConsensusHost, Disk, fingerprint
+from swarmd.simulation.world import Link, World
+
+FAULTY_SHARE: Final = 0.75
+"""Part of the run with faults."""
+GRACE_S: Final = 60.0
+"""How long after the end of the run a first new final block may still take: one view at the
+longest patience."""
+_CALM: Final = Link(latency_s=0.02, jitter_s=0.05)
+_PARAMETERS: Final = Parameters(delta_s=0.5, retry_s=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one seed came to."""
+
+    seed: int
+    """Replays it."""
+    violations: tuple[str, ...]
+    """Broken safety invariants; must be empty."""
+    is_stuck: bool
+    """Whether some honest validator made no progress after healing."""
+    height: int
+    """Blocks final at the end."""
+    restarts: int
+    """Power failures."""
+    simulated_s: float
+    """Simulated seconds."""
+    event_count: int
+    """Events executed."""
+    trace_hash: str
+    """Equal for two runs of one seed."""
+    heal_s: float
+    """Seconds from healing until every honest validator had a new final block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What may vary between campaigns."""
+
+    count: int = 4
+    """Validators."""
+    duration_s: float = 60.0
+    """Simulated seconds of a seed."""
+    real_signatures: bool = False
+    """Ed25519 and the wire codecs instead of the oracle and objects."""
+    engine: type[Simplex] = Simplex
+    """What honest validators run; tests plant defects here."""
+    byzantine: str | None = None
+    """`twin`, `fork` or `none`; None lets the seed decide."""
+    power_failures: bool = True
+    """Whether honest validators crash."""
+
+
+class Scenario:
+    """Builds and runs one seed."""
+
+    def __init__(self, seed: int, plan: Plan) -> None:
+        """Makes world, cluster and fault script; `run` executes them."""
+        self.seed = seed
+        self.plan = plan
+        self.chance = random.Random(f"faults {seed}")  # noqa: S311 - replayed by seed, guards nothing
+        self.world = World(seed, self._draw_link(), fingerprint)
+        self.cluster = Cluster(
+            self.world,
+            plan.count,
+            real_signatures=plan.real_signatures,
+            wire=plan.real_signatures,
+            parameters=_PARAMETERS,
+            disk=Disk(sync_s=self.chance.choice([0.002, 0.01, 0.05])),
+        )
+        self.restarts = 0
+        self._faults_end_s = plan.duration_s * FAULTY_SHARE
+        kind = plan.byzantine or self.chance.choice(["twin", "fork", "none"])
+        self._add_hosts(kind)
+        self._script = sorted(self._draw_faults(), key=lambda fault: fault[0])
+
+    def _draw_link(self) -> Link:
+        chance = self.chance
+        return Link(
+            latency_s=chance.choice([0.005, 0.02, 0.05]),
+            jitter_s=chance.choice([0.01, 0.1, 0.3]),
+            loss=chance.choice([0.0, 0.02, 0.05, 0.1]),
+            duplication=chance.choice([0.0, 0.02]),
+        )
+
+    def _add_hosts(self, kind: str) -> None:
+        seats = list(range(self.plan.count))
+        faulty: list[int] = []
+        if kind != "none":
+            faulty = self.chance.sample(seats, self.cluster.validators.fault_limit)
+        for seat in seats:
+            if seat not in faulty:
+                skew_ms = self.chance.randrange(-300, 301)
+                ConsensusHost(self.cluster, seat, engine=self.plan.engine, skew_ms=skew_ms)
+            elif kind == "twin":
+                add_twins(self.cluster, seat)
+            else:
+                add_forking_proposer(self.cluster, seat)
+
+    # -- faults --------------------------------------------------------------------------------
+
+    def _draw_faults(self) -> list[tuple[float, str, int, float]]:
+        """Draws (time, kind, host, duration); kinds are partition, crash, blackout and idle."""
+        chance = self.chance
+        faults: list[tuple[float, str, int, float]] = []
+        faults += [
+            (self._instant(), "partition", 0, chance.uniform(0.5, 6.0))
+            for _ in range(chance.randrange(6))
+        ]
+        if chance.random() < 0.3:
+            start = self._instant()
+            faults += [(start, "idle", 0, 0.0), (start + 5.0, "busy", 0, 0.0)]
+        if self.plan.power_failures:
+            for host in range(len(self.cluster.hosts)):
+                for _ in range(chance.randrange(4)):
+                    faults.append((self._instant(), "crash", host, chance.uniform(0.05, 4.0)))
+            if chance.random() < 0.3:
+                faults.append((self._instant(), "blackout", 0, chance.uniform(0.05, 2.0)))
+        return faults
+
+    def _instant(self) -> float:
+        return self.chance.uniform(1.0, max(1.5, self._faults_end_s - 1.0))
+
+    def _apply(
+        self, kind: str, host: int, duration_s: float
+    ) -> list[tuple[float, str, int, float]]:
+        """Applies a fault; returns its end as a later entry of the script."""
+        hosts = self.cluster.hosts
+        end = self.world.now + duration_s
+        match kind:
+            case "partition":
+                sides = self.chance.choice([2, 2, 3])
+                self.world.partition(
+                    {number: self.chance.randrange(sides) for number in range(len(hosts))}
+                )
+                return [(end, "heal", 0, 0.0)]
+            case "heal":
+                self.world.heal()
+            case "crash":
+                return self._cut(hosts[host], end)
+            case "blackout":
+                return [entry for each in hosts for entry in self._cut(each, end)]
+            case "restart":
+                if not hosts[host].is_up:
+                    hosts[host].start()
+            case "idle" | "busy":
+                for each in hosts:
+                    each.set_pending(kind == "busy")
+        return []
+
+    def _cut(self, host: ConsensusHost, end: float) -> list[tuple[float, str, int, float]]:
+        if not host.is_up:
+            return []
+        host.crash()
+        self.restarts += 1
+        return [(end, "restart", host.actor, 0.0)]
+
+    # -- running -------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Runs the seed to its end."""
+        for each in self.cluster.hosts:
+            each.set_pending(True)
+            each.start()
+        script = self._script
+        while script and script[0][0] < self._faults_end_s:
+            time, kind, host, duration_s = script.pop(0)
+            self.world.run_until(time)
+            script += self._apply(kind, host, duration_s)
+            script.sort(key=lambda fault: fault[0])
+        self.world.run_until(self._faults_end_s)
+        self._calm_down()
+        is_stuck, heal_s = self._await_progress()
+        self.world.run_until(self.plan.duration_s)
+        return Outcome(
+            self.seed,
+            tuple(self.cluster.violations),
+            is_stuck,
+            max(self.cluster.final, default=0),
+            self.restarts,
+            self.world.now,
+            self.world.event_count,
+            self.world.trace_hash,
+            heal_s,
+        )
+
+    def _calm_down(self) -> None:
+        self.world.heal()
+        self.world.link = _CALM
+        for host in self.cluster.hosts:
+            host.set_pending(True)
+            if not host.is_up:
+                host.start()
+
+    def _await_progress(self) -> tuple[bool, float]:
+        """Waits until every honest validator has two blocks above any final one at healing."""
+        goal = max(self.cluster.final, default=0) + 2
+        start = self.world.now
+        end = self.plan.duration_s + GRACE_S
+        while self.world.now < end:
+            self.world.run_until(self.world.now + 0.25)
+            if all(host.final.height >= goal for host in self.cluster.honest):
+                return False, self.world.now - start
+        return True, self.world.now - start
+
+
+def run_seed(seed: int, plan: Plan | None = None) -> Outcome:
+    """Runs one seed of the campaign."""
+    return Scenario(seed, plan or Plan()).run()
