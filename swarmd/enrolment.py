@@ -47,12 +47,13 @@ ADDRESSES_MAX: Final = 8
 SEED_BYTES: Final = 32
 """Entropy of an Ed25519 key (RFC 8032)."""
 
-_KEY_NAMES: Final = {
+KEY_NAMES: Final = {
     KeyPurpose.TRANSPORT: KeyName.TRANSPORT,
     KeyPurpose.NODE: KeyName.NODE,
     KeyPurpose.VALIDATOR: KeyName.VALIDATOR,
     KeyPurpose.PERSON: KeyName.PERSON,
 }
+"""File of the key of each purpose, in a node's `keys/` folder."""
 ROLE_PURPOSES: Final = {
     SubjectKind.VALIDATOR: (KeyPurpose.TRANSPORT, KeyPurpose.NODE, KeyPurpose.VALIDATOR),
     SubjectKind.GATEWAY: (KeyPurpose.TRANSPORT, KeyPurpose.NODE),
@@ -187,7 +188,7 @@ def create_node(directory: DataDir, plan: NodePlan, config: Config, entropy: Ent
     join = _make_join(plan, current, following)
     directory.create()
     for purpose, key, next_key in zip(purposes, current, following, strict=True):
-        name = _KEY_NAMES[purpose]
+        name = KEY_NAMES[purpose]
         write_new(directory.key_path(name), key.to_pem())
         write_new(directory.key_path(name.next), next_key.to_pem())
     write_new(directory.join, join.encode(), mode=PUBLIC_FILE_MODE)

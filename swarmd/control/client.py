@@ -11,9 +11,9 @@ from typing import Final, Self
 
 from protocol.errors import RemoteProtocolError, TransportError
 from swarmd.control.protocol import (
+    ANSWER_BYTES_MAX,
     HEARTBEAT_S,
     JSON,
-    LINE_BYTES_MAX,
     Failure,
     Progress,
     Request,
@@ -111,8 +111,8 @@ class ControlClient:
             if not data:
                 raise TransportError("the daemon ended before it answered")
             self._buffer += data
-            if len(self._buffer) > 2 * LINE_BYTES_MAX:
-                raise RemoteProtocolError(f"answer line over {LINE_BYTES_MAX} bytes")
+            if len(self._buffer) > ANSWER_BYTES_MAX + _RECEIVE_BYTES:
+                raise RemoteProtocolError(f"answer line over {ANSWER_BYTES_MAX} bytes")
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         return line

@@ -29,7 +29,9 @@ from protocol.limits import MIB
 CONTROL_VERSION: Final = 1
 """Raised when a request of the old version would be misunderstood."""
 LINE_BYTES_MAX: Final = 1 * MIB
-"""One request or answer line, newline included: a list of 4,000 images fits."""
+"""One request line, newline included; the longest, a publication's, takes about 40 KiB."""
+ANSWER_BYTES_MAX: Final = 2 * MIB
+"""One answer line, newline included: the largest proof in hex fits, or 8,000 images."""
 METHOD_CHARACTERS_MAX: Final = 64
 """Longest method name."""
 MESSAGE_CHARACTERS_MAX: Final = 2000
@@ -175,7 +177,7 @@ def encode_answer(answer: Answer) -> bytes:
         return encode_answer(
             Failure(ErrorCode.INTERNAL, "", one_line(f"answer is not JSON: {error}"))
         )
-    if len(line) > LINE_BYTES_MAX:
+    if len(line) > ANSWER_BYTES_MAX:
         return encode_answer(
             Failure(ErrorCode.INTERNAL, "", f"answer of {len(line)} bytes is over the line bound")
         )

@@ -1,0 +1,158 @@
+"""`swarmd approve` and `swarmd revoke`: an owner's decision, signed here and nowhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from protocol.errors import ConfigError
+from swarmd.cli.options import (
+    connection,
+    directory_option,
+    examples,
+    json_option,
+    manifest_argument,
+    pass_output,
+)
+from swarmd.cli.output import Output, plain
+
+if TYPE_CHECKING:
+    from protocol.approval import Action
+    from protocol.keys import PrivateKey
+    from swarmd.cli.judgement import GroupView, ManifestView
+    from swarmd.control.client import ControlClient
+    from swarmd.control.protocol import JSON
+
+_DECORATORS: tuple[Callable[[Any], Any], ...] = (
+    manifest_argument,
+    directory_option,
+    click.option(
+        "--key",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        required=True,
+        metavar="FILE",
+        help="Your private key, from swarmd keys new.",
+    ),
+    click.option(
+        "--image",
+        "images",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        multiple=True,
+        metavar="FILE",
+        help="Your own copy of the image: go on only if it is the one in the manifest.",
+    ),
+    click.option(
+        "--group",
+        "wanted",
+        multiple=True,
+        metavar="GROUP",
+        help="Decide for this group only [default: every target group you own].",
+    ),
+    click.option("--yes", is_flag=True, help="Do not ask."),
+    json_option,
+    pass_output,
+)
+
+
+def _decision(command: Callable[..., None]) -> Callable[..., None]:
+    for decorate in reversed(_DECORATORS):
+        command = decorate(command)
+    return command
+
+
+@click.command(
+    epilog=examples(
+        "swarmd approve 3f2a... -C lab/gateway-1 --key lab/keys/owner-1.key \\",
+        "       --image rootfs.img",
+    )
+)
+@_decision
+def approve(output: Output, **options: Any) -> None:
+    """Agree to an image, as an owner of its group.
+
+    Shows what would be agreed to, asks, and signs with your key. The key stays in this process; the
+    node only passes the signature on. Look at the image first: --image compares your own copy.
+    """
+    from protocol.approval import Action
+
+    _decide(output, Action.AUTHORISE, **options)
+
+
+@click.command(epilog=examples("swarmd revoke 3f2a... -C lab/gateway-1 --key lab/keys/owner-1.key"))
+@_decision
+def revoke(output: Output, **options: Any) -> None:
+    """Take an image back, as an owner of its group.
+
+    Once enough owners have revoked it, no gateway serves or offers it any more.
+    """
+    from protocol.approval import Action
+
+    _decide(output, Action.REVOKE, **options)
+
+
+def _decide(
+    output: Output,
+    action: Action,
+    *,
+    manifest: str,
+    directory: Path,
+    key: Path,
+    images: tuple[Path, ...],
+    wanted: tuple[str, ...],
+    yes: bool,
+) -> None:
+    from protocol.digest import ManifestId
+    from swarmd.cli.judgement import check_image, owned_groups, read_view, summary
+    from swarmd.datadir import load_key, open_data_dir
+
+    secret = load_key(key)
+    chain = open_data_dir(directory).load_genesis().chain
+    with connection(directory) as client:
+        reply = client.call("manifest", {"manifest": manifest})
+    view = read_view(reply, ManifestId(bytes.fromhex(manifest)), chain)
+    groups = owned_groups(view, secret, wanted)
+    output.note(summary(view, groups, action))
+    for path in images:
+        component = check_image(view.manifest, path)
+        output.note(f"\n{path} is component {plain(component.name)}: same sha256")
+    verb = action.name.lower().replace("authorise", "approve")
+    _confirm(f"\n{verb} in {', '.join(plain(group.name) for group in groups)}?", yes=yes)
+    # A new connection: the daemon hangs up on one that waits while a person reads.
+    with connection(directory) as client:
+        _submit(output, client, view, groups, action, secret)
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError("not a terminal, nobody to ask: add --yes to sign without being asked")
+    click.confirm(question, abort=True, err=True)
+
+
+def _submit(
+    output: Output,
+    client: ControlClient,
+    view: ManifestView,
+    groups: tuple[GroupView, ...],
+    action: Action,
+    key: PrivateKey,
+) -> None:
+    from swarmd.cli.judgement import sign_judgement
+
+    verb = action.name.lower()
+    approvals: list[JSON] = [raw.hex() for raw in sign_judgement(view, groups, action, key)]
+    manifest = view.manifest_id.hex()
+    result = client.call(
+        "submit_approvals", {"manifest": manifest, "action": verb, "approvals": approvals}
+    )
+    names: list[JSON] = [group.name for group in groups]
+    document: dict[str, JSON] = {"manifest": manifest, "action": verb, "groups": names}
+    if isinstance(result, dict):
+        document.update(result)
+    done = "approved" if verb == "authorise" else "revoked"
+    output.result(document, f"{done} by you in {', '.join(map(plain, map(str, names)))}")

@@ -1,0 +1,61 @@
+"""`swarmd fetch`: an authorised image as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from swarmd.cli.options import (
+    connection,
+    directory_option,
+    examples,
+    json_option,
+    manifest_argument,
+    pass_output,
+)
+from swarmd.cli.output import Output
+
+if TYPE_CHECKING:
+    from swarmd.control.protocol import JSON
+
+
+@click.command(epilog=examples("swarmd fetch 3f2a... -o rootfs.img -C lab/gateway-1"))
+@manifest_argument
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Where to save it; an existing file is replaced once the new one is complete.",
+)
+@directory_option
+@click.option("--component", help="Which one, if the manifest has several.")
+@json_option
+@pass_output
+def fetch(
+    output: Output, manifest: str, target: Path, directory: Path, component: str | None
+) -> None:
+    """Save an authorised image to a file, fetching it from peers if the node lacks it.
+
+    The bytes are hashed while they are copied; FILE appears only if they are the right ones.
+    """
+    from swarmd.file_copy import copy_verified
+
+    params: dict[str, JSON] = {"manifest": manifest}
+    if component is not None:
+        params["component"] = component
+    with connection(directory) as client, output.progress(target.name) as on_progress:
+        result: Any = client.call("fetch", params, on_progress)
+    digest, size = str(result["sha256"]), int(result["size"])
+    copy_verified(Path(str(result["path"])), target, digest=bytes.fromhex(digest), size=size)
+    document: JSON = {
+        "manifest": manifest,
+        "file": str(target.absolute()),
+        "size": size,
+        "sha256": digest,
+    }
+    output.result(document, f"{target}: {size} bytes, sha256 {digest}")

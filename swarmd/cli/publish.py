@@ -1,0 +1,96 @@
+"""`swarmd publish`: offers an image for approval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from protocol.errors import ConfigError
+from swarmd.cli.options import connection, directory_option, examples, json_option, pass_output
+from swarmd.cli.output import Output
+
+if TYPE_CHECKING:
+    from swarmd.control.protocol import JSON
+
+WAIT_S = 600.0
+"""How long `--wait` waits unless told otherwise, seconds."""
+
+
+@click.command(
+    epilog=examples(
+        "swarmd publish rootfs.img -C lab/publisher-1 --product router --version 2.1 \\",
+        "       --group fleet",
+    )
+)
+@click.argument(
+    "image", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="IMAGE"
+)
+@directory_option
+@click.option("--product", required=True, help="What the image is for.")
+@click.option("--version", required=True, help="Version, for people.")
+@click.option(
+    "--group", "groups", multiple=True, required=True, metavar="GROUP", help="Target group."
+)
+@click.option(
+    "--sequence",
+    type=click.IntRange(min=1),
+    help="Release number; must rise [default: one more than the latest].",
+)
+@click.option(
+    "--metadata", multiple=True, metavar="NAME=TEXT", help="Free text that approvers will see."
+)
+@click.option("--wait", is_flag=True, help="Wait until owners have approved it.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    default=WAIT_S,
+    show_default=True,
+    help="Seconds that --wait waits; then the exit code is 3.",
+)
+@json_option
+@pass_output
+def publish(
+    output: Output,
+    image: Path,
+    directory: Path,
+    product: str,
+    version: str,
+    groups: tuple[str, ...],
+    sequence: int | None,
+    metadata: tuple[str, ...],
+    wait: bool,
+    timeout_s: float,
+) -> None:
+    """Offer an image for approval; prints the manifest id that owners approve.
+
+    The publisher's node keeps the image and serves it once enough owners have approved it.
+    """
+    params: dict[str, JSON] = {
+        "path": str(image.absolute()),
+        "product": product,
+        "version": version,
+        "groups": list(groups),
+    }
+    if sequence is not None:
+        params["sequence"] = sequence
+    if metadata:
+        params["metadata"] = dict(_metadata_entry(text) for text in metadata)
+    with connection(directory) as client:
+        with output.progress(image.name) as on_progress:
+            result = client.call("publish", params, on_progress)
+        manifest = result["manifest"]
+        if wait:
+            output.note(f"manifest {manifest}: waiting for the owners' approvals")
+            what = {"manifest": manifest, "for": "authorised", "timeout_s": timeout_s}
+            result = {**result, "authorised": client.call("wait", what)}
+    output.result(result, manifest)
+
+
+def _metadata_entry(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ConfigError(f"--metadata: {text[:80]!r} is not NAME=TEXT")
+    return name, value

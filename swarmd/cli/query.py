@@ -1,0 +1,53 @@
+"""`swarmd status`, `images`, `peers`, `ledger`: what a daemon knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from swarmd.cli.options import call, directory_option, examples, json_option, pass_output
+from swarmd.cli.output import Output, describe
+
+
+@click.command(epilog=examples("swarmd status -C lab/gateway-1"))
+@directory_option
+@json_option
+@pass_output
+def status(output: Output, directory: Path) -> None:
+    """Show how a node is doing: its role, the chain's height and age, peers, images, alarms."""
+    output.result(call(directory, "status", {}))
+
+
+@click.command(epilog=examples("swarmd images -C lab/gateway-1"))
+@directory_option
+@json_option
+@pass_output
+def images(output: Output, directory: Path) -> None:
+    """List the images a node knows, and by which rule it has or refuses each."""
+    result = call(directory, "images", {})
+    output.result(result, describe(result) if result else "no images yet")
+
+
+@click.command(epilog=examples("swarmd peers -C lab/gateway-1"))
+@directory_option
+@json_option
+@pass_output
+def peers(output: Output, directory: Path) -> None:
+    """List the peers a node is connected to."""
+    result = call(directory, "peers", {})
+    output.result(result, describe(result) if result else "no peers")
+
+
+@click.command(
+    epilog=examples(
+        "swarmd ledger -C lab/gateway-1", "swarmd ledger -C lab/gateway-1 --from 10 --json"
+    )
+)
+@click.option("--from", "height", type=click.IntRange(min=0), help="First block to show.")
+@directory_option
+@json_option
+@pass_output
+def ledger(output: Output, directory: Path, height: int | None) -> None:
+    """Show the chain as this node has verified it: its head and the newest blocks."""
+    output.result(call(directory, "ledger", {} if height is None else {"from": height}))
