@@ -29,7 +29,7 @@ from libp2p.pubsub.score import ScoreParams, TopicScoreParams
 from libp2p.tools.anyio_service.api import InternalManagerAPI
 from libp2p.tools.timed_cache.last_seen_cache import LastSeenCache
 
-from protocol.errors import LocalProtocolError, TransportError
+from protocol.errors import LocalProtocolError, RemoteProtocolError, TransportError
 from protocol.limits import KIB
 from swarmd.net.address import PeerKey
 from swarmd.net.guards import GuardedSwarm, SafeManager, id_of, key_of
@@ -37,6 +37,7 @@ from swarmd.net.negotiation import request_protocol
 
 if TYPE_CHECKING:
     from libp2p.pubsub.pb import rpc_pb2
+    from libp2p.pubsub.rpc_queue import RpcQueue
 
     from swarmd.net.config import NetworkConfig
 
@@ -48,6 +49,9 @@ RPC_OVERHEAD_BYTES: Final = 4 * KIB
 """Bytes of an RPC besides one message's data: signatures, ids, control messages."""
 RPC_MESSAGES: Final = 4
 """Full-size messages one RPC may carry."""
+
+REMOVE_S: Final = 1.0
+"""Seconds pubsub may take to forget a peer; it takes one step of its task."""
 
 TopicValidator = Callable[[PeerKey, bytes], bool]
 """Judges (relayer, data) at once. False is final for these bytes: never for "not yet known"."""
@@ -246,6 +250,18 @@ class SafePubsub(Pubsub):
         finally:
             _relayer.reset(token)
 
+    async def handle_sending_messages(
+        self, peer_id: ID, stream: INetStream, queue: RpcQueue
+    ) -> None:
+        """Sends to one peer, beginning with our topics as they are now.
+
+        libp2p puts them into the first message and registers the peer only after that was sent: a
+        topic subscribed to meanwhile would never be announced to this peer.
+        """
+        if self.topic_ids:
+            queue.push(self.get_hello_packet())
+        await super().handle_sending_messages(peer_id, stream, queue)
+
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
         """Delivers a checked message, unless it is our own."""
         relayer = _relayer.get()
@@ -361,7 +377,7 @@ class Gossip:
         if outbound is not None:
             await outbound.reset()
         for conn in self._swarm.get_connections(id_of(peer)):
-            await self._notify("disconnected", conn)
+            await self._remove(peer, conn)
             for stream in conn.get_streams():
                 if stream.get_protocol() == GOSSIP_PROTOCOL:
                     await stream.reset()
@@ -369,7 +385,15 @@ class Gossip:
     async def lose(self, peer: PeerKey, conn: INetConn) -> None:
         """Forgets an admitted peer one of whose connections ended."""
         self._admitted.discard(peer)
+        await self._remove(peer, conn)
+
+    async def _remove(self, peer: PeerKey, conn: INetConn) -> None:
+        """Has pubsub forget a peer, and waits for it: admitted again too early, it would stay,
+        with a stream that is dead."""
         await self._notify("disconnected", conn)
+        with trio.move_on_after(REMOVE_S):
+            while id_of(peer) in self.pubsub.peers and peer not in self._admitted:
+                await trio.lowlevel.checkpoint()
 
     async def _notify(self, event: str, conn: INetConn) -> None:
         for notifee in self.host.network.notifees:
@@ -378,7 +402,11 @@ class Gossip:
     async def serve(self, stream: INetStream) -> None:
         """Serves an inbound gossip stream of an admitted peer."""
         stream.set_protocol(TProtocol(GOSSIP_PROTOCOL))
-        await self.host.handlers[GOSSIP_PROTOCOL](stream)
+        try:
+            await self.host.handlers[GOSSIP_PROTOCOL](stream)
+        except Exception as error:
+            self._on_failure(error)
+            raise RemoteProtocolError(f"gossip stream carries nonsense: {error!r}") from error
 
     async def subscribe(
         self, topic: str, validator: TopicValidator

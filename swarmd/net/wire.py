@@ -158,7 +158,10 @@ class TCPWire:
         try:
             stream = await trio.open_tcp_stream(host, port)
         except OSError as error:
-            raise TransportError(f"cannot connect to {host} port {port}: {error}") from error
+            cause = error.__cause__
+            reasons = cause.exceptions if isinstance(cause, ExceptionGroup) else (error,)
+            reason = "; ".join(str(each) for each in reasons)
+            raise TransportError(f"cannot connect to {host} port {port}: {reason}") from error
         try:
             _tune(stream.socket)
         except OSError as error:
