@@ -7,7 +7,7 @@ Every request has exactly one answer, which may be `Refusal`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
 from protocol.cose import Signed, parse_signed, sign
 from protocol.digest import DIGEST_BYTES, BlockId, ChainId, Digest, TransactionId
@@ -175,6 +175,8 @@ def encode_ledger_message(message: LedgerMessage) -> bytes:
             return encode_canonical(
                 [9, {0: message.rule, 1: message.message, 2: message.may_retry}]
             )
+        case _:
+            assert_never(message)
 
 
 def decode_ledger_message(data: bytes) -> LedgerMessage:

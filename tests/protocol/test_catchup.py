@@ -16,6 +16,7 @@ from protocol.catchup import (
     BlocksAnswer,
     Freshness,
     FreshnessAnswer,
+    HeadRequest,
     decode_ledger_message,
     encode_ledger_message,
     parse_freshness,
@@ -84,6 +85,11 @@ DIGEST = sha256(b"x")
 def test_malformed_messages_are_refused(value: Any) -> None:
     with pytest.raises(EncodingError):
         decode_ledger_message(encode_canonical(value))
+
+
+def test_a_head_request_is_empty() -> None:
+    assert encode_ledger_message(HeadRequest()) == bytes.fromhex("8201a0")
+    assert decode_ledger_message(bytes.fromhex("8201a0")) == HeadRequest()
 
 
 def test_every_kind_takes_extensions() -> None:
