@@ -1,7 +1,7 @@
 """Possession as bits: which chunks of one component a node holds.
 
-Wire form: ceil(size / 8) bytes in BitTorrent's bit order (BEP 3): chunk 0 is the most significant bit
-of byte 0; spare bits are zero. In memory one integer, bit `i` for chunk `i`, because Python's
+Wire form: ceil(size / 8) bytes in BitTorrent's bit order (BEP 3): chunk 0 is the most significant
+bit of byte 0; spare bits are zero. In memory one integer, bit `i` for chunk `i`, because Python's
 big-integer operations work on a whole bitmap of 2^18 chunks in microseconds, which is what the
 picker is built on.
 """

@@ -122,7 +122,8 @@ class Download:
         self._manifest_id = manifest_id
         self._layout = Layout(chunk_counts)
         self._picker = picker
-        self._chunks = ChunkBoard(self._layout, budget or ByteBudget())
+        self._budget = ByteBudget() if budget is None else budget
+        self._chunks = ChunkBoard(self._layout, self._budget)
         self._pages = PageBoard(self._layout)
         self._components = [_ComponentState.RECIPE] * len(chunk_counts)
         self._flows: dict[PeerId, PeerFlow] = {}
@@ -153,6 +154,11 @@ class Download:
     def has_peer(self, peer: PeerId) -> bool:
         """Whether messages of this peer belong here: it joined, and neither left nor was banned."""
         return peer in self._flows
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes asked for and not overdue, plus bytes buffered, of all that share the budget."""
+        return self._budget.used_bytes
 
     @property
     def is_drained(self) -> bool:

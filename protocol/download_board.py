@@ -168,17 +168,18 @@ class ChunkBoard:
         self._refree((number,))
         return entry[0]
 
-    def duplicable(self, asked_before: float) -> int:
+    def duplicable(self, now: float) -> int:
         """Chunks worth asking an idle peer for although others were asked: the endgame.
 
-        Those asked for before `asked_before` (seconds), of fewer than `DUPLICATES_MAX` peers.
+        Those asked of fewer than `DUPLICATES_MAX` peers, whose answers are late: half of the
+        patience with each is gone, which is at least twice the expected time.
         """
         return self._missing & bits_of(
             number
             for number, requests in self._asked.items()
             if number not in self._buffered
             and len(requests) < DUPLICATES_MAX
-            and all(request.sent_at <= asked_before for request in requests)
+            and all(request.sent_at + request.deadline_at <= 2 * now for request in requests)
         )
 
     def clear(self) -> None:

@@ -16,8 +16,6 @@ from protocol.exchange_messages import Cancel, RecipeRequest, Request
 from protocol.limits import REQUEST_INDICES_MAX
 from protocol.picker import Picker
 
-ENDGAME_AGE_S: Final = 0.5
-"""Least age of a request before its chunks are asked of a second peer, seconds."""
 LANE_BITS: Final = 31
 """Request ids are `lane << 31 | counter`: the host finds the download by the lane."""
 
@@ -73,8 +71,7 @@ class RequestComposer:
         ]
         sends: list[Send] = []
         for flow in idle:
-            age_s = max(ENDGAME_AGE_S, 2 * (flow.rtt_s or 0.0))
-            candidates = self._chunks.duplicable(now - age_s) & flow.possession
+            candidates = self._chunks.duplicable(now) & flow.possession
             budget = min(flow.budget(now), self._chunks.room_bytes)
             if candidates and budget > 0:
                 sends.append(self._ask_chunks(flow, self._select(candidates, budget), now))

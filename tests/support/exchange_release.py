@@ -1,0 +1,112 @@
+"""Releases for exchange tests: images with recipes, and the authorised manifests that name them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from chunks.recipe import Recipe
+from chunks.recipe_page import RecipePager
+from chunks.store import ChunkStore
+from protocol.authorised import AuthorisedManifest
+from protocol.digest import BlockId, ChainId, DidId, ManifestId, PolicyId, sha256
+from protocol.keys import PrivateKey
+from protocol.manifest import ChunkerKind, ChunkerParameters, Component, Manifest, sign_manifest
+
+
+@dataclass(frozen=True)
+class Image:
+    """One component's bytes, cut at a fixed size."""
+
+    data: bytes
+    chunk_bytes: int
+
+    @cached_property
+    def chunks(self) -> tuple[bytes, ...]:
+        size = self.chunk_bytes
+        return tuple(self.data[i : i + size] for i in range(0, len(self.data), size))
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        digests = b"".join(sha256(chunk) for chunk in self.chunks)
+        return Recipe([len(chunk) for chunk in self.chunks], digests)
+
+    @cached_property
+    def pages(self) -> tuple[bytes, ...]:
+        pager = RecipePager(self.recipe)
+        return tuple(pager.page(i).encode() for i in range(pager.page_count))
+
+    def component(self, name: str) -> Component:
+        size = self.chunk_bytes
+        return Component(
+            name=name,
+            size=len(self.data),
+            digest=sha256(self.data),
+            chunker=ChunkerParameters(
+                kind=ChunkerKind.FIXED, minimum=size, average=size, maximum=size
+            ),
+            chunk_count=len(self.chunks),
+            recipe_root=self.recipe.root,
+        )
+
+
+@dataclass(frozen=True)
+class Release:
+    """Images under one authorised manifest."""
+
+    images: tuple[Image, ...]
+    authorised: AuthorisedManifest
+
+    @property
+    def manifest_id(self) -> ManifestId:
+        return self.authorised.manifest_id
+
+    def hold(self, store: ChunkStore, *, component: int = 0, indices: range | None = None) -> None:
+        """Puts all chunks of a component, or some, into a store."""
+        image = self.images[component]
+        download = store.begin(sha256(image.data), len(image.data), image.recipe)
+        for index in indices if indices is not None else range(len(image.chunks)):
+            store.write_chunk(download, index, image.chunks[index])
+        if indices is None:
+            store.finish(download)
+        else:
+            store.checkpoint(download)
+
+    def hold_all(self, store: ChunkStore) -> None:
+        for component in range(len(self.images)):
+            self.hold(store, component=component)
+
+
+def make_release(
+    seed: int, sizes: tuple[int, ...], *, chunk_bytes: int = 1024, group: str = "lab"
+) -> Release:
+    """Makes a release of random images; the same seed gives the same bytes."""
+    generator = random.Random(seed)
+    images = tuple(Image(generator.randbytes(size), chunk_bytes) for size in sizes)
+    manifest = Manifest(
+        era=0,
+        publisher=DidId(sha256(b"publisher")),
+        product="product",
+        version="1",
+        sequence=1 + seed,
+        groups=(group,),
+        components=tuple(image.component(f"c{i}") for i, image in enumerate(images)),
+    )
+    signed = sign_manifest(manifest, PrivateKey(bytes(32)), ChainId(sha256(b"chain")))
+    authorised = AuthorisedManifest(
+        signed=signed,
+        groups=(group,),
+        policies=(PolicyId(sha256(b"policy")),),
+        approvers=(("a", "b"),),
+        height=1,
+        block_id=BlockId(sha256(b"block")),
+    )
+    return Release(images, authorised)
+
+
+def write_image(path: Path, release: Release, component: int = 0) -> Path:
+    """Writes a component's bytes to a file."""
+    path.write_bytes(release.images[component].data)
+    return path
