@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from chunks.file_store import FileStore
-from chunks.store import ImageState
+from chunks.store import ChunkStore, ImageState
 from chunks.store_recovery import image_path
 from ledger.block_store import BlockStore, Durability
 from ledger.chain import Chain
@@ -122,6 +122,7 @@ class Node:
         entropy: Entropy,
         stop: Callable[[], None],
         wire: Wire | None = None,
+        wrap_store: Callable[[ChunkStore], ChunkStore] = lambda store: store,
     ) -> None:
         """Names what the node runs on; `running` opens it.
 
@@ -131,7 +132,11 @@ class Node:
             entropy: randomness.
             stop: begins an orderly stop of the process.
             wire: what carries bytes; None: TCP.
+            wrap_store: puts something between services and image store (simulated faults).
         """
+        self._wrap_store = wrap_store
+        self.services: RunningNode | None = None
+        """What runs inside `running`."""
         self._data = data
         self._clock = clock
         self._entropy = entropy
@@ -166,9 +171,10 @@ class Node:
                     genesis=genesis,
                     identity=identity,
                     chain=chain,
-                    store=store,
+                    store=self._wrap_store(store),
                     receipt_log=receipts,
                 )
+                self.services = running
                 async with running.serve(self._wire) as addresses:
                     yield addresses
             finally:
@@ -205,7 +211,7 @@ class RunningNode:
         genesis: Genesis,
         identity: Identity,
         chain: Chain,
-        store: FileStore,
+        store: ChunkStore,
         receipt_log: ReceiptLog,
     ) -> None:
         """Takes what `Node.running` opened."""
@@ -217,16 +223,18 @@ class RunningNode:
         self._genesis = genesis
         self._identity = identity
         self._chain = chain
-        self._store = store
+        self.store: Final = store
+        """The images."""
         self._receipt_log = receipt_log
-        self._ledger = LedgerHost(chain, self._next_time_ms)
-        self._registry = PeerRegistry(self._ledger.chain_id, clock, self._on_ban)
+        self.ledger: Final = LedgerHost(chain, self._next_time_ms)
+        """Own copy of the chain."""
+        self._registry = PeerRegistry(self.ledger.chain_id, clock, self._on_ban)
         self._head_seen = (chain.head.height, clock.monotonic())
         self._age = FreshnessClock(
             self._saved_age(), now=clock.monotonic(), wall_ms=clock.wall_ms()
         )
         self._authority = Authority(
-            ledger=self._ledger,
+            ledger=self.ledger,
             genesis=genesis,
             age=self._age,
             registry=self._registry,
@@ -287,7 +295,7 @@ class RunningNode:
 
     def _wire_services(self, network: Network) -> None:
         self.network = network
-        ledger, registry, identity = self._ledger, self._registry, self._identity
+        ledger, registry, identity = self.ledger, self._registry, self._identity
         is_validator = identity.kind is SubjectKind.VALIDATOR
         self.freshness = FreshnessService(
             ledger=ledger,
@@ -361,16 +369,16 @@ class RunningNode:
         identity = self._identity
         self.exchange = ExchangeService(
             own_key=self.network.peer,
-            store=self._store,
+            store=self.store,
             authority=ExchangeRules(self._authority, self._registry),
             score=ExchangeScore(self._registry),
             open_stream=self._open_exchange,
             entropy=self._entropy,
         )
         self.images = ImageService(
-            ledger=self._ledger,
+            ledger=self.ledger,
             authority=self._authority,
-            store=self._store,
+            store=self.store,
             exchange=self.exchange,
             receipts=self.receipts,
             fetches=identity.kind is SubjectKind.GATEWAY,
@@ -378,8 +386,8 @@ class RunningNode:
         self.publisher = None
         if identity.person_key is not None:
             self.publisher = Publisher(
-                ledger=self._ledger,
-                store=self._store,
+                ledger=self.ledger,
+                store=self.store,
                 submission=self.submission,
                 did=identity.did,
                 key=identity.person_key,
@@ -401,12 +409,12 @@ class RunningNode:
         key, index = seat
         journal, fault = None, None
         try:
-            journal = SqliteJournal(self._data.ledger, self._ledger.chain_id)
+            journal = SqliteJournal(self._data.ledger, self.ledger.chain_id)
         except JournalDamagedError as error:
             fault = str(error)
         delta_s = self._config.ledger.view_timeout_ms / 1000
         engine = Simplex(
-            chain=self._ledger.chain_id,
+            chain=self.ledger.chain_id,
             era=self._genesis.era,
             validators=self._chain.validators,
             index=index,
@@ -418,7 +426,7 @@ class RunningNode:
         )
         return ConsensusService(
             network=self.network,
-            ledger=self._ledger,
+            ledger=self.ledger,
             registry=self._registry,
             clock=self._clock,
             entropy=self._entropy,
@@ -431,7 +439,7 @@ class RunningNode:
     # -- running -------------------------------------------------------------------------------
 
     async def _start_services(self, nursery: trio.Nursery) -> None:
-        chain_id = self._ledger.chain_id
+        chain_id = self.ledger.chain_id
         handle = self.network.handle
         handle(
             protocol_id(chain_id, ProtocolName.HELLO),
@@ -460,11 +468,9 @@ class RunningNode:
                 deadline_s=None,
                 frame_bytes_max=CONSENSUS_BYTES_MAX,
             )
-        self._ledger.listen(self._on_commit)
+        self.ledger.listen(self._on_commit)
         operator = Operator(self._parts())
-        await nursery.start(
-            partial(serve_control, self._data.control_socket, operator.handlers())
-        )
+        await nursery.start(partial(serve_control, self._data.control_socket, operator.handlers()))
         nursery.start_soon(self._watch_peers)
         nursery.start_soon(self.gossip.run)
         await nursery.start(partial(self.exchange.run))
@@ -479,7 +485,7 @@ class RunningNode:
         if self._config.http.listen is not None and self._identity.kind is SubjectKind.GATEWAY:
             self.http = ImageServer(
                 endpoint=self._config.http.listen,
-                store=self._store,
+                store=self.store,
                 permit=self.images.permit_for_digest,
                 receipts=self.receipts,
             )
@@ -488,11 +494,11 @@ class RunningNode:
 
     def _parts(self) -> Parts:
         return Parts(
-            ledger=self._ledger,
+            ledger=self.ledger,
             authority=self._authority,
             registry=self._registry,
             network=self.network,
-            store=self._store,
+            store=self.store,
             exchange=self.exchange,
             images=self.images,
             receipts=self.receipts,
@@ -509,7 +515,7 @@ class RunningNode:
         return {
             "name": self._config.node.name,
             "role": self._identity.kind.name.lower(),
-            "did": did_text(self._ledger.chain_id, self._identity.did),
+            "did": did_text(self.ledger.chain_id, self._identity.did),
             "groups": list(self._own_groups()),
             "addresses": [item.multiaddr for item in self.network.listen_addresses],
             "http": None if http is None else http.url,
@@ -572,7 +578,7 @@ class RunningNode:
 
     async def _open_exchange(self, peer: bytes) -> StreamLike:
         return await self.network.open_stream(
-            PeerKey(peer), protocol_id(self._ledger.chain_id, ProtocolName.EXCHANGE)
+            PeerKey(peer), protocol_id(self.ledger.chain_id, ProtocolName.EXCHANGE)
         )
 
 

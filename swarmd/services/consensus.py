@@ -131,8 +131,9 @@ class ConsensusService:
         self._protocol = protocol_id(ledger.chain_id, ProtocolName.CONSENSUS)
         self._rearm = trio.Event()
         self._convicted: dict[int, None] = {}
-        self._outboxes: dict[int, tuple[trio.MemorySendChannel[bytes],
-                                        trio.MemoryReceiveChannel[bytes]]] = {}
+        self._outboxes: dict[
+            int, tuple[trio.MemorySendChannel[bytes], trio.MemoryReceiveChannel[bytes]]
+        ] = {}
         self._persist_send, self._persist_receive = trio.open_memory_channel[Persist](JOBS_MAX)
         self._job_send, self._job_receive = trio.open_memory_channel[LedgerJob](JOBS_MAX)
         self._started = False
@@ -181,7 +182,10 @@ class ConsensusService:
     def _has_reason(self) -> bool:
         """Whether a block is worth making: transactions wait, or the head is older than a beat."""
         behind_ms = self._clock.wall_ms() - self._ledger.chain.head.time_ms
-        return self._ledger.has_pending or behind_ms > self._ledger.chain.genesis.parameters.heartbeat_ms
+        return (
+            self._ledger.has_pending
+            or behind_ms > self._ledger.chain.genesis.parameters.heartbeat_ms
+        )
 
     # -- the engine ----------------------------------------------------------------------------
 
@@ -203,16 +207,19 @@ class ConsensusService:
                 self._put(self._job_send, effect)
             case Blame(evidence):
                 self._convicted[evidence.first.signer] = None
-                logger.error("validator %d contradicted itself: evidence kept",
-                             evidence.first.signer)
+                logger.error(
+                    "validator %d contradicted itself: evidence kept", evidence.first.signer
+                )
             case Halt(reason):
                 logger.error("this validator's key votes no more: %s", reason)
             case _:
                 assert_never(effect)
 
     @staticmethod
-    def _put(channel: trio.MemorySendChannel[Persist] | trio.MemorySendChannel[LedgerJob],
-             job: Persist | LedgerJob) -> None:
+    def _put(
+        channel: trio.MemorySendChannel[Persist] | trio.MemorySendChannel[LedgerJob],
+        job: Persist | LedgerJob,
+    ) -> None:
         try:
             channel.send_nowait(job)  # type: ignore[arg-type]
         except trio.WouldBlock:
@@ -387,9 +394,7 @@ class ConsensusService:
                     logger.debug("stream to validator %d: %s", index, error)
             await trio.sleep(REOPEN_S)
 
-    async def _send_through(
-        self, key: PeerKey, outbox: trio.MemoryReceiveChannel[bytes]
-    ) -> None:
+    async def _send_through(self, key: PeerKey, outbox: trio.MemoryReceiveChannel[bytes]) -> None:
         if not self._registry.may_open(key, self._protocol):
             return
         stream = await self._network.open_stream(

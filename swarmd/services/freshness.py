@@ -212,8 +212,11 @@ class FreshnessService:
 
     async def _ask_all(self, ask: Ask, question: FreshnessRound, least: PeerClass) -> None:
         relay = least is PeerClass.MEMBER
-        peers = [peer for peer in self._registry.at_least(least) if not relay or
-                 peer.peer_class is PeerClass.MEMBER]
+        peers = [
+            peer
+            for peer in self._registry.at_least(least)
+            if not relay or peer.peer_class is PeerClass.MEMBER
+        ]
 
         async def ask_one(key: PeerKey) -> None:
             request = FreshnessRequest(nonce=question.nonce, relay=relay)

@@ -168,9 +168,7 @@ class GossipService:
         if content.manifest is not None:
             self._take_manifest(relayer, content, content.manifest)
 
-    def _take_manifest(
-        self, relayer: PeerKey, content: Announcement, manifest: ManifestId
-    ) -> None:
+    def _take_manifest(self, relayer: PeerKey, content: Announcement, manifest: ManifestId) -> None:
         group = self._groups.get(content.topic)
         record = None if group is None else self._ledger.chain.state.manifest(manifest, group)
         authorised_at = None if record is None else record.authorised_height
@@ -188,8 +186,9 @@ class GossipService:
     def review(self) -> None:
         """Looks at parked announcements again; call from a commit listener."""
         height = self._ledger.chain.head.height
-        ready = [key for key, (_, signed) in self._parked.items()
-                 if signed.announcement.height <= height]
+        ready = [
+            key for key, (_, signed) in self._parked.items() if signed.announcement.height <= height
+        ]
         for key in ready:
             relayer, signed = self._parked.pop(key)
             try:

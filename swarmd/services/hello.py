@@ -54,9 +54,7 @@ class Standing:
     """Height of the header that shows it."""
 
 
-STRANGER: Final = Standing(
-    peer_class=PeerClass.STRANGER, did=None, record=None, proven_height=0
-)
+STRANGER: Final = Standing(peer_class=PeerClass.STRANGER, did=None, record=None, proven_height=0)
 """The standing of everybody who has shown nothing."""
 
 

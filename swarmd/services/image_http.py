@@ -105,7 +105,9 @@ class ImageServer:
             return _refusal(404, "no such image")
         span = _span(request.headers.get("range"), recipe.size_bytes)
         if span is None:
-            return Response(status_code=416, headers={"Content-Range": f"bytes */{recipe.size_bytes}"})
+            return Response(
+                status_code=416, headers={"Content-Range": f"bytes */{recipe.size_bytes}"}
+            )
         return self._respond(request, device, permit, digest, recipe, span)
 
     def _respond(

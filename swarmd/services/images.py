@@ -178,13 +178,12 @@ class ImageService:
 
     def is_complete(self, authorised: AuthorisedManifest) -> bool:
         """Whether every component of a manifest is complete in the store."""
-        held = {record.image for record in self._store.images()
-                if record.state is ImageState.COMPLETE}
+        held = {
+            record.image for record in self._store.images() if record.state is ImageState.COMPLETE
+        }
         return all(component.digest in held for component in authorised.manifest.components)
 
-    async def _promote(
-        self, authorised: AuthorisedManifest, staged: frozenset[Digest]
-    ) -> None:
+    async def _promote(self, authorised: AuthorisedManifest, staged: frozenset[Digest]) -> None:
         for component in authorised.manifest.components:
             if component.digest in staged:
                 digest = component.digest

@@ -145,9 +145,7 @@ class LedgerService:
             statements += await self._relay_freshness(peer, request.nonce)
         return FreshnessAnswer(statements=statements[: len(self._ledger.chain.validators.members)])
 
-    async def _relay_freshness(
-        self, asker: PeerKey, nonce: bytes
-    ) -> tuple[Statement, ...]:
+    async def _relay_freshness(self, asker: PeerKey, nonce: bytes) -> tuple[Statement, ...]:
         """Passes a nonce to the validators this node knows, once, and collects what comes back."""
         collected: list[Statement] = []
 

@@ -18,7 +18,7 @@ from chunks.store import ChunkStore
 from ledger.proof import make_proof
 from ledger.transaction import ApproveManifest, RevokeManifest
 from protocol.approval import Action, parse_approval
-from protocol.did import did_text
+from protocol.did import did_key_text, did_text
 from protocol.digest import Digest, ManifestId
 from protocol.errors import NotYetError, PolicyError
 from protocol.manifest import SignedManifest
@@ -228,11 +228,15 @@ class Operator:
         reader = Params(params)
         manifest = ManifestId(reader.hex_bytes("manifest", size=32))
         reader.finish()
-        content = self._known_manifest(manifest).manifest
+        signed = self._known_manifest(manifest)
+        content = signed.manifest
         chain = self._parts.ledger.chain
+        publisher = chain.state.subject(content.publisher)
         return {
             "manifest": manifest.hex(),
-            "publisher": did_text(self._parts.ledger.chain_id, content.publisher),
+            "raw": signed.signed.raw.hex(),
+            "publisher": "" if publisher is None else publisher.name,
+            "publisher_did": did_text(self._parts.ledger.chain_id, content.publisher),
             "product": content.product,
             "version": content.version,
             "sequence": content.sequence,
@@ -281,6 +285,9 @@ class Operator:
             "policy": record.policy.hex(),
             "approve_threshold": policy.approve_threshold,
             "revoke_threshold": policy.revoke_threshold,
+            "owners": [
+                {"key": did_key_text(key), "name": name} for key, name in owners.owner_root.owners
+            ],
             "approvals": _names(owners.owner_root.owner, record.approvers),
             "revocations": _names(owners.owner_root.owner, record.revokers),
             "latest": newest,
@@ -297,9 +304,7 @@ class Operator:
             version=reader.text("version"),
             groups=reader.texts("groups", items_max=16),
             sequence=reader.uint("sequence", minimum=1) if reader.has("sequence") else None,
-            metadata=(
-                reader.text_map("metadata", items_max=32) if reader.has("metadata") else {}
-            ),
+            metadata=(reader.text_map("metadata", items_max=32) if reader.has("metadata") else {}),
         )
         reader.finish()
         size = release.size()
@@ -399,9 +404,7 @@ class Operator:
         wanted = reader.text("component") if reader.has("component") else None
         reader.finish()
         content = self._known_manifest(manifest).manifest
-        component = next(
-            (item for item in content.components if wanted in (None, item.name)), None
-        )
+        component = next((item for item in content.components if wanted in (None, item.name)), None)
         if component is None:
             raise PolicyError("component.unknown", f"the manifest has no component {wanted!r}")
         verdict = self._parts.authority.may_offer(manifest)
@@ -424,8 +427,10 @@ class Operator:
         reader.finish()
         content = self._known_manifest(manifest).manifest
         state = self._parts.ledger.chain.state
-        chosen = group if group is not None else next(
-            (g for g in content.groups if state.manifest(manifest, g)), content.groups[0]
+        chosen = (
+            group
+            if group is not None
+            else next((g for g in content.groups if state.manifest(manifest, g)), content.groups[0])
         )
         chain = self._parts.ledger.chain
         proof = await self._parts.ledger.run(lambda: make_proof(chain, manifest, chosen))

@@ -74,7 +74,9 @@ class ReachService:
 
     async def _is_reached(self, peer: PeerKey) -> bool:
         """Whether the peer is connected and knows us; makes it so if it can."""
-        if self._registry.peer_class(peer) > PeerClass.STRANGER and self._network.is_connected(peer):
+        if self._registry.peer_class(peer) > PeerClass.STRANGER and self._network.is_connected(
+            peer
+        ):
             return True
         if self._registry.is_banned(peer):
             return False

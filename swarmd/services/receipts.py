@@ -122,9 +122,7 @@ class ReceiptService:
         if batch := self._drain():
             await trio.to_thread.run_sync(lambda: self._log.append(batch))
 
-    async def _keep_anchoring(
-        self, submit: Callable[[AnchorReceipts], Awaitable[bytes]]
-    ) -> None:
+    async def _keep_anchoring(self, submit: Callable[[AnchorReceipts], Awaitable[bytes]]) -> None:
         wait_s = FIRST_ANCHOR_S
         while True:
             await trio.sleep(wait_s)
