@@ -24,7 +24,6 @@ from ledger.light import (
     verify_header,
 )
 from ledger.records import (
-    GroupRecord,
     LatestRecord,
     ManifestRecord,
     ManifestStatus,
@@ -47,7 +46,6 @@ from protocol.genesis import Genesis
 from protocol.group import (
     GROUP_BYTES_MAX,
     OWNERS_MAX,
-    Group,
     OwnerRoot,
     Policy,
     decode_group,
@@ -194,18 +192,15 @@ def make_proof(chain: Chain, manifest_id: ManifestId, group: str) -> bytes:
 
 
 def _origin(chain: Chain, name: str) -> GroupOrigin | None:
-    record = chain.group(name)
-    if chain.genesis.group(name) is not None or record is None:
+    record, raw = chain.group(name), chain.state.origin(name)
+    if chain.genesis.group(name) is not None or record is None or raw is None:
         return None
-    raw = _original_group(chain, name, record)
-    key_ids = record.creators
-    found = (chain.state.approval(sha256(raw), Action.CREATE_GROUP, key, name) for key in key_ids)
-    return GroupOrigin(group=raw, approvals=tuple(raw for raw in found if raw is not None))
-
-
-def _original_group(chain: Chain, name: str, record: GroupRecord) -> bytes:
-    policy = chain.state.policy(record.first_policy)
-    return Group(name=name, owner_root=record.owner_root, policy=policy).encode()
+    subject = sha256(raw)
+    found = (
+        chain.state.approval(subject, Action.CREATE_GROUP, key_id, name)
+        for key_id in record.creators
+    )
+    return GroupOrigin(group=raw, approvals=tuple(item for item in found if item is not None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,7 +326,7 @@ def _key_of(signed: SignedManifest, group: str) -> bytes:
 
 def _verify_policy(raw: bytes, expected: PolicyId) -> Policy:
     policy = decode_policy(raw)
-    if policy.encode() != raw or policy.policy_id != expected:
+    if policy.policy_id != expected:
         raise VerificationError("the policy is not the one the manifest was judged under")
     return policy
 
@@ -359,7 +354,7 @@ def _owner_root(origin: GroupOrigin | None, name: str, genesis: Genesis, era: in
         assert known is not None, "one of the two is there"
         return known.owner_root
     group = decode_group(origin.group)
-    if group.name != name or group.encode() != origin.group:
+    if group.name != name:
         raise VerificationError(f"the origin is not that of group {name!r}")
     verified = verify_threshold(
         origin.approvals,

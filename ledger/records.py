@@ -135,12 +135,12 @@ class SubjectRecord:
         """Reads the canonical bytes; raises EncodingError."""
         fields = _fields(data, "subject")
         record = cls(
-            kind=SubjectKind(fields.uint(1, minimum=1, maximum=max(SubjectKind))),
+            kind=fields.enum(1, SubjectKind),
             name=fields.name(2),
             keys=keys_from_value(fields.array(3, maximum=KEYS_MAX)),
             next_keys=None if fields.value(4) is None else fields.digest(4),
             groups=read_groups(fields, 5, minimum=0),
-            status=SubjectStatus(fields.uint(6, minimum=1, maximum=max(SubjectStatus))),
+            status=fields.enum(6, SubjectStatus),
             sequence=fields.uint(7),
         )
         _finish(fields, "subject")
@@ -213,8 +213,6 @@ class GroupRecord:
     """Policy in force until `scheduled` takes effect."""
     scheduled: tuple[PolicyId, int] | None
     """Next policy and the header time from which it holds, milliseconds."""
-    first_policy: PolicyId
-    """Policy at creation; with name and owner root it gives the group's original bytes."""
     creators: tuple[Digest, ...]
     """Key ids of the governance approvals that created it, ascending; none: genesis did."""
 
@@ -232,8 +230,7 @@ class GroupRecord:
                 1: self.owner_root.to_value(),
                 2: self.policy,
                 3: self.scheduled,
-                4: self.first_policy,
-                5: self.creators,
+                4: self.creators,
             }
         )
 
@@ -246,8 +243,7 @@ class GroupRecord:
             owner_root=OwnerRoot.from_value(fields.value(1)),
             policy=PolicyId(fields.digest(2)),
             scheduled=None if scheduled is None else _read_scheduled(scheduled),
-            first_policy=PolicyId(fields.digest(4)),
-            creators=fields.digests(5, maximum=OWNERS_MAX),
+            creators=_read_key_ids(fields.digests(4, maximum=OWNERS_MAX)),
         )
         _finish(fields, "group")
         return record
@@ -317,7 +313,7 @@ class ManifestRecord:
         """Reads the canonical bytes; raises EncodingError."""
         fields = _fields(data, "manifest record")
         record = cls(
-            status=ManifestStatus(fields.uint(1, minimum=1, maximum=max(ManifestStatus))),
+            status=fields.enum(1, ManifestStatus),
             publisher=DidId(fields.digest(2)),
             product=fields.name(3),
             sequence=fields.uint(4, minimum=1),

@@ -30,6 +30,7 @@ from ledger.state_keys import (
     holder_key,
     latest_key,
     manifest_key,
+    origin_key,
     policy_key,
     subject_key,
 )
@@ -77,6 +78,10 @@ class StateReader:
         """A group's record."""
         raw = self.get(group_key(name))
         return None if raw is None else GroupRecord.decode(raw)
+
+    def origin(self, group: str) -> bytes | None:
+        """A group's original bytes."""
+        return self.get(origin_key(group))
 
     def policy(self, policy: PolicyId) -> Policy:
         """A policy that a record of this state names."""

@@ -34,6 +34,11 @@ def group_key(group: str) -> bytes:
     return b"g/" + group.encode()
 
 
+def origin_key(group: str) -> bytes:
+    """`o/<group>`: a group's original bytes, which governance approved."""
+    return b"o/" + group.encode()
+
+
 def policy_key(policy: PolicyId) -> bytes:
     """`p/<policy id>`: a policy's bytes."""
     return b"p/" + policy

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ledger.errors import LedgerError, LedgerNotYetError
 from ledger.records import GroupRecord
 from ledger.state import Draft
-from ledger.state_keys import group_key, policy_key
+from ledger.state_keys import group_key, origin_key, policy_key
 from ledger.transaction import CreateGroup, SetPolicy
 from ledger.transition_approvals import (
     BlockContext,
@@ -33,8 +33,6 @@ def create_group(draft: Draft, body: CreateGroup, context: BlockContext) -> None
         group = decode_group(body.group)
     except EncodingError as error:
         raise LedgerError("group.malformed", str(error)) from error
-    if group.encode() != body.group:
-        raise LedgerError("group.malformed", "a group has no extensions")
     if draft.group(group.name) is not None:
         raise LedgerError("group.known", f"group {group.name!r} exists already")
     root = draft.governance_root()
@@ -51,17 +49,17 @@ def create_group(draft: Draft, body: CreateGroup, context: BlockContext) -> None
 
 
 def write_group(draft: Draft, group: Group, *, creators: tuple[Digest, ...]) -> None:
-    """Writes a new group with its first policy."""
+    """Writes a new group, its first policy and its original bytes, which proofs show."""
     policy = group.policy.policy_id
     record = GroupRecord(
         owner_root=group.owner_root,
         policy=policy,
         scheduled=None,
-        first_policy=policy,
         creators=creators,
     )
     draft.put(policy_key(policy), group.policy.encode())
     draft.put(group_key(group.name), record.encode())
+    draft.put(origin_key(group.name), group.encode())
 
 
 def set_policy(draft: Draft, body: SetPolicy, context: BlockContext) -> None:
@@ -106,12 +104,9 @@ def set_policy(draft: Draft, body: SetPolicy, context: BlockContext) -> None:
 
 def _read_policy(raw: bytes) -> Policy:
     try:
-        policy = decode_policy(raw)
+        return decode_policy(raw)
     except EncodingError as error:
         raise LedgerError("policy.malformed", str(error)) from error
-    if policy.encode() != raw:
-        raise LedgerError("policy.malformed", "a policy has no extensions")
-    return policy
 
 
 def _require_unused(draft: Draft, signed: SignedApproval) -> None:

@@ -25,7 +25,7 @@ from ledger.transition_approvals import (
 from protocol.approval import Action
 from protocol.did import DidRecord, KeyPurpose, Keys, SubjectKind, next_keys_digest
 from protocol.digest import DidId, Digest
-from protocol.errors import EncodingError, SignatureError
+from protocol.errors import SignatureError
 
 
 def create_subject(draft: Draft, body: CreateSubject, context: BlockContext) -> None:
@@ -53,12 +53,9 @@ def create_subject(draft: Draft, body: CreateSubject, context: BlockContext) -> 
 
 def _verify_join(body: CreateSubject) -> DidRecord:
     try:
-        record = body.join.verify()
-    except (EncodingError, SignatureError) as error:
+        return body.join.verify()
+    except SignatureError as error:
         raise LedgerError("did.join", str(error)) from error
-    if record.encode() != body.join.record_bytes:
-        raise LedgerError("did.join", "a record in the ledger has no extensions")
-    return record
 
 
 def _check_enrolment(

@@ -8,13 +8,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 from ledger.block import Block
 from ledger.block_store import BlockStore, Durability
 from ledger.certificate import Certificate
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
+from ledger.errors import LedgerError
+from ledger.state import LedgerState
 from ledger.transaction import (
     ApproveManifest,
     Body,
@@ -24,10 +28,11 @@ from ledger.transaction import (
     kind_of,
     rotation_message,
 )
+from ledger.transition import apply_block
 from ledger.transition_approvals import BlockContext
-from ledger.transition_genesis import genesis_validators
+from ledger.transition_genesis import genesis_outcome, genesis_validators
 from ledger.validators import ValidatorSet
-from ledger.vote import Vote, VoteKind, vote_message
+from ledger.vote import Ed25519Verifier, Vote, VoteKind, vote_message
 from protocol.approval import Action, Approval, sign_approval
 from protocol.did import (
     DidRecord,
@@ -38,7 +43,7 @@ from protocol.did import (
     sign_join,
 )
 from protocol.digest import BlockId, ChainId, DidId, Digest, ManifestId, PolicyId, sha256
-from protocol.genesis import Genesis, Parameters, check_genesis
+from protocol.genesis import Genesis, Parameters
 from protocol.group import Group, OwnerRoot, Policy
 from protocol.keys import PrivateKey
 from protocol.manifest import DEFAULT_CHUNKER, Component, Manifest, SignedManifest, sign_manifest
@@ -59,6 +64,7 @@ PURPOSES = {
 }
 
 
+@lru_cache(maxsize=1024)
 def make_key(label: str) -> PrivateKey:
     """A private key that depends on its label only."""
     return PrivateKey(hashlib.sha256(b"swarmd lab key " + label.encode()).digest())
@@ -92,7 +98,7 @@ class Member:
     def commitment(self, rotation: int) -> Digest:
         return next_keys_digest(self.public_keys(rotation))  # type: ignore[arg-type]
 
-    @property
+    @cached_property
     def record(self) -> DidRecord:
         """The inception record."""
         return DidRecord(
@@ -308,6 +314,49 @@ class Lab:
         return Chain.open(BlockStore(Path(path), durability), self.genesis)
 
 
+def make_members(validators: int, gateways: int) -> tuple[list[Member], list[Member], Member]:
+    """Validators, gateways and the publisher of a lab."""
+    return (
+        [
+            Member(label=f"validator-{index}", kind=SubjectKind.VALIDATOR, groups=(FLEET,))
+            for index in range(validators)
+        ],
+        [
+            Member(label=f"gateway-{index}", kind=SubjectKind.GATEWAY, groups=(FLEET,))
+            for index in range(gateways)
+        ],
+        Member(label="publisher", kind=SubjectKind.PUBLISHER, groups=(FLEET,)),
+    )
+
+
+def governance_keys() -> list[PrivateKey]:
+    """The three governance keys, ascending by public key."""
+    keys = [make_key(f"governance/{index}") for index in range(3)]
+    return sorted(keys, key=lambda key: key.public.raw)
+
+
+@lru_cache(maxsize=32)
+def make_genesis(
+    validators: int, gateways: int, groups: tuple[Group, ...], policy: Policy | None
+) -> Genesis:
+    """A genesis document; equal arguments share one, since making it checks every signature."""
+    voters, boxes, publisher = make_members(validators, gateways)
+    members = sorted((*voters, *boxes, publisher), key=lambda member: member.did)
+    every_group = sorted(
+        (make_group(FLEET, policy), *groups), key=lambda group: group.name.encode()
+    )
+    return Genesis(
+        name="lab",
+        era=0,
+        time_ms=GENESIS_MS,
+        parameters=Parameters(),
+        validators=tuple(member.did for member in voters),
+        joins=tuple(member.join for member in members),
+        groups=tuple(every_group),
+        governance_root=make_root(governance_keys(), name="governor"),
+    )
+
+
 def make_lab(
     *,
     validators: int = 4,
@@ -316,39 +365,13 @@ def make_lab(
     policy: Policy | None = None,
 ) -> Lab:
     """Makes a lab with the group `fleet` and any others."""
-    voters = [
-        Member(label=f"validator-{index}", kind=SubjectKind.VALIDATOR, groups=(FLEET,))
-        for index in range(validators)
-    ]
-    boxes = [
-        Member(label=f"gateway-{index}", kind=SubjectKind.GATEWAY, groups=(FLEET,))
-        for index in range(gateways)
-    ]
-    publisher = Member(label="publisher", kind=SubjectKind.PUBLISHER, groups=(FLEET,))
-    members = sorted((*voters, *boxes, publisher), key=lambda member: member.did)
-    governance = sorted(
-        (make_key(f"governance/{index}") for index in range(3)), key=lambda key: key.public.raw
-    )
-    every_group = sorted(
-        (make_group(FLEET, policy), *groups), key=lambda group: group.name.encode()
-    )
-    genesis = Genesis(
-        name="lab",
-        era=0,
-        time_ms=GENESIS_MS,
-        parameters=Parameters(),
-        validators=tuple(member.did for member in voters),
-        joins=tuple(member.join for member in members),
-        groups=tuple(every_group),
-        governance_root=make_root(governance, name="governor"),
-    )
-    check_genesis(genesis)
+    voters, boxes, publisher = make_members(validators, gateways)
     return Lab(
-        genesis=genesis,
+        genesis=make_genesis(validators, gateways, tuple(groups), policy),
         validators=voters,
         gateways=boxes,
         publisher=publisher,
-        governance=governance,
+        governance=governance_keys(),
     )
 
 
@@ -385,3 +408,36 @@ def authorise(lab: Lab, chain: Chain, manifest: SignedManifest, *, group: str = 
     """Proposes and approves a manifest in two blocks."""
     advance(lab, chain, [lab.propose(manifest)])
     advance(lab, chain, [lab.approve(manifest.manifest_id, group=group)])
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """Applies single transactions to a genesis state, each in a block of its own."""
+
+    lab: Lab
+    state: LedgerState
+    height: int = 0
+    time_ms: int = GENESIS_MS
+
+    def apply(self, signed: SignedTransaction, *, after_ms: int = 1000) -> LedgerState:
+        """Applies a transaction in a next block; on refusal nothing changes."""
+        context = self.lab.context(height=self.height + 1, time_ms=self.time_ms + after_ms)
+        outcome = apply_block(self.state, context, [signed.signed.raw], [], Ed25519Verifier())
+        self.state, self.height, self.time_ms = outcome.state, context.height, context.time_ms
+        return self.state
+
+    def refusal(self, signed: SignedTransaction, *, after_ms: int = 1000) -> LedgerError:
+        """The error that a transaction meets; checks that it left no trace."""
+        before = (self.state, self.state.tree.root)
+        try:
+            self.apply(signed, after_ms=after_ms)
+        except LedgerError as error:
+            assert (self.state, self.state.tree.root) == before
+            return error
+        raise AssertionError(f"{signed.transaction.kind} was accepted")
+
+
+def make_bench(**arguments: Any) -> Bench:
+    """A bench over a lab made with these arguments."""
+    lab = make_lab(**arguments)
+    return Bench(lab=lab, state=genesis_outcome(lab.genesis).state)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+
+from ledger.transaction import (
+    KINDS,
+    RESERVED_KINDS,
+    AnchorReceipts,
+    ApproveManifest,
+    CreateGroup,
+    CreateSubject,
+    ProposeManifest,
+    RevokeManifest,
+    SetPolicy,
+    SuspendSubject,
+    decode_body,
+    kind_of,
+)
+from protocol.digest import sha256
+from protocol.encoding import decode_canonical, encode_canonical
+from protocol.errors import EncodingError
+from tests.support.ledger import make_lab
+
+LAB = make_lab()
+ONE = sha256(b"1")
+BODIES = [
+    CreateSubject(join=LAB.gateways[0].join, approvals=((b"a", b"b"),)),
+    LAB.rotation(LAB.gateways[0]),
+    SuspendSubject(did=ONE, group="fleet", approvals=(b"a",)),
+    CreateGroup(group=b"g", approvals=(b"a",)),
+    SetPolicy(group="fleet", policy=b"p", approvals=(b"a",)),
+    ProposeManifest(manifest=b"m"),
+    ApproveManifest(manifest=ONE, group="fleet", approvals=(b"a",)),
+    RevokeManifest(manifest=ONE, group="fleet", approvals=(b"a",)),
+    AnchorReceipts(size=1, root=ONE),
+]
+
+
+def through_wire(value: object) -> object:
+    return decode_canonical(encode_canonical(value), bytes_max=20_000)
+
+
+@pytest.mark.parametrize("body", BODIES, ids=kind_of)
+def test_bodies_survive_the_wire_and_ignore_extensions_only(body):
+    value = through_wire(body.to_value())
+    assert decode_body(kind_of(body), value) == body
+    assert decode_body(kind_of(body), {**value, -1: b"more"}) == body
+    for key in value:
+        lacking = {other: item for other, item in value.items() if other != key}
+        with pytest.raises(EncodingError, match=f"field {key} is missing"):
+            decode_body(kind_of(body), lacking)
+        with pytest.raises(EncodingError):
+            decode_body(kind_of(body), {**value, key: {}})
+    with pytest.raises(EncodingError, match="unknown critical field 9"):
+        decode_body(kind_of(body), {**value, 9: 0})
+
+
+def test_every_kind_has_a_body_and_the_reserved_ones_exist():
+    assert sorted(kind_of(body) for body in BODIES) == sorted(KINDS)
+    assert all(kind in KINDS for kind in RESERVED_KINDS)
+
+
+def test_unknown_kind_is_refused():
+    with pytest.raises(EncodingError, match="unknown transaction kind"):
+        decode_body("coin.mint", {})
+
+
+@pytest.mark.parametrize("count", [0, 33])
+def test_approvals_are_1_to_32(count):
+    body = ApproveManifest(manifest=ONE, group="fleet", approvals=(b"a",) * count)
+    with pytest.raises(EncodingError):
+        decode_body("manifest.approve", body.to_value())
+    join = CreateSubject(join=LAB.gateways[0].join, approvals=((b"a",) * count,))
+    with pytest.raises(EncodingError):
+        decode_body("did.create", join.to_value())
+
+
+@pytest.mark.parametrize("group", ["", "Fleet", "fleet\n", "fl\u202eeet", "a/b", "a" * 65])
+def test_deceptive_group_names_are_refused(group):
+    body = RevokeManifest(manifest=ONE, group=group, approvals=(b"a",))
+    with pytest.raises(EncodingError):
+        decode_body("manifest.revoke", body.to_value())
