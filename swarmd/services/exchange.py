@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -60,6 +60,7 @@ from swarmd.services.exchange_fetch import Fetch, FetchStoppedError
 from swarmd.services.exchange_library import ServedLibrary
 from swarmd.services.exchange_link import PeerLink
 from swarmd.services.exchange_ports import (
+    BlockingRunner,
     ExchangeAuthority,
     ExchangeStatistics,
     PeerExchange,
@@ -79,6 +80,8 @@ REOPEN_S_MAX: Final = 30.0
 """Longest pause before a link is opened again, seconds."""
 _ENTROPY_BOUND: Final = 2**64
 
+T = TypeVar("T")
+
 PickerFactory = Callable[[int, int], Picker]
 """Makes a picking rule for (chunk count, entropy)."""
 
@@ -86,6 +89,16 @@ PickerFactory = Callable[[int, int], Picker]
 def rarest_first(size: int, entropy: int) -> Picker:
     """The default picking rule."""
     return RarestFirst(size=size, entropy=entropy)
+
+
+class _WorkerThreads:
+    """Runs calls in worker threads, as many at once as there are processors."""
+
+    def __init__(self) -> None:
+        self._limiter = trio.CapacityLimiter(os.cpu_count() or 1)
+
+    async def __call__(self, call: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(call, limiter=self._limiter)
 
 
 class ExchangeService:
@@ -101,6 +114,7 @@ class ExchangeService:
         open_stream: StreamOpener,
         entropy: Entropy,
         make_picker: PickerFactory = rarest_first,
+        run_blocking: BlockingRunner | None = None,
     ) -> None:
         """Wires the service; nothing runs before `run`.
 
@@ -112,6 +126,8 @@ class ExchangeService:
             open_stream: opens an exchange stream to a connected peer.
             entropy: lets nodes pick in different orders.
             make_picker: the picking rule.
+            run_blocking: runs store calls; by default in worker threads with a limiter of their
+                own. A simulation on a virtual clock runs them in place.
         """
         self._own_key = own_key
         self._store = store
@@ -121,7 +137,7 @@ class ExchangeService:
         self._entropy = entropy
         self._make_picker = make_picker
         self._library = ServedLibrary(store)
-        self._limiter = trio.CapacityLimiter(os.cpu_count() or 1)
+        self._run_blocking = run_blocking or _WorkerThreads()
         self._budget = ByteBudget()
         self._connected: dict[PeerId, None] = {}
         self._opening: dict[PeerId, None] = {}
@@ -161,9 +177,7 @@ class ExchangeService:
 
     async def offer(self, authorised: AuthorisedManifest) -> None:
         """Opens a manifest for serving with what the store holds of it; does not fetch."""
-        possession = await trio.to_thread.run_sync(
-            self._library.read_possession, authorised, limiter=self._limiter
-        )
+        possession = await self._run_blocking(partial(self._library.read_possession, authorised))
         self._library.open(authorised, possession)
         for link in tuple(self._links.values()):
             link.feed(Opened(manifest_id=authorised.manifest_id))
@@ -421,9 +435,7 @@ class ExchangeService:
             gone = tuple((index, None) for index in effect.indices)
             return ChunksRead(request_id=effect.request_id, chunks=gone)
         image = authorised.manifest.components[effect.component].digest
-        outcome = await trio.to_thread.run_sync(
-            self._library.read_chunks, effect, image, limiter=self._limiter
-        )
+        outcome = await self._run_blocking(partial(self._library.read_chunks, effect, image))
         if outcome.rotten:
             self._on_rot(authorised, effect.component, outcome.rotten)
         return ChunksRead(request_id=effect.request_id, chunks=outcome.chunks)
@@ -434,9 +446,7 @@ class ExchangeService:
         page = None
         if authorised is not None:
             image = authorised.manifest.components[effect.component].digest
-            page = await trio.to_thread.run_sync(
-                self._library.read_page, effect, image, limiter=self._limiter
-            )
+            page = await self._run_blocking(partial(self._library.read_page, effect, image))
         return PageRead(request_id=effect.request_id, page=page)
 
     def _on_rot(
@@ -466,8 +476,8 @@ class ExchangeService:
     # Owner of fetches ----------------------------------------------------------------------------
 
     async def in_thread(self, call: Callable[[], object]) -> None:
-        """Runs blocking work in a worker thread of the service's limiter."""
-        await trio.to_thread.run_sync(call, limiter=self._limiter)
+        """Runs blocking work where it blocks nobody."""
+        await self._run_blocking(call)
 
     def fetch_effect(self, fetch: Fetch, effect: Send | Blame | Stalled) -> None:
         """Executes an effect of a download that concerns peers."""

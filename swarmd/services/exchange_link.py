@@ -49,15 +49,15 @@ from swarmd.services.exchange_ports import StreamLike
 logger = logging.getLogger(__name__)
 
 QUEUE_BYTES_MAX: Final = 4 * MIB
-"""Answers other than chunks that may wait for a peer (bitfields of 64 manifests of 2^18 chunks are
+"""Answers other than chunks that may wait for a peer (bitfields of 64 components of 2^18 chunks are
 2 MiB); who asks for more without reading is disconnected."""
 SEND_TIMEOUT_S: Final = 60.0
 """A frame that a peer does not take within this time ends the stream; 1.25 MiB at 21 KB/s."""
 WITHDRAWAL_GRACE_S: Final = 0.5
 """How long a frame under way may still take after its manifest was withdrawn, before the stream is
 reset: leaves half of the second within which serving must stop."""
-_ENTRY_BYTES: Final = 64
-"""What a queued message counts besides its payload."""
+_ENTRY_BYTES: Final = 512
+"""What a queued message counts besides its payload: about the memory of its objects."""
 
 
 class LinkOwner(Protocol):

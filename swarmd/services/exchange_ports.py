@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from protocol.digest import ManifestId
 from protocol.exchange_events import Offence, PeerId
+
+T = TypeVar("T")
 
 
 class StreamLike(Protocol):
@@ -72,6 +75,14 @@ class PeerScore(Protocol):
 
     def stalled(self, peer: PeerId) -> None:
         """Notes that a peer answers nothing in time: no proof of anything."""
+        ...
+
+
+class BlockingRunner(Protocol):
+    """Runs calls that may block on storage."""
+
+    async def __call__(self, call: Callable[[], T], /) -> T:
+        """Runs a call and returns what it returns, or raises what it raises."""
         ...
 
 

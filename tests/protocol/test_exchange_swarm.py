@@ -1,4 +1,4 @@
-"""Many real machines in the simulated world: whoever lies, stalls or leaves, honest nodes finish."""
+"""Many real machines in the simulated world: whoever lies, stalls or leaves, honest ones finish."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ def test_one_seeder_serves_many_who_serve_each_other() -> None:
         assert sum(leecher.received_bytes.values()) < 1.1 * size
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run() -> None:
     def run() -> str:
         world = World(5, LINK)
@@ -183,6 +184,7 @@ def test_a_seeder_that_leaves_is_replaced_by_one_that_comes() -> None:
     assert not leecher.blames
 
 
+@pytest.mark.slow
 def test_bytes_in_flight_stay_bounded_with_many_fast_peers() -> None:
     world = World(7, Link(latency_s=0.001))
     release = make_release(7, 300, chunk_bytes=200_000)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,7 +56,7 @@ def test_equal_entropy_gives_equal_orders_and_other_entropy_others() -> None:
 def test_neighbours_come_together() -> None:
     picker = RarestFirst(size=SIZE, entropy=3)
     order = list(picker.order((1 << SIZE) - 1))
-    breaks = sum(right != left + 1 for left, right in zip(order, order[1:], strict=False))
+    breaks = sum(right != left + 1 for left, right in pairwise(order))
     assert breaks <= 1  # only where the order wraps
 
 

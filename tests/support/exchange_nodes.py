@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import trio
 
@@ -15,6 +16,8 @@ from protocol.errors import TransportError
 from protocol.exchange_events import Offence, PeerId
 from swarmd.entropy import SeededEntropy
 from swarmd.services.exchange import ExchangeService
+
+T = TypeVar("T")
 
 WINDOW_BYTES = 4 * 1024 * 1024
 """Unread bytes a stream holds before its sender waits, like a muxer's window."""
@@ -30,7 +33,7 @@ class MemoryFrameStream:
         self._bytes = 0
         self._lot = trio.lowlevel.ParkingLot()
         self.is_broken = False
-        self.latency_s = 0.0
+        self.frames_left: int | None = None
 
     async def send_frame(self, body: bytes) -> None:
         other = self.other
@@ -39,6 +42,11 @@ class MemoryFrameStream:
         await trio.lowlevel.checkpoint()
         if self.is_broken or other.is_broken:
             raise TransportError("stream broken")
+        if self.frames_left is not None:
+            self.frames_left -= 1
+            if self.frames_left < 0:
+                self.break_now()
+                raise TransportError("stream broken")
         other._frames.append(bytes(body))
         other._bytes += len(body)
         other._lot.unpark_all()
@@ -99,10 +107,18 @@ class Score:
         self.stalls.append(peer)
 
 
+async def run_in_place(call: Callable[[], T]) -> T:
+    """Runs store calls without threads, which an autojump clock does not wait for."""
+    await trio.lowlevel.checkpoint()
+    return call()
+
+
 class Node:
     """One node: a service, its store, its rules."""
 
-    def __init__(self, network: Network, key: PeerId, store: ChunkStore) -> None:
+    def __init__(
+        self, network: Network, key: PeerId, store: ChunkStore, *, has_threads: bool = False
+    ) -> None:
         self.network = network
         self.key = key
         self.store = store
@@ -115,6 +131,7 @@ class Node:
             score=self.score,
             open_stream=self._open,
             entropy=SeededEntropy(0, key.hex()),
+            run_blocking=None if has_threads else run_in_place,
         )
 
     async def _open(self, peer: PeerId) -> MemoryFrameStream:
@@ -128,9 +145,11 @@ class Network:
         self.nursery = nursery
         self.nodes: dict[PeerId, Node] = {}
         self.streams: list[tuple[PeerId, PeerId, MemoryFrameStream]] = []
+        self.breaks_after: int | None = None
 
-    async def add(self, name: str, store: ChunkStore) -> Node:
-        node = Node(self, name.encode().ljust(32, b"."), store)
+    async def add(self, name: str, store: ChunkStore, *, has_threads: bool = False) -> Node:
+        key = name.encode().ljust(32, b".")
+        node = Node(self, key, store, has_threads=has_threads)
         self.nodes[node.key] = node
         await self.nursery.start(lambda task_status: node.service.run(task_status=task_status))
         return node
@@ -141,6 +160,7 @@ class Network:
             raise TransportError("no such peer")
         ours, theirs = stream_pair(node.key, peer)
         self.streams.append((node.key, peer, ours))
+        theirs.frames_left, self.breaks_after = self.breaks_after, None
         self.nursery.start_soon(self.nodes[peer].service.serve_stream, theirs)
         return ours
 

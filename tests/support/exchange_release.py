@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 from chunks.recipe import Recipe
 from chunks.recipe_page import RecipePager
 from chunks.store import ChunkStore
 from protocol.authorised import AuthorisedManifest
-from protocol.digest import BlockId, ChainId, DidId, ManifestId, PolicyId, sha256
+from protocol.digest import BlockId, ChainId, DidId, Digest, ManifestId, PolicyId, sha256
 from protocol.keys import PrivateKey
 from protocol.manifest import ChunkerKind, ChunkerParameters, Component, Manifest, sign_manifest
 
@@ -85,14 +84,24 @@ def make_release(
     """Makes a release of random images; the same seed gives the same bytes."""
     generator = random.Random(seed)
     images = tuple(Image(generator.randbytes(size), chunk_bytes) for size in sizes)
+    return release_of(1 + seed, images, group=group)
+
+
+def release_of(
+    sequence: int, images: tuple[Image, ...], *, digest: Digest | None = None, group: str = "lab"
+) -> Release:
+    """Makes a release of given images; `digest` lies about the first one."""
+    components = [image.component(f"c{i}") for i, image in enumerate(images)]
+    if digest is not None:
+        components[0] = replace(components[0], digest=digest)
     manifest = Manifest(
         era=0,
         publisher=DidId(sha256(b"publisher")),
         product="product",
         version="1",
-        sequence=1 + seed,
+        sequence=sequence,
         groups=(group,),
-        components=tuple(image.component(f"c{i}") for i, image in enumerate(images)),
+        components=tuple(components),
     )
     signed = sign_manifest(manifest, PrivateKey(bytes(32)), ChainId(sha256(b"chain")))
     authorised = AuthorisedManifest(
@@ -104,9 +113,3 @@ def make_release(
         block_id=BlockId(sha256(b"block")),
     )
     return Release(images, authorised)
-
-
-def write_image(path: Path, release: Release, component: int = 0) -> Path:
-    """Writes a component's bytes to a file."""
-    path.write_bytes(release.images[component].data)
-    return path
