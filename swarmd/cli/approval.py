@@ -11,7 +11,7 @@ import click
 
 from protocol.errors import ConfigError
 from swarmd.cli.options import (
-    connection,
+    call,
     directory_option,
     examples,
     json_option,
@@ -22,9 +22,6 @@ from swarmd.cli.output import Output, plain
 
 if TYPE_CHECKING:
     from protocol.approval import Action
-    from protocol.keys import PrivateKey
-    from swarmd.cli.judgement import GroupView, ManifestView
-    from swarmd.control.client import ControlClient
     from swarmd.control.protocol import JSON
 
 _DECORATORS: tuple[Callable[[Any], Any], ...] = (
@@ -105,14 +102,20 @@ def _decide(
     wanted: tuple[str, ...],
     yes: bool,
 ) -> None:
+    from protocol.approval import Action
     from protocol.digest import ManifestId
-    from swarmd.cli.judgement import check_image, owned_groups, read_view, summary
+    from swarmd.cli.judgement import (
+        check_image,
+        owned_groups,
+        read_view,
+        sign_judgement,
+        summary,
+    )
     from swarmd.datadir import load_key, open_data_dir
 
     secret = load_key(key)
     chain = open_data_dir(directory).load_genesis().chain
-    with connection(directory) as client:
-        reply = client.call("manifest", {"manifest": manifest})
+    reply = call(directory, "manifest", {"manifest": manifest})
     view = read_view(reply, ManifestId(bytes.fromhex(manifest)), chain)
     groups = owned_groups(view, secret, wanted)
     output.note(summary(view, groups, action))
@@ -121,9 +124,23 @@ def _decide(
         output.note(f"\n{path} is component {plain(component.name)}: same sha256")
     verb = action.name.lower().replace("authorise", "approve")
     _confirm(f"\n{verb} in {', '.join(plain(group.name) for group in groups)}?", yes=yes)
-    # A new connection: the daemon hangs up on one that waits while a person reads.
-    with connection(directory) as client:
-        _submit(output, client, view, groups, action, secret)
+    # A new connection each time: the daemon hangs up on one that waits while a person reads.
+    approvals: list[JSON] = [raw.hex() for raw in sign_judgement(view, groups, action, secret)]
+    params: dict[str, JSON] = {
+        "manifest": manifest,
+        "action": action.name.lower(),
+        "approvals": approvals,
+    }
+    result = call(directory, "submit_approvals", params)
+    names: list[JSON] = [group.name for group in groups]
+    document: JSON = {
+        "manifest": manifest,
+        "action": action.name.lower(),
+        "groups": names,
+        **result,
+    }
+    done = "approved" if action is Action.AUTHORISE else "revoked"
+    output.result(document, f"{done} by you in {', '.join(plain(group.name) for group in groups)}")
 
 
 def _confirm(question: str, *, yes: bool) -> None:
@@ -132,27 +149,3 @@ def _confirm(question: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise ConfigError("not a terminal, nobody to ask: add --yes to sign without being asked")
     click.confirm(question, abort=True, err=True)
-
-
-def _submit(
-    output: Output,
-    client: ControlClient,
-    view: ManifestView,
-    groups: tuple[GroupView, ...],
-    action: Action,
-    key: PrivateKey,
-) -> None:
-    from swarmd.cli.judgement import sign_judgement
-
-    verb = action.name.lower()
-    approvals: list[JSON] = [raw.hex() for raw in sign_judgement(view, groups, action, key)]
-    manifest = view.manifest_id.hex()
-    result = client.call(
-        "submit_approvals", {"manifest": manifest, "action": verb, "approvals": approvals}
-    )
-    names: list[JSON] = [group.name for group in groups]
-    document: dict[str, JSON] = {"manifest": manifest, "action": verb, "groups": names}
-    if isinstance(result, dict):
-        document.update(result)
-    done = "approved" if verb == "authorise" else "revoked"
-    output.result(document, f"{done} by you in {', '.join(map(plain, map(str, names)))}")

@@ -79,11 +79,11 @@ _EPILOG: Final = examples(
 class LazyGroup(click.Group):
     """A group that imports a command's module only when that command runs."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         """All names, in the order of `--help`."""
         return [name for entries in COMMANDS.values() for name in entries]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports the module of one command."""
         for entries in COMMANDS.values():
             if entry := entries.get(cmd_name):
@@ -93,7 +93,7 @@ class LazyGroup(click.Group):
                 return command
         return None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the summaries from the table, without importing anything."""
         for heading, entries in COMMANDS.items():
             with formatter.section(heading):
@@ -154,6 +154,7 @@ def run(arguments: Sequence[str]) -> int:
         from swarmd.control.protocol import ErrorCode, Failure
 
         error.show()
+        output.json = output.json or "--json" in arguments
         output.failed_document(Failure(ErrorCode.USAGE, "", error.format_message()))
         return EXIT_USAGE
     except click.ClickException as error:

@@ -10,8 +10,8 @@ are 32 bytes; times are milliseconds since 1970 by ledger time unless a name say
 - `wait {manifest, for: authorised|complete|revoked, timeout_s}`.
 - `manifest {manifest}`: `{manifest, raw, chain, era, now_ms, publisher, groups: [{group, status,
   policy, approve_threshold, revoke_threshold, owners: [{name, key}], approvals: [name],
-  revocations: [name], latest: {manifest, version, sequence, size}|null}]}`. `raw` is the signed manifest: approvers read it,
-  not the daemon's word for it. `key` is a did:key.
+  revocations: [name], latest: {manifest, version, sequence, size}|null}]}`. `raw` is the signed
+  manifest: approvers read it, not the daemon's word for it. `key` is a did:key.
 - `submit_approvals {manifest, action: authorise|revoke, approvals: [COSE]}`:
   `{transactions, height}`.
 - `fetch {manifest, component?}`: progress as above; `{path, sha256, size}`.

@@ -17,7 +17,7 @@ import trio
 from protocol.errors import ConfigError, NotYetError, PolicyError, StorageError, TransportError
 from swarmd.control import server
 from swarmd.control.client import ControlClient
-from swarmd.control.protocol import LINE_BYTES_MAX, ControlError, ErrorCode
+from swarmd.control.protocol import ANSWER_BYTES_MAX, LINE_BYTES_MAX, ControlError, ErrorCode
 from swarmd.control.server import Report, serve_control
 
 
@@ -55,7 +55,7 @@ async def not_json(params: Mapping[str, object], report: Report) -> object:
 
 
 async def too_long(params: Mapping[str, object], report: Report) -> object:
-    return "x" * LINE_BYTES_MAX
+    return "x" * ANSWER_BYTES_MAX
 
 
 HANDLERS = {
