@@ -31,7 +31,8 @@ lock: ## pins all dependencies anew in constraints.txt (UPGRADE=1: to their newe
 	@.ci/lock
 
 campaign: install ## long consensus campaign; resumes where it was interrupted
-	@$(VENV)/bin/python benchmarks/consensus_campaign.py --state .cache/campaign.json
+	@$(VENV)/bin/python benchmarks/consensus_campaign.py --real-signatures 50 \
+		--state .cache/campaign.json
 
 clean: ## removes the environment, caches and build products
 	rm -rf .venv .venv.lock .cache build dist
