@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
@@ -24,6 +25,7 @@ from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
+from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.score import ScoreParams, TopicScoreParams
 from libp2p.tools.anyio_service.api import InternalManagerAPI
@@ -36,7 +38,6 @@ from swarmd.net.guards import GuardedSwarm, SafeManager, id_of, key_of
 from swarmd.net.negotiation import request_protocol
 
 if TYPE_CHECKING:
-    from libp2p.pubsub.pb import rpc_pb2
     from libp2p.pubsub.rpc_queue import RpcQueue
 
     from swarmd.net.config import NetworkConfig
@@ -231,6 +232,9 @@ class SafePubsub(Pubsub):
             max_subscriptions_per_peer=gossip.topics_max,
             max_inbound_rpc_size=RPC_MESSAGES * (gossip.message_bytes_max + RPC_OVERHEAD_BYTES),
         )
+        # A restart with a clock at 1970 would repeat numbers, and gossipsub takes one number with
+        # two contents for equivocation.
+        self.counter = int.from_bytes(os.urandom(7), "big")
         self.seen_messages.stop()
         self.seen_messages = SeenMessages(entries_max=gossip.seen_max, seconds=gossip.seen_s)
 
@@ -277,6 +281,28 @@ class SafeGossipSub(GossipSub):
 
     _safe: SafeManager | None = None
     on_failure: Callable[[BaseException], None]
+
+    async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
+        """Relays a message; our own also goes to subscribers outside the mesh.
+
+        Flood publishing (gossipsub 1.1): right after a reconnect a mesh may still be empty, and
+        what is published into an empty mesh is lost. At most `degree_high` more peers get it; which
+        ones depends on the message, so that a few bad ones cannot always stand in the way.
+        """
+        await super().publish(msg_forwarder, pubsub_msg)
+        pubsub = self.pubsub
+        if pubsub is None or msg_forwarder != pubsub.my_id:
+            return
+        name = message_id(pubsub_msg)
+        for topic in pubsub_msg.topicIDs:
+            reached = self.mesh.get(topic) or self.fanout.get(topic) or set()
+            others = sorted(
+                pubsub.peer_topics.get(topic, set()) - reached,
+                key=lambda peer: hashlib.sha256(name + peer.to_bytes()).digest(),
+            )
+            for peer in others[: self.degree_high]:
+                if peer in pubsub.peers:
+                    self.send_rpc(peer, rpc_pb2.RPC(publish=[pubsub_msg]))
 
     @property
     def manager(self) -> InternalManagerAPI:
@@ -389,7 +415,8 @@ class Gossip:
 
     async def _remove(self, peer: PeerKey, conn: INetConn) -> None:
         """Has pubsub forget a peer, and waits for it: admitted again too early, it would stay,
-        with a stream that is dead."""
+        with a stream that is dead.
+        """
         await self._notify("disconnected", conn)
         with trio.move_on_after(REMOVE_S):
             while id_of(peer) in self.pubsub.peers and peer not in self._admitted:

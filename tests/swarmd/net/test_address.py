@@ -1,3 +1,5 @@
+import contextlib
+import subprocess
 import sys
 
 import pytest
@@ -94,7 +96,7 @@ def test_address_round_trip(host: str, protocol: str) -> None:
         f"/ip4/192.0.2.1/tcp/0/p2p/{peer_id_text(KEY)}",
         f"/ip4/192.0.2.1/tcp/65536/p2p/{peer_id_text(KEY)}",
         f"/ip4/192.0.2.1/tcp/04001/p2p/{peer_id_text(KEY)}",
-        f"/ip4/192.0.2.1/tcp/４001/p2p/{peer_id_text(KEY)}",
+        f"/ip4/192.0.2.1/tcp/\uff14001/p2p/{peer_id_text(KEY)}",
         f"/ip4/192.0.2.1/tcp/4001/p2p/{peer_id_text(KEY)}/",
         f" /ip4/192.0.2.1/tcp/4001/p2p/{peer_id_text(KEY)}",
         f"/ip4/192.0.2.1\n/tcp/4001/p2p/{peer_id_text(KEY)}",
@@ -109,14 +111,10 @@ def test_address_refuses(text: str) -> None:
 
 @given(st.text(max_size=120))
 def test_address_never_raises_anything_else(text: str) -> None:
-    try:
+    with contextlib.suppress(EncodingError):
         PeerAddress.parse(text)
-    except EncodingError:
-        pass
 
 
 def test_addresses_do_not_need_libp2p() -> None:
-    import subprocess
-
     code = "import sys, swarmd.net.address, swarmd.net.config; assert 'libp2p' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

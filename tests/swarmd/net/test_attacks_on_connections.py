@@ -1,14 +1,17 @@
 """Attackers before and below streams: real sockets against a running network."""
 
-import errno
+import contextlib
 import logging
 import os
 import struct
 import threading
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 import trio.testing
+from libp2p.io.exceptions import IOException
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 
 from protocol.errors import TransportError
 from swarmd.net.address import PeerAddress
@@ -26,6 +29,11 @@ from tests.support.network_nodes import (
     node,
     until,
 )
+
+
+async def forever(function: Callable[[bytes], Awaitable[None]], data: bytes) -> None:
+    while True:
+        await function(data)
 
 
 def address(network: Network) -> PeerAddress:
@@ -115,6 +123,7 @@ async def test_stock_libp2p_host_with_noise_and_yamux_is_understood() -> None:
                     await host.close()
 
 
+@pytest.mark.slow
 async def test_rsa_peers_are_refused() -> None:
     from libp2p.crypto.rsa import create_new_key_pair as new_rsa
     from libp2p.crypto.x25519 import create_new_key_pair
@@ -144,6 +153,7 @@ async def test_rsa_peers_are_refused() -> None:
             assert victim.peers() == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -185,8 +195,7 @@ async def test_announced_gigabytes_are_not_buffered() -> None:
             async with await trio.open_tcp_stream("127.0.0.1", address(victim).port) as stream:
                 await stream.send_all(line(LINE) + b"\x80\x80\x80\x80\x80\x20")
                 with pytest.raises(trio.BrokenResourceError):
-                    while True:
-                        await stream.send_all(bytes(65536))
+                    await forever(stream.send_all, bytes(65536))
             assert victim.statistics().bytes_in < 1_000_000
             await assert_echoes(honest, victim)
 
@@ -221,10 +230,8 @@ async def test_banned_peer_is_refused_both_ways() -> None:
     with trio.fail_after(LIMIT_S):
         async with node(1, rules) as victim, node(2) as outcast:
             rules.banned.add(outcast.peer)
-            try:
+            with contextlib.suppress(TransportError):
                 await outcast.connect(victim.listen_addresses)
-            except TransportError:
-                pass
             await until(lambda: outcast.peers() == ())
             assert victim.peers() == ()
             assert victim.statistics().refused_connections == 1
@@ -273,7 +280,7 @@ async def test_no_answer_anywhere_names_the_reasons() -> None:
         peer = attacker_keys(5)[1]
         nowhere = [PeerAddress(peer, "127.0.0.1", 1), PeerAddress(peer, *silent.address)]
         async with node(1, dial_s=0.1, dial_stagger_s=0.01) as client:
-            with pytest.raises(TransportError, match="port 1: .*refused.*does not answer"):
+            with pytest.raises(TransportError, match=r"port 1: .*refused.*does not answer"):
                 await client.connect(nowhere)
         await silent.aclose()
 
@@ -285,9 +292,10 @@ async def test_stranger_slots_do_not_displace_members() -> None:
             rules.strangers.update(attacker_keys(number)[1] for number in range(100, 104))
             async with attack(address(victim), 100), attack(address(victim), 101):
                 await until(lambda: len(victim.peers()) == 2)
-                with pytest.raises(Exception):  # noqa: B017, PT011 - whatever a refusal looks like
+                with contextlib.suppress(Exception):  # a refusal may look like anything
                     async with attack(address(victim), 102) as third:
                         await third.list_protocols()
+                        raise AssertionError("a third stranger got in")
                 assert victim.statistics().connections[PeerClass.STRANGER] == 2
                 await assert_echoes(member, victim)
 
@@ -311,7 +319,7 @@ async def test_stranger_is_cut_off_at_its_byte_budget() -> None:
     with trio.fail_after(LIMIT_S):
         async with node(1, rules) as victim, attack(address(victim)) as attacker:
             stream = await attacker.select(HELLO)
-            with pytest.raises(Exception):  # noqa: B017, PT011
+            with contextlib.suppress(MuxedStreamError):
                 while True:
                     await stream.write((60_000).to_bytes(4, "big") + bytes(60_000))
                     await stream.read(60_004)
@@ -348,10 +356,10 @@ async def test_400_byte_segments() -> None:
     with trio.fail_after(LIMIT_S):
         async with node(1) as server, node(2, wire=SlicedWire()) as client:
             await client.connect(server.listen_addresses)
-            async with await client.open_stream(server.peer, ECHO) as stream:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(stream.send_frame, body)
-                    assert await stream.receive_frame() == body
+            stream = await client.open_stream(server.peer, ECHO)
+            async with stream, trio.open_nursery() as nursery:
+                nursery.start_soon(stream.send_frame, body)
+                assert await stream.receive_frame() == body
 
 
 async def test_reader_busy_for_minutes_is_not_a_broken_stream(
@@ -411,8 +419,7 @@ async def test_peer_that_stops_reading_loses_the_connection(
 
                 async def push(stream: Stream = stream) -> None:
                     with pytest.raises(TransportError):
-                        while True:
-                            await stream.send_all(bytes(200_000))
+                        await forever(stream.send_all, bytes(200_000))
 
                 nursery.start_soon(push)
         assert 25 < trio.current_time() - start < 40
@@ -459,21 +466,21 @@ async def test_window_overrun_is_not_buffered() -> None:
             victim.handle("/deaf/1", deaf, streams_per_peer_max=1, deadline_s=None)
             stream = await attacker.select("/deaf/1")
             stream._send_window = 2**30
-            with pytest.raises(Exception):  # noqa: B017, PT011
+            with pytest.raises(MuxedStreamError):
                 await stream.write(bytes(20_000_000))
             await attacker.wait_ended()
             assert victim.statistics().violations == 1
             assert victim.statistics().bytes_in < 2_000_000
 
 
+@pytest.mark.slow
 async def test_ping_flood_without_reading_ends_the_connection() -> None:
     with trio.fail_after(LIMIT_S):
         async with node(1, stall_s=30.0) as victim, node(2) as honest:
             async with attack(address(victim), start=False) as attacker:
                 ping = HEADER.pack(0, 2, 1, 0, 7) * 5000
-                with pytest.raises(Exception):  # noqa: B017, PT011
-                    while True:
-                        await attacker.send_raw(ping)
+                with pytest.raises(IOException):
+                    await forever(attacker.send_raw, ping)
             await until(lambda: not victim.is_connected(attacker.key))
             await assert_echoes(honest, victim)
 
@@ -484,11 +491,9 @@ async def test_too_many_streams_are_reset_and_the_rest_serve() -> None:
             streams = [await attacker.mux.open_stream() for _ in range(50)]
             alive = 0
             for stream in streams:
-                try:
+                with contextlib.suppress(MuxedStreamError):
                     await stream.read(1)
                     alive += 1
-                except Exception:  # noqa: BLE001
-                    pass
             assert alive <= 4
             for stream in streams:
                 await stream.reset()
@@ -512,13 +517,10 @@ async def test_a_restarted_peer_replaces_its_old_connection() -> None:
 def open_sockets() -> set[str]:
     found = set()
     for name in os.listdir("/proc/self/fd"):
-        try:
+        with contextlib.suppress(FileNotFoundError):  # the descriptor that lists the folder
             target = os.readlink(f"/proc/self/fd/{name}")
-        except OSError as error:
-            assert error.errno == errno.ENOENT
-            continue
-        if target.startswith("socket:"):
-            found.add(target)
+            if target.startswith("socket:"):
+                found.add(target)
     return found
 
 
@@ -546,11 +548,15 @@ async def test_cancelled_network_leaves_no_thread_and_no_socket() -> None:
     assert set(threading.enumerate()) == threads
 
 
+async def run_until_libp2p_ends() -> None:
+    async with node(1) as network:
+        network._swarm.get_manager().cancel()
+        await trio.sleep_forever()
+
+
 async def test_libp2p_ending_by_itself_is_a_typed_error() -> None:
     with trio.fail_after(LIMIT_S):
         with pytest.raises(TransportError, match="by itself"):
-            async with node(1) as network:
-                network._swarm.get_manager().cancel()
-                await trio.sleep_forever()
+            await run_until_libp2p_ends()
         async with node(1) as again, node(2) as other:
             await assert_echoes(other, again)

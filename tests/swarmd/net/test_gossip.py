@@ -21,7 +21,6 @@ from tests.support.network_attacker import Attacker, attack, attacker_keys, rpc,
 from tests.support.network_nodes import ECHO, HELLO, LIMIT_S, Rules, assert_echoes, node, until
 
 TOPIC = "/swarmd/test/announce/group-of-secret-pumps"
-CHATTY = GossipConfig()
 
 
 def accept(_: PeerKey, __: bytes) -> bool:
@@ -391,6 +390,54 @@ async def test_gossip_survives_the_loss_of_a_duplicate_connection() -> None:
             await meshed(one, two)
             await two.publish(TOPIC, b"still here")
             assert await next_data(channel) == b"still here"
+
+
+@pytest.mark.parametrize("steps", range(0, 60, 3))
+async def test_topics_subscribed_to_while_a_peer_registers_are_announced(steps: int) -> None:
+    """libp2p builds its first message before it registers the peer and would miss these."""
+    wire = MemoryWire()
+    with trio.fail_after(LIMIT_S):
+        async with node(1, wire=wire) as one, node(2, wire=wire) as two:
+            await two.connect(one.listen_addresses)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            channel = await one.subscribe(TOPIC, accept)
+            await until(lambda: TOPIC in two._gossip.pubsub.peer_topics)
+            await two.publish(TOPIC, b"hello")
+            assert await next_data(channel) == b"hello"
+
+
+async def test_own_messages_reach_subscribers_outside_the_mesh() -> None:
+    wire = MemoryWire()
+    with trio.fail_after(LIMIT_S):
+        async with node(1, wire=wire) as one, node(2, wire=wire) as two:
+            await two.connect(one.listen_addresses)
+            channel = await one.subscribe(TOPIC, accept)
+            await two.subscribe(TOPIC, accept)
+            await meshed(one, two)
+            two._gossip.router.mesh[TOPIC].clear()
+            await two.publish(TOPIC, b"no mesh")
+            assert await next_data(channel) == b"no mesh"
+
+
+@pytest.mark.slow
+async def test_message_numbers_do_not_repeat_after_a_restart_without_a_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """gossipsub takes one number with two contents for equivocation and punishes it."""
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    wire = MemoryWire()
+    with trio.fail_after(LIMIT_S):
+        async with node(1, wire=wire) as one:
+            channel = await one.subscribe(TOPIC, accept)
+            for life in range(3):
+                async with node(2, wire=wire) as two:
+                    await two.connect(one.listen_addresses)
+                    await until(lambda two=two: TOPIC in two._gossip.pubsub.peer_topics)  # type: ignore[misc]
+                    await two.publish(TOPIC, b"life %d" % life)
+                    assert await next_data(channel) == b"life %d" % life
+            assert one._gossip.router.scorer is not None
+            assert not any(one._gossip.router.scorer.equivocation_penalties.values())
 
 
 async def test_seen_messages_are_bounded(autojump_clock: trio.testing.MockClock) -> None:

@@ -1,9 +1,7 @@
 """The contract of `Network`, the same over TCP and in memory."""
 
-import trio
-from collections.abc import Callable
-
 import pytest
+import trio
 
 from protocol.errors import (
     ConfigError,
@@ -31,11 +29,6 @@ from tests.support.network_nodes import (
 @pytest.fixture(params=["tcp", "memory"])
 def wire(request: pytest.FixtureRequest) -> Wire:
     return TCPWire() if request.param == "tcp" else MemoryWire()
-
-
-@pytest.fixture
-def limited() -> Callable[[], trio.CancelScope]:
-    return lambda: trio.fail_after(LIMIT_S)
 
 
 async def test_frames_both_ways(wire: Wire) -> None:
@@ -88,6 +81,7 @@ async def test_raw_bytes_beyond_every_window(wire: Wire) -> None:
     assert received == bytes(range(250)) * (size // 250)
 
 
+@pytest.mark.slow
 async def test_slow_reader_only_slows_its_own_stream(wire: Wire) -> None:
     """A stream nobody reads fills its window; others on the connection go on; it resumes later."""
     release = trio.Event()
@@ -158,6 +152,7 @@ async def test_own_address_is_refused(wire: Wire) -> None:
             await network.connect(network.listen_addresses)
 
 
+@pytest.mark.slow
 async def test_events_and_disconnect(wire: Wire) -> None:
     with trio.fail_after(LIMIT_S):
         async with node(1, wire=wire) as server, node(2, wire=wire) as client:
