@@ -1,10 +1,11 @@
 """May SUBJECT do ACTION on OBJECT? The one module that answers, and the one that authorises.
 
-Store, exchange, gossip, device and operator interfaces ask here and nowhere else. A verdict needs all of
-these: my own final ledger state says authorised, unrevoked, unexpired; the owners' approvals verify
-against the owner root that this node has *pinned*, whatever validators say; my local floor is met; my
-knowledge is fresh enough for the group; no alarm is raised. If the ledger says yes and the owners do
-not, that is no matter of waiting: it raises the node's alarm (promise G2).
+Store, exchange, gossip, device and operator interfaces ask here and nowhere else. A verdict needs
+all of these: my own final ledger state says authorised, unrevoked, unexpired; the owners'
+approvals verify against the owner root that this node has *pinned*, whatever validators say; my
+local floor is met; my knowledge is fresh enough for the group; no alarm is raised. If the ledger
+says yes and the owners do not, that is no matter of waiting: it raises the node's alarm (promise
+G2).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from protocol.authorised import AuthorisedManifest
 from protocol.digest import Digest, ManifestId, PolicyId, sha256
 from protocol.errors import NotYetError, PolicyError, VerificationError
 from protocol.genesis import Genesis
-from protocol.group import Group, OwnerRoot
+from protocol.group import OwnerRoot, decode_group
 from protocol.manifest import SignedManifest
 from swarmd.freshness import FreshnessClock
 from swarmd.ledger_host import LedgerHost
@@ -86,8 +87,12 @@ class OwnerPins:
 
     def _verify_creation(self, name: str, record: GroupRecord, ledger: LedgerHost) -> OwnerRoot:
         state = ledger.chain.state
-        policy = state.policy(record.first_policy)
-        subject = sha256(Group(name=name, owner_root=record.owner_root, policy=policy).encode())
+        raw = state.origin(name)
+        if raw is None:
+            raise VerificationError(f"group {name!r} has no origin")
+        group, subject = decode_group(raw), sha256(raw)
+        if group.name != name:
+            raise VerificationError(f"the origin of group {name!r} is that of {group.name!r}")
         root = self._genesis.governance_root
         stored = (
             state.approval(subject, Action.CREATE_GROUP, key_id, name) for key_id in record.creators
@@ -101,9 +106,9 @@ class OwnerPins:
             action=Action.CREATE_GROUP,
             subject=subject,
             group=name,
-            policy=policy.policy_id,
+            policy=group.policy.policy_id,
         )
-        return record.owner_root
+        return group.owner_root
 
 
 class Authority:

@@ -1,9 +1,9 @@
 """The daemon: opens a data directory, wires the services and runs them until it is told to stop.
 
-Order of a start: lock, configuration, chain binding, keys, ledger, images, receipts, control socket,
-network, services, READY. A stop ends them in reverse: nothing new is begun, what was acknowledged is
-durable, the age of knowledge is saved, connections are closed. SIGTERM and SIGINT are orderly stops; a
-SIGKILL at any moment loses nothing that was acknowledged.
+Order of a start: lock, configuration, chain binding, keys, ledger, images, receipts, control
+socket, network, services, READY. A stop ends them in reverse: nothing new is begun, what was
+acknowledged is durable, the age of knowledge is saved, connections are closed. SIGTERM and SIGINT
+are orderly stops; a SIGKILL at any moment loses nothing that was acknowledged.
 """
 
 from __future__ import annotations

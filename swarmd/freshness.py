@@ -1,11 +1,11 @@
 """How old my knowledge of the chain is: freshness by nonce, without trusting any clock.
 
 Participants: a node that wants to know whether its copy is current; validators that sign its nonce
-together with their newest final header; members that pass both along.
-Goal: f+1 validators whose answers do not exceed my own copy prove that, when I asked, I held all that
-at least one honest validator held. The age of my knowledge counts from the moment of asking, on the
-monotonic clock, so the wall clock may stand at 1970.
-Non-goal: proof to others; a statement convinces only the node that drew the nonce.
+together with their newest final header; members that pass both along. Goal: f+1 validators whose
+answers do not exceed my own copy prove that, when I asked, I held all that at least one honest
+validator held. The age of my knowledge counts from the moment of asking, on the monotonic clock,
+so the wall clock may stand at 1970. Non-goal: proof to others; a statement convinces only the node
+that drew the nonce.
 
 Across restarts the age is persisted and only ever rounded up: a node that is power-cycled by an
 attacker grows older, never younger. Pure: time and randomness come in as arguments.
@@ -29,7 +29,7 @@ from protocol.keys import PublicKey
 from protocol.merkle import leaf_hash, verify_inclusion
 
 SAVE_INTERVAL_S: Final = 600.0
-"""The age is saved this often: 144 small writes a day; a restart adds as much to the age, seconds."""
+"""Seconds between two saves of the age: 144 small writes a day; a restart adds as much to it."""
 ASK_INTERVAL_MAX_S: Final = 3600.0
 """Longest wait between two questions, seconds."""
 _RECORD_BYTES_MAX: Final = 64

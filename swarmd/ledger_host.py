@@ -1,9 +1,9 @@
 """The chain, driven from trio: one worker thread executes, everybody reads the final snapshot.
 
-`Chain` is synchronous and writes to disk. All calls that execute, write or read the store go through
-`run`, one at a time, in a worker thread; the event loop never waits for a disk. State and head are
-immutable and may be read at any time. What became final is told to listeners in the event loop, in
-order, before `run_commit` returns to its caller.
+`Chain` is synchronous and writes to disk. All calls that execute, write or read the store go
+through `run`, one at a time, in a worker thread; the event loop never waits for a disk. State and
+head are immutable and may be read at any time. What became final is told to listeners in the event
+loop, in order, before `run_commit` returns to its caller.
 """
 
 from __future__ import annotations

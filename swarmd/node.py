@@ -1,7 +1,7 @@
 """One node: its stores, machines and services, wired together and run in one nursery.
 
-`Node` is what the daemon runs and what tests and simulations run in memory: everything it takes from
-the world (directory, clock, entropy, wire) comes in as an argument.
+`Node` is what the daemon runs and what tests and simulations run in memory: everything it takes
+from the world (directory, clock, entropy, wire) comes in as an argument.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ledger.journal import JournalDamagedError, SqliteJournal
 from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import Parameters
 from ledger.vote import Ed25519Verifier
-from protocol.did import KeyPurpose, SubjectKind, did_text
+from protocol.did import SubjectKind, did_text
 from protocol.digest import DidId, Digest
 from protocol.errors import ConfigError
 from protocol.genesis import Genesis
@@ -38,8 +38,8 @@ from swarmd.clock import Clock
 from swarmd.config import Config
 from swarmd.control.protocol import JSON
 from swarmd.control.server import serve_control
-from swarmd.enrolment import load_join
 from swarmd.datadir import DataDir, KeyName, read_bounded, write_atomic
+from swarmd.enrolment import load_join
 from swarmd.entropy import Entropy
 from swarmd.freshness import FreshnessClock
 from swarmd.ledger_host import LedgerHost
@@ -228,7 +228,7 @@ class RunningNode:
         self._receipt_log = receipt_log
         self.ledger: Final = LedgerHost(chain, self._next_time_ms)
         """Own copy of the chain."""
-        self._registry = PeerRegistry(self.ledger.chain_id, clock, self._on_ban)
+        self.registry: Final = PeerRegistry(self.ledger.chain_id, clock, self._on_ban)
         self._head_seen = (chain.head.height, clock.monotonic())
         self._age = FreshnessClock(
             self._saved_age(), now=clock.monotonic(), wall_ms=clock.wall_ms()
@@ -237,7 +237,7 @@ class RunningNode:
             ledger=self.ledger,
             genesis=genesis,
             age=self._age,
-            registry=self._registry,
+            registry=self.registry,
             own_groups=self._own_groups,
             approvals_min=config.floor.approvals_min,
             monotonic=clock.monotonic,
@@ -281,7 +281,7 @@ class RunningNode:
             stranger_connections_max=section.stranger_connections_max,
             member_connections_max=section.member_connections_max,
         )
-        admission = RegistryAdmission(self._registry)
+        admission = RegistryAdmission(self.registry)
         async with open_network(network_config, admission=admission) as network:
             self._wire_services(network)
             async with trio.open_nursery() as nursery:
@@ -295,7 +295,7 @@ class RunningNode:
 
     def _wire_services(self, network: Network) -> None:
         self.network = network
-        ledger, registry, identity = self.ledger, self._registry, self._identity
+        ledger, registry, identity = self.ledger, self.registry, self._identity
         is_validator = identity.kind is SubjectKind.VALIDATOR
         self.freshness = FreshnessService(
             ledger=ledger,
@@ -370,8 +370,8 @@ class RunningNode:
         self.exchange = ExchangeService(
             own_key=self.network.peer,
             store=self.store,
-            authority=ExchangeRules(self._authority, self._registry),
-            score=ExchangeScore(self._registry),
+            authority=ExchangeRules(self._authority, self.registry),
+            score=ExchangeScore(self.registry),
             open_stream=self._open_exchange,
             entropy=self._entropy,
         )
@@ -427,7 +427,7 @@ class RunningNode:
         return ConsensusService(
             network=self.network,
             ledger=self.ledger,
-            registry=self._registry,
+            registry=self.registry,
             clock=self._clock,
             entropy=self._entropy,
             engine=engine,
@@ -496,7 +496,7 @@ class RunningNode:
         return Parts(
             ledger=self.ledger,
             authority=self._authority,
-            registry=self._registry,
+            registry=self.registry,
             network=self.network,
             store=self.store,
             exchange=self.exchange,
@@ -528,9 +528,9 @@ class RunningNode:
     async def _watch_peers(self) -> None:
         async for event in self.network.events:
             if event.is_connected:
-                self._registry.connected(event.peer)
+                self.registry.connected(event.peer)
             else:
-                self._registry.disconnected(event.peer)
+                self.registry.disconnected(event.peer)
                 self.exchange.peer_disconnected(event.peer)
                 self.reach.peer_disconnected(event.peer)
 
@@ -553,6 +553,7 @@ class RunningNode:
             self._nursery.start_soon(self.network.expel, peer.key)
 
     def _on_commit(self, result: CommitResult) -> None:
+        self.submission.on_commit(result)
         self.images.on_commit(result)
         self.hello.review()
         self.gossip.review()

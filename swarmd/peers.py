@@ -1,9 +1,9 @@
 """Who is connected, what they are, and how they behave.
 
 Every peer is in one class: stranger (may only say hello), reader (suspended: may read the ledger),
-member, validator. The registry is what the network adapter asks before it accepts a connection or a
-stream, so the rule stands in one place. Misbehaviour costs points; at zero a peer is sent away for a
-while. Points are local opinion: they never leave this node and convict nobody.
+member, validator. The registry is what the network adapter asks before it accepts a connection or
+a stream, so the rule stands in one place. Misbehaviour costs points; at zero a peer is sent away
+for a while. Points are local opinion: they never leave this node and convict nobody.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """The receipt log: what this node decided and did, append-only, provable to others.
 
 One RFC 6962 log per node with typed entries: authorisations seen, revocations, fetches, offers and
-refusals by rule. Its root goes into the ledger by `receipt.anchor`, so that an entry can later be shown
-to have been there at that time and nothing before it can be changed. It is not the diagnostic log.
+refusals by rule. Its root goes into the ledger by `receipt.anchor`, so that an entry can later be
+shown to have been there at that time and nothing before it can be changed. It is not the
+diagnostic log.
 
-The only receipts file is `receipts.db` (SQLite WAL, synchronous=FULL). Calls block on storage and are
-made through a worker thread. The log is bounded: repeated refusals of one kind are counted, not listed.
+The only receipts file is `receipts.db` (SQLite WAL, synchronous=FULL). Calls block on storage and
+are made through a worker thread. The log is bounded: repeated refusals of one kind are counted,
+not listed.
 """
 
 from __future__ import annotations

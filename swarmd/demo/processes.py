@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Final
 
@@ -66,7 +67,8 @@ class NodeProcess:
             TransportError: the node ended or was not ready in time; the message quotes its log.
         """
         process = self._process
-        assert process is not None and process.stdout is not None, "the node was started"
+        assert process is not None, "the node was started"
+        assert process.stdout is not None, "its stdout is a pipe"
         os.set_blocking(process.stdout.fileno(), False)
         deadline = time.monotonic() + READY_S
         seen = b""
@@ -110,10 +112,10 @@ class NodeProcess:
             self._log.close()
         self._process = None
 
-    def call(self, method: str, **params: JSON) -> JSON:
+    def call(self, method: str, params: Mapping[str, JSON] | None = None) -> JSON:
         """Asks the node over its control socket."""
         with ControlClient(self.directory / "run" / "control.sock") as client:
-            return client.call(method, params)
+            return client.call(method, params or {})
 
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:

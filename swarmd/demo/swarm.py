@@ -114,7 +114,7 @@ class Swarm:
 
     def wait(self, node: NodeProcess, manifest: str, goal: str) -> None:
         """Waits until a manifest is `authorised`, `complete` or `revoked` at a node."""
-        node.call("wait", **{"manifest": manifest, "for": goal, "timeout_s": WAIT_S})
+        node.call("wait", {"manifest": manifest, "for": goal, "timeout_s": WAIT_S})
 
     def status(self, node: NodeProcess) -> dict[str, Any]:
         """A node's status."""
@@ -159,7 +159,7 @@ class Swarm:
 
     def receipts(self, node: NodeProcess) -> list[dict[str, Any]]:
         """A node's newest receipts."""
-        entries = node.call("receipts", count=1000)
+        entries = node.call("receipts", {"count": 1000})
         assert isinstance(entries, list), "receipts is a list"
         return [dict(entry) for entry in entries if isinstance(entry, dict)]
 

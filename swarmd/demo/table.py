@@ -40,6 +40,6 @@ def render(report: DemoReport) -> str:
         [(_CHECKS[name], "ok" if held else "FAILED") for name, held in report["checks"].items()],
     )
     return (
-        f"{images}\n\n{checks}\n\n{report['validators']} validators, {report['gateways']} gateways, "
-        f"{report['elapsed_s']:.1f} s in all\n"
+        f"{images}\n\n{checks}\n\n{report['validators']} validators, "
+        f"{report['gateways']} gateways, {report['elapsed_s']:.1f} s in all\n"
     )

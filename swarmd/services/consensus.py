@@ -1,9 +1,10 @@
 """The consensus service: a validator's Simplex engine, its journal, its streams and its ledger.
 
-The engine is pure; this host executes its effects. Three queues keep its promises: votes leave only
-after the journal made them durable; the ledger executes jobs in the order asked; each other validator
-has one bounded queue of messages, of which the oldest is dropped when the link is too slow (the engine
-repeats what matters). Each validator opens its own stream to each other one and only writes to it.
+The engine is pure; this host executes its effects. Three queues keep its promises: votes leave
+only after the journal made them durable; the ledger executes jobs in the order asked; each other
+validator has one bounded queue of messages, of which the oldest is dropped when the link is too
+slow (the engine repeats what matters). Each validator opens its own stream to each other one and
+only writes to it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Signed gossip: transactions to validators, heads to followers, announcements to groups.
 
 A message is checked before it is relayed: its author must be a member and its signature good. What
-names a height beyond my own copy is parked (bounded) until the copy is there, never rejected. Gossip
-tells *that* something is final; the ledger copy decides whether to believe it.
+names a height beyond my own copy is parked (bounded) until the copy is there, never rejected.
+Gossip tells *that* something is final; the ledger copy decides whether to believe it.
 """
 
 from __future__ import annotations
@@ -108,13 +108,13 @@ class GossipService:
         """The cheap check before a message is passed on; False costs the relayer points."""
         try:
             if topic == self._transactions:
-                return self._check_author_of_transaction(data, relayer)
+                return self._check_author_of_transaction(data)
             return self._check_author(topic, parse_announcement(data), relayer)
         except VerificationError as error:
             self._registry.blame(relayer, Offence.MALFORMED, f"gossip: {error}")
             return False
 
-    def _check_author_of_transaction(self, data: bytes, relayer: PeerKey) -> bool:
+    def _check_author_of_transaction(self, data: bytes) -> bool:
         signed = parse_transaction(data)
         chain = self._ledger.chain
         subject = chain.state.subject(signed.transaction.signer)

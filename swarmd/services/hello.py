@@ -1,10 +1,10 @@
 """The hello service: turns strangers into members, readers or validators, or keeps them out.
 
-Dialing side: shows its membership, judges the answer, then closes its half to say that it agrees; only
-then does the answering side treat it as a member, so that neither speaks to a peer that is not ready.
-Judging: what my own copy says about the DID and its transport key, or a membership proof at a header
-at least as new as mine, whichever is newer. So a newcomer, a node with rotated keys and one that was
-away for a year get in, and a key that was suspended a block ago does not.
+Dialing side: shows its membership, judges the answer, then closes its half to say that it agrees;
+only then does the answering side treat it as a member, so that neither speaks to a peer that is
+not ready. Judging: what my own copy says about the DID and its transport key, or a membership
+proof at a header at least as new as mine, whichever is newer. So a newcomer, a node with rotated
+keys and one that was away for a year get in, and a key that was suspended a block ago does not.
 """
 
 from __future__ import annotations

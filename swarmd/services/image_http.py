@@ -1,9 +1,9 @@
 """Read-only HTTP for devices behind this gateway: images by digest, on a local address.
 
-`GET` or `HEAD /v1/images/<sha256>` gives an authorised image, with `Range` for one range and the digest
-as `ETag` (RFC 9110). Every chunk is asked for from the store, which hashes what it has not verified
-since boot, and the authority is asked again before each, so that a revocation ends a transfer under
-way. Refusals are 404 without saying whether the image exists; the receipt log has the reason.
+`GET` or `HEAD /v1/images/<sha256>` gives an authorised image, with `Range` for one range and the
+digest as `ETag` (RFC 9110). Every chunk is asked for from the store, which hashes what it has not
+verified since boot, and the authority is asked again before each, so that a revocation ends a
+transfer under way. Refusals are 404 without saying whether the image exists; the receipt log has the reason.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _span(header: str | None, size: int) -> tuple[int, int] | None:
     if header is None:
         return 0, size
     match = _RANGE.fullmatch(header.strip())
-    if match is None or match.group(1) is None and match.group(2) is None:
+    if match is None or (match.group(1) is None and match.group(2) is None):
         return None
     first, last = match.group(1), match.group(2)
     if first is None:

@@ -1,9 +1,9 @@
 """The image service: what this node wants, holds, promotes and gives up, after every final block.
 
-A node wants the newest authorised release of each product in its groups, and goes on with whatever it
-has begun. A publisher's staged images become servable when their manifest is authorised. What is
-revoked, expired or under an alarm is no longer served from the moment the block is final; its bytes go
-unless another authorised manifest covers them. Verdicts come from the authority alone.
+A node wants the newest authorised release of each product in its groups, and goes on with whatever
+it has begun. A publisher's staged images become servable when their manifest is authorised. What
+is revoked, expired or under an alarm is no longer served from the moment the block is final; its
+bytes go unless another authorised manifest covers them. Verdicts come from the authority alone.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class ImageService:
                     try:
                         await self._exchange.fetch(authorised)
                     except DiskFullError as error:
-                        logger.error("no room for %s: %s", content.version, error)
+                        logger.error("no room for %s: %s", content.version, error)  # noqa: TRY400  (no defect)
                     else:
                         await self._receipts.note(ReceiptKind.FETCHED, manifest=manifest)
                         logger.info("%s %s is complete", content.product, content.version)
@@ -211,7 +211,7 @@ class ImageService:
         except FetchStoppedError:
             logger.info("fetching %s was stopped", content.version)
         except (StorageError, VerificationError) as error:
-            logger.error("fetching %s failed: %s", content.version, error)
+            logger.error("fetching %s failed: %s", content.version, error)  # noqa: TRY400  (no defect)
             await self._receipts.note(ReceiptKind.FAILED, manifest=manifest, detail=str(error))
         finally:
             self._tasks.pop(manifest, None)

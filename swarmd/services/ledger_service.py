@@ -1,8 +1,9 @@
 """The ledger stream, both sides: heads, blocks, submission and freshness.
 
-Answering side: everybody who is at least a reader may ask; each request has one answer, and a refusal
-names its rule. Asking side: `ask` for one request, `catch_up` to follow a peer to its head. A block
-that the validators certified although the rules forbid it raises the node's alarm and changes nothing.
+Answering side: everybody who is at least a reader may ask; each request has one answer, and a
+refusal names its rule. Asking side: `ask` for one request, `catch_up` to follow a peer to its
+head. A block that the validators certified although the rules forbid it raises the node's alarm
+and changes nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What operators may ask a running node over its control socket.
 
-One method for each command of the command line. Owners' keys never come here: approvals arrive signed.
-Every refusal is a typed error that the control server turns into one line.
+One method for each command of the command line. Owners' keys never come here: approvals arrive
+signed. Every refusal is a typed error that the control server turns into one line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The receipt service: notes outcomes in the receipt log and anchors its root in the ledger.
 
-Notes are queued (bounded) and written together, so that deciding never waits for a disk. Refusals of
-one rule by one subject are noted once an hour. The root is anchored when the log has grown and the
-anchor interval has passed; an anchor that did not become final is submitted again.
+Notes are queued (bounded) and written together, so that deciding never waits for a disk. Refusals
+of one rule by one subject are noted once an hour. The root is anchored when the log has grown and
+the anchor interval has passed; an anchor that did not become final is submitted again.
 """
 
 from __future__ import annotations

@@ -1,18 +1,20 @@
 """Own transactions: signing, nonces, and handing them over until they are final.
 
-A submitted transaction is stored durably by the chain before anybody hears of it. It is gossiped and
-handed to connected validators, again and again until it is in a final block or has expired, so that
-neither a crash of this node nor f silent validators can lose it.
+A submitted transaction is stored durably by the chain before anybody hears of it. It is gossiped
+and handed to connected validators, again and again until it is in a final block or has expired, so
+that neither a crash of this node nor f silent validators can lose it.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
+from ledger.chain_blocks import CommitResult
 from ledger.transaction import Body, kind_of
 from protocol.digest import DidId, TransactionId
 from protocol.errors import NotYetError
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 LIFETIME_MS: Final = 6 * 3600 * 1000
 """How long an own transaction may wait for a block, milliseconds of header time."""
+FINAL_MAX: Final = 1024
+"""Lately final transactions whose height is remembered without asking the store."""
 RESEND_S: Final = 10.0
 """Pause between two attempts to hand over what is not final, seconds."""
 
@@ -62,6 +66,9 @@ class SubmissionService:
         self._gossip = gossip
         self._on_pending = on_pending
         self._lock = trio.Lock()
+        self._waiting: dict[TransactionId, bytes] = {}
+        self._final: OrderedDict[TransactionId, int] = OrderedDict()
+        self._to_offer = trio.Event()
 
     async def submit(self, body: Body) -> TransactionId:
         """Signs a transaction with the next free nonce and submits it.
@@ -79,7 +86,7 @@ class SubmissionService:
                 Transaction(
                     era=chain.head.era,
                     signer=self._did,
-                    nonce=await self._next_nonce(),
+                    nonce=self._next_nonce(),
                     valid_until_ms=self._time_ms() + LIFETIME_MS,
                     kind=kind_of(body),
                     body=body.to_value(),
@@ -89,23 +96,34 @@ class SubmissionService:
             )
             raw = signed.signed.raw
             await self._ledger.submit(raw, is_own=True)
+            self._waiting[signed.transaction_id] = raw
         self._on_pending()
-        await self._spread(raw)
+        await self._gossip(raw)
+        self._to_offer.set()
         return signed.transaction_id
 
-    async def _next_nonce(self) -> int:
-        chain = self._ledger.chain
-        account = chain.state.account(self._did)
-        pending = await self._ledger.run(chain.own_pending)
-        taken = {parse_transaction(raw).transaction.nonce for raw in pending}
+    def _next_nonce(self) -> int:
+        account = self._ledger.chain.state.account(self._did)
+        taken = {parse_transaction(raw).transaction.nonce for raw in self._waiting.values()}
         for nonce in range(account.nonce, account.nonce + NONCE_WINDOW):
             if nonce not in taken and not account.is_used(nonce):
                 return nonce
         raise NotYetError("tx.nonce", f"{NONCE_WINDOW} own transactions wait for a block already")
 
-    async def _spread(self, raw: bytes) -> None:
-        await self._gossip(raw)
-        await self._offer(raw)
+    def on_commit(self, result: CommitResult) -> None:
+        """Commit listener: notes what became final."""
+        for transaction, _kind in result.transactions:
+            self._waiting.pop(transaction, None)
+            self._final[transaction] = result.header.height
+        while len(self._final) > FINAL_MAX:
+            self._final.popitem(last=False)
+
+    async def _height_of(self, transaction: TransactionId) -> int | None:
+        """The height at which a transaction became final: lately, or ever."""
+        if transaction in self._final or transaction in self._waiting:
+            return self._final.get(transaction)
+        chain = self._ledger.chain
+        return (await self._ledger.run(lambda: chain.transaction_status(transaction))).height
 
     async def wait_final(self, transaction: TransactionId, timeout_s: float) -> int:
         """Waits until a transaction is final and returns its height.
@@ -113,21 +131,36 @@ class SubmissionService:
         Raises:
             NotYetError: not within `timeout_s`.
         """
-        chain = self._ledger.chain
         with trio.move_on_after(timeout_s):
             while True:
                 advanced = self._ledger.advanced
-                height = (
-                    await self._ledger.run(lambda: chain.transaction_status(transaction))
-                ).height
+                height = await self._height_of(transaction)
                 if height is not None:
                     return height
                 await advanced.wait()
         raise NotYetError("tx.pending", f"transaction {transaction.hex()[:8]} is not final yet")
 
     async def run(self) -> None:
-        """Hands over what is not final, until cancelled."""
+        """Hands over what is not final, at once and then again and again, until cancelled."""
+        for raw in await self._ledger.run(self._ledger.chain.own_pending):
+            self._waiting[parse_transaction(raw).transaction_id] = raw
+        gossip_at = trio.current_time()
         while True:
-            for raw in await self._ledger.run(self._ledger.chain.own_pending):
-                await self._spread(raw)
-            await trio.sleep(RESEND_S)
+            self._to_offer = trio.Event()
+            self._forget_expired()
+            is_repeat = trio.current_time() >= gossip_at
+            for raw in tuple(self._waiting.values()):
+                if is_repeat:
+                    await self._gossip(raw)
+                await self._offer(raw)
+            if is_repeat:
+                gossip_at = trio.current_time() + RESEND_S
+            with trio.move_on_after(RESEND_S):
+                await self._to_offer.wait()
+
+    def _forget_expired(self) -> None:
+        now_ms = self._ledger.chain.head.time_ms
+        for transaction, raw in tuple(self._waiting.items()):
+            if parse_transaction(raw).transaction.valid_until_ms < now_ms:
+                del self._waiting[transaction]
+                logger.warning("transaction %s expired before it was final", transaction.hex()[:8])
