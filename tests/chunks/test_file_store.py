@@ -100,6 +100,23 @@ def test_the_database_is_marked(root: Path) -> None:
     connection.close()
 
 
+def test_the_index_waits_for_the_disk(root: Path) -> None:
+    store = FileStore.open(root)
+    connection = store._index._connection
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert connection.execute("PRAGMA locking_mode").fetchone() == ("exclusive",)
+    store.close()
+
+
+def test_the_backend_syncs_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fdatasync", lambda _: synced.append("data"))
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append("directory"))
+    OSFileBackend().sync_data(0)
+    OSFileBackend().sync_directory(tmp_path)
+    assert synced == ["data", "directory"]
+
+
 @pytest.mark.parametrize(
     "damage",
     [
