@@ -15,7 +15,7 @@ ENCODING_DEPTH_MAX: Final = 12
 """Nesting levels of any decoded value; the deepest message (proof file) needs 7."""
 ENCODING_ITEMS_MAX: Final = 4096
 """Data items of any decoded value unless its reader says otherwise: a block with 1,024 skip proofs
-and 512 transactions has 3,600, a recipe page 3,100. The worst input within it costs 10 ms."""
+and 512 transactions has 3,600. The worst input within it costs 10 ms."""
 
 MANIFEST_BYTES_MAX: Final = 16 * KIB
 """Signed manifest, bytes (design: manifests stay small enough for one transaction)."""

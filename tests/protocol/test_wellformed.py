@@ -7,7 +7,13 @@ from hypothesis import given
 
 from protocol.encoding import Value, decode_canonical, encode_canonical
 from protocol.errors import EncodingError
-from protocol.limits import ENCODING_ITEMS_MAX, MIB
+from protocol.limits import (
+    BLOCK_EVIDENCE_MAX,
+    BLOCK_SKIPS_MAX,
+    BLOCK_TRANSACTIONS_MAX,
+    ENCODING_ITEMS_MAX,
+    MIB,
+)
 from protocol.wellformed import check_well_formed
 from tests.support.strategies import many, values
 
@@ -44,6 +50,17 @@ def test_the_bound_counts_keys_and_containers() -> None:
     check_well_formed(raw, items_max=9)
     with pytest.raises(EncodingError, match="8 data items"):
         check_well_formed(raw, items_max=8)
+
+
+def test_the_largest_block_is_within_the_bound() -> None:
+    skips: list[Value] = [[view, bytes(32)] for view in range(BLOCK_SKIPS_MAX)]
+    block: Value = {
+        0: b"header",
+        1: [b"transaction"] * BLOCK_TRANSACTIONS_MAX,
+        2: [b"evidence"] * BLOCK_EVIDENCE_MAX,
+        3: skips,
+    }
+    assert decode_canonical(encode_canonical(block), bytes_max=MIB) == block
 
 
 @pytest.mark.parametrize(
