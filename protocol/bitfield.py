@@ -137,6 +137,17 @@ class Bitfield:
         self._check(index)
         self._bits |= 1 << index
 
+    def update(self, indices: Iterable[int]) -> None:
+        """Sets several positions at the cost of one.
+
+        Raises:
+            LocalProtocolError: there is no such position; nothing is set.
+        """
+        bits = bits_of(indices)
+        if bits >> self._size:
+            raise LocalProtocolError(f"positions outside a bitfield of {self._size}")
+        self._bits |= bits
+
     def discard(self, index: int) -> None:
         """Clears one position.
 

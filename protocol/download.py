@@ -480,7 +480,9 @@ class Download:
             flow.overdue()
         if late and all(request.is_overdue for request in flow.requests.values()):
             flow.is_stalled = True
-            self._effects.append(Stalled(peer=flow.peer))
+            if not flow.is_stall_told:
+                flow.is_stall_told = True
+                self._effects.append(Stalled(peer=flow.peer))
 
     # Messages from peers -------------------------------------------------------------------------
 

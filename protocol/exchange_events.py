@@ -319,7 +319,10 @@ class Blame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stalled:
-    """Every open request at a peer is overdue. No proof of malice: a hint for who chooses peers."""
+    """Every open request at a peer is overdue; told once for each time it joins.
+
+    No proof of malice, since thin links stall too: a hint for who chooses peers.
+    """
 
     peer: PeerId
 

@@ -26,7 +26,7 @@ WINDOW_SLACK_S: Final = 0.25
 REQUEST_BYTES_MAX: Final = 1 * MIB
 """Most bytes of one request, and of what a peer reads for us at once."""
 REQUESTS_OPEN_MAX: Final = 64
-"""Unanswered requests at one peer; a server disconnects who has more."""
+"""Unanswered requests at one peer for one manifest; a server has room for several times as many."""
 DEADLINE_S_MIN: Final = 2.0
 """Least patience with a request, seconds: spares peers that sync their disk."""
 DEADLINE_S_START: Final = 5.0
@@ -85,6 +85,7 @@ class PeerFlow:
         "_meter_started_at",
         "_retry_pause_s",
         "busy_until",
+        "is_stall_told",
         "is_stalled",
         "outstanding_bytes",
         "pages_refused",
@@ -111,6 +112,7 @@ class PeerFlow:
         self.busy_until = 0.0
         self.retry_at: float | None = None
         self.is_stalled = False
+        self.is_stall_told = False
         self.received_bytes = 0
         self._meter_started_at = 0.0
         self._meter_bytes = 0

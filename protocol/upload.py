@@ -38,7 +38,6 @@ from protocol.exchange_events import (
     UploadInput,
     Withdrawn,
 )
-from protocol.exchange_flow import REQUESTS_OPEN_MAX
 from protocol.exchange_messages import (
     CHUNKS_PAYLOAD_BYTES_AIM,
     HAVE_INDICES_MAX,
@@ -58,6 +57,11 @@ from protocol.exchange_messages import (
 )
 from protocol.limits import KIB, RECIPE_PAGE_LEAVES
 
+SERVED_REQUESTS_MAX: Final = 512
+"""Requests of one peer that may wait; beyond that the answer is BUSY. An honest peer has a few for
+each manifest it fetches."""
+WAITING_INDICES_MAX: Final = 16_384
+"""Indices of one peer that may wait, likewise: 1.5 MiB of memory."""
 INTERESTS_MAX: Final = 64
 """Manifests one peer may follow at once; a gateway wants a handful."""
 PATIENCE_MAX: Final = 16
@@ -117,6 +121,7 @@ class Upload:
         self._unknown: dict[ManifestId, tuple[int, ...]] = {}
         self._open: dict[int, _Serving] = {}
         self._reading: _Serving | None = None
+        self._waiting_count = 0
         self._unsent_bytes = 0
         self._sent_bytes = 0
         self._effects: list[UploadEffect] = []
@@ -253,10 +258,14 @@ class Upload:
                 Offence.MALFORMED,
                 f"request for chunk {message.indices[-1]}, the component has {held.size}",
             )
+        if self._is_busy(len(message.indices)):
+            self._reject(message.request_id, message.indices, RejectReason.BUSY)
+            return
         absent = tuple(index for index in message.indices if index not in held)
         self._reject(message.request_id, absent, RejectReason.NOT_AVAILABLE)
         waiting = {index: None for index in message.indices if index in held}
         if waiting:
+            self._waiting_count += len(waiting)
             self._open[message.request_id] = _Serving(
                 request_id=message.request_id,
                 manifest_id=message.manifest_id,
@@ -276,6 +285,9 @@ class Upload:
             raise ExchangeOffenceError(
                 Offence.MALFORMED, f"request for recipe page {message.page} of {pages}"
             )
+        if self._is_busy(0):
+            self._reject_page(message.request_id, RejectReason.BUSY)
+            return
         self._open[message.request_id] = _Serving(
             request_id=message.request_id,
             manifest_id=message.manifest_id,
@@ -286,10 +298,10 @@ class Upload:
     def _check_new(self, request_id: int) -> None:
         if request_id in self._open:
             raise ExchangeOffenceError(Offence.MALFORMED, f"request {request_id} is open already")
-        if len(self._open) >= REQUESTS_OPEN_MAX:
-            raise ExchangeOffenceError(
-                Offence.MALFORMED, f"more than {REQUESTS_OPEN_MAX} requests open"
-            )
+
+    def _is_busy(self, more: int) -> bool:
+        waiting = self._waiting_count + more
+        return len(self._open) >= SERVED_REQUESTS_MAX or waiting > WAITING_INDICES_MAX
 
     def _on_cancel(self, message: Cancel) -> None:
         """Cancels what is not answered; the rest was on its way and needs no answer."""
@@ -392,6 +404,7 @@ class Upload:
     def _refuse(self, serving: _Serving, reason: RejectReason) -> None:
         """Answers all that is left of a request by a reject."""
         del self._open[serving.request_id]
+        self._waiting_count -= len(serving.waiting)
         if serving.page is not None:
             self._reject_page(serving.request_id, reason)
         self._reject(serving.request_id, tuple(serving.waiting), reason)
@@ -399,6 +412,7 @@ class Upload:
     def _answered(self, serving: _Serving, indices: Sequence[int]) -> None:
         for index in indices:
             del serving.waiting[index]
+        self._waiting_count -= len(indices)
         if not serving.waiting and serving.page is None:
             del self._open[serving.request_id]
 

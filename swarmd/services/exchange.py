@@ -445,8 +445,8 @@ class ExchangeService:
         authorised = self._library.authorised(effect.manifest_id)
         page = None
         if authorised is not None:
-            image = authorised.manifest.components[effect.component].digest
-            page = await self._run_blocking(partial(self._library.read_page, effect, image))
+            component = authorised.manifest.components[effect.component]
+            page = await self._run_blocking(partial(self._library.read_page, effect, component))
         return PageRead(request_id=effect.request_id, page=page)
 
     def _on_rot(

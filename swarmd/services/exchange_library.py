@@ -17,6 +17,7 @@ from protocol.bitfield import Bitfield
 from protocol.digest import Digest, ManifestId
 from protocol.errors import StorageError
 from protocol.exchange_events import ReadChunks, ReadPage
+from protocol.manifest import Component
 from protocol.upload import ServedManifest
 
 PAGERS_MAX: Final = 8
@@ -67,8 +68,7 @@ class ServedLibrary:
         """Notes that chunks can be read."""
         served = self._served.get(manifest_id)
         if served is not None:
-            for index in indices:
-                served.possession[component].add(index)
+            served.possession[component].update(indices)
 
     def lost(self, manifest_id: ManifestId, component: int, indices: Iterable[int]) -> None:
         """Notes that chunks cannot be read any more."""
@@ -112,15 +112,17 @@ class ServedLibrary:
                 break
         return ReadOutcome(chunks=tuple(chunks), rotten=tuple(rotten))
 
-    def read_page(self, effect: ReadPage, image: Digest) -> bytes | None:
-        """Makes a recipe page; None if the store does not know the recipe."""
-        pager = self._pagers.get(image)
+    def read_page(self, effect: ReadPage, component: Component) -> bytes | None:
+        """Makes a recipe page; None if the store does not hold the image under this recipe."""
+        pager = self._pagers.get(component.recipe_root)
         if pager is None:
             try:
-                pager = RecipePager(self._store.recipe(image))
+                recipe = self._store.recipe(component.digest)
             except StorageError:
                 return None
-            self._pagers[image] = pager
+            if recipe.root != component.recipe_root:
+                return None
+            pager = self._pagers[component.recipe_root] = RecipePager(recipe)
             while len(self._pagers) > PAGERS_MAX:
                 self._pagers.popitem(last=False)
         return pager.page(effect.page).encode()

@@ -199,6 +199,9 @@ class PeerLink:
             self.close(ExchangeOffenceError(Offence.MALFORMED, str(error)))
 
     def _dispatch(self, message: ExchangeMessage) -> None:
+        if self._is_closed:
+            # A newer link may have taken over: this answer would match nothing that it asked.
+            return
         match message:
             case Request() | Interest() | Cancel() | RecipeRequest() | NotInterested():
                 self.feed(PeerMessage(peer=self.peer, message=message))

@@ -50,6 +50,11 @@ def test_positions_outside_are_a_defect_of_ours() -> None:
             with pytest.raises(LocalProtocolError):
                 call(index)
     with pytest.raises(LocalProtocolError):
+        field.update((1, 8))
+    assert field.count == 0
+    field.update((7, 1))
+    assert list(field) == [1, 7]
+    with pytest.raises(LocalProtocolError):
         Bitfield(8, 1 << 8)
     with pytest.raises(LocalProtocolError):
         Bitfield(-1)

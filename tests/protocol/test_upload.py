@@ -27,7 +27,6 @@ from protocol.exchange_events import (
     UploadInput,
     Withdrawn,
 )
-from protocol.exchange_flow import REQUESTS_OPEN_MAX
 from protocol.exchange_messages import (
     HAVE_INDICES_MAX,
     BitfieldMessage,
@@ -44,10 +43,13 @@ from protocol.exchange_messages import (
     Request,
     Unknown,
 )
+from protocol.limits import REQUEST_INDICES_MAX
 from protocol.upload import (
     INTERESTS_MAX,
     PATIENCE_MAX,
+    SERVED_REQUESTS_MAX,
     UNSENT_BYTES_MAX,
+    WAITING_INDICES_MAX,
     ServedManifest,
     Upload,
     refusal_of,
@@ -245,13 +247,38 @@ def test_what_is_remembered_of_a_peer_is_bounded() -> None:
 
 def test_open_requests_are_bounded_and_ids_unique() -> None:
     rig = Rig()
-    for number in range(REQUESTS_OPEN_MAX):
+    for number in range(SERVED_REQUESTS_MAX):
         rig.ask(0, request_id=number)
-    for request_id in (3, REQUESTS_OPEN_MAX):
-        with pytest.raises(ExchangeOffenceError) as caught:
-            rig.ask(0, request_id=request_id)
-        assert caught.value.offence is Offence.MALFORMED
-    assert rig.machine.open_requests == REQUESTS_OPEN_MAX
+    with pytest.raises(ExchangeOffenceError) as caught:
+        rig.ask(0, request_id=3)
+    assert caught.value.offence is Offence.MALFORMED
+    assert messages(rig.ask(0, request_id=SERVED_REQUESTS_MAX)) == [
+        Reject(request_id=SERVED_REQUESTS_MAX, indices=(0,), reason=RejectReason.BUSY)
+    ]
+    page = RecipeRequest(request_id=9999, manifest_id=M, component=0, page=0)
+    assert messages(rig.say(page)) == [
+        Reject(request_id=9999, indices=(), reason=RejectReason.BUSY)
+    ]
+    assert rig.machine.open_requests == SERVED_REQUESTS_MAX
+
+
+def test_waiting_indices_are_bounded_and_room_comes_back() -> None:
+    count = REQUEST_INDICES_MAX
+    rig = Rig()
+    rig.served[M] = ServedManifest(manifest_id=M, possession=(Bitfield.full(count),))
+    full = WAITING_INDICES_MAX // count
+    for number in range(full):
+        rig.ask(*range(count), request_id=number)
+    assert reasons(rig.ask(0, request_id=full)) == [RejectReason.BUSY]
+    rig.say(Cancel(request_id=full - 1, indices=(0,)))
+    assert reasons(rig.ask(0, request_id=full)) == []
+    assert reasons(rig.ask(0, request_id=full + 1)) == [RejectReason.BUSY]
+    rig.feed(Withdrawn(manifest_id=M))
+    assert reasons(rig.ask(*range(count), request_id=0)) == []
+
+
+def reasons(effects: list[UploadEffect]) -> list[RejectReason]:
+    return [message.reason for message in messages(effects) if isinstance(message, Reject)]
 
 
 @pytest.mark.parametrize(
