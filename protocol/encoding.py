@@ -55,14 +55,14 @@ def _prepare(value: Value, depth: int) -> object:
         return value
     if isinstance(value, str):
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, (list, tuple)):
+        return [_prepare(item, depth + 1) for item in value]
+    if isinstance(value, (dict, Mapping)):
         for key in value:
             if isinstance(key, bool) or not isinstance(key, (int, str)):
                 raise EncodingError(f"map key of type {type(key).__name__}")
         pairs = sorted((cbor2.dumps(key), key) for key in value)
         return {key: _prepare(value[key], depth + 1) for _, key in pairs}
-    if isinstance(value, (list, tuple)):
-        return [_prepare(item, depth + 1) for item in value]
     raise EncodingError(f"type {type(value).__name__} has no canonical encoding")
 
 

@@ -18,6 +18,7 @@ from protocol.wellformed import check_well_formed
 from tests.support.strategies import many, values
 
 
+@pytest.mark.slow
 @many
 @given(values)
 def test_every_canonical_value_passes_and_every_prefix_fails(value: Value) -> None:
