@@ -296,7 +296,6 @@ class RunningNode:
     def _wire_services(self, network: Network) -> None:
         self.network = network
         ledger, registry, identity = self.ledger, self.registry, self._identity
-        is_validator = identity.kind is SubjectKind.VALIDATOR
         self.freshness = FreshnessService(
             ledger=ledger,
             registry=registry,
@@ -327,13 +326,28 @@ class RunningNode:
             service=self.ledger_service,
             heartbeat_ms=self._genesis.parameters.heartbeat_ms,
         )
+        self._wire_writing(network)
+        is_validator = identity.kind is SubjectKind.VALIDATOR
+        self.consensus = self._make_consensus() if is_validator else None
+        self._wire_images()
+        self.reach = ReachService(
+            network=network,
+            registry=registry,
+            entropy=self._entropy,
+            addresses=self._config.network.bootstrap,
+            greet=self.hello.greet,
+        )
+
+    def _wire_writing(self, network: Network) -> None:
+        """Gossip, own transactions and receipts."""
+        ledger, registry, identity = self.ledger, self.registry, self._identity
         self.gossip = GossipService(
             network=network,
             ledger=ledger,
             registry=registry,
             author=(identity.did, identity.node_key),
             groups=self._own_groups(),
-            is_validator=is_validator,
+            is_validator=identity.kind is SubjectKind.VALIDATOR,
             hooks=GossipHooks(
                 head_heard=self.follower.hear,
                 manifest_announced=lambda _manifest: self.images.wake(),
@@ -354,15 +368,6 @@ class RunningNode:
             ledger=ledger,
             own_did=identity.did,
             time_ms=self.ledger_time_ms,
-        )
-        self.consensus = self._make_consensus() if is_validator else None
-        self._wire_images()
-        self.reach = ReachService(
-            network=network,
-            registry=registry,
-            entropy=self._entropy,
-            addresses=self._config.network.bootstrap,
-            greet=self.hello.greet,
         )
 
     def _wire_images(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -10,6 +11,9 @@ from protocol.errors import ConfigError
 from protocol.limits import VALIDATORS_MAX, VALIDATORS_MIN
 from swarmd.cli.options import examples, json_option, pass_output
 from swarmd.cli.output import Output
+
+if TYPE_CHECKING:
+    from swarmd.control.protocol import JSON
 
 GATEWAYS_MAX = 64
 """Each gateway is a process of its own on this machine."""
@@ -65,7 +69,7 @@ def demo(
         )
     )
     if output.json:
-        output.result(report)
+        output.result(cast("JSON", report))
     failed = [name for name, held in report["checks"].items() if not held]
     if failed:
         output.reason(f"demo: failed checks: {', '.join(failed)}")

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import IO, Final
 
 from protocol.errors import TransportError
+from swarmd.clock import SystemClock
 from swarmd.control.client import ControlClient
 from swarmd.control.protocol import JSON
 
+CLOCK: Final = SystemClock()
+"""Measures how long things take."""
 READY_S: Final = 60.0
 """How long a node may take until it is ready, seconds; ten processes share two cores."""
 STOP_S: Final = 10.0
@@ -70,10 +73,10 @@ class NodeProcess:
         assert process is not None, "the node was started"
         assert process.stdout is not None, "its stdout is a pipe"
         os.set_blocking(process.stdout.fileno(), False)
-        deadline = time.monotonic() + READY_S
+        deadline = CLOCK.monotonic() + READY_S
         seen = b""
         while b"READY" not in seen:
-            if process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or CLOCK.monotonic() > deadline:
                 raise TransportError(f"{self.name} did not become ready: {self._last_words()}")
             time.sleep(0.02)
             seen += process.stdout.read() or b""

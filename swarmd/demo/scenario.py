@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -18,7 +17,7 @@ from protocol.errors import TransportError
 from swarmd.demo import DemoOptions, DemoReport, ImageReport
 from swarmd.demo.firmware import FirmwarePair, obtain_firmware, user_pair
 from swarmd.demo.image_cache import default_cache
-from swarmd.demo.processes import run_command
+from swarmd.demo.processes import CLOCK, run_command
 from swarmd.demo.rootfs import obtain_rootfs
 from swarmd.demo.swarm import Swarm, wait_until
 from swarmd.demo.table import render
@@ -40,7 +39,7 @@ REVOKED_S_MAX: Final = 1.0
 
 def play(options: DemoOptions) -> DemoReport:
     """Runs the whole story; see `swarmd.demo.run_demo`."""
-    started = time.monotonic()
+    started = CLOCK.monotonic()
     pairs = _pairs(options)
     with _folder(options.keep) as folder:
         swarm = Swarm(folder, validators=options.validators, gateways=options.gateways)
@@ -56,7 +55,7 @@ def play(options: DemoOptions) -> DemoReport:
         finally:
             swarm.stop()
     report: DemoReport = {
-        "elapsed_s": round(time.monotonic() - started, 2),
+        "elapsed_s": round(CLOCK.monotonic() - started, 2),
         "validators": options.validators,
         "gateways": options.gateways,
         "source": pairs[0].source,
@@ -166,15 +165,15 @@ class Story:
         image = pair.new if is_new else pair.old
         before = swarm.transfer()
         swarm.decide("approve", 0, manifest, image)
-        asked = time.monotonic()
+        asked = CLOCK.monotonic()
         swarm.decide("approve", 1, manifest, image)
         swarm.wait(swarm.publisher, manifest, "authorised")
-        authorised = time.monotonic()
+        authorised = CLOCK.monotonic()
         if crash:
             self._crash_gateway()
         for node in swarm.gateways:
             swarm.wait(node, manifest, "complete")
-        makespan_s = time.monotonic() - authorised
+        makespan_s = CLOCK.monotonic() - authorised
         after = swarm.transfer()
         reused = max(0, after.reused - before.reused)
         self.images.append(

@@ -18,7 +18,7 @@ from protocol.did import SubjectKind
 from protocol.errors import SwarmError, TransportError
 from swarmd.clock import SystemClock
 from swarmd.config import LogLevel
-from swarmd.demo.processes import NodeProcess, free_ports, run_command
+from swarmd.demo.processes import CLOCK, NodeProcess, free_ports, run_command
 from swarmd.entropy import SystemEntropy
 from swarmd.network_creation import Lab, LabOptions, create_lab
 
@@ -170,12 +170,12 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = WAIT
     Raises:
         TransportError: it did not hold in time.
     """
-    started = time.monotonic()
+    started = CLOCK.monotonic()
     while not condition():
-        if time.monotonic() - started > timeout_s:
+        if CLOCK.monotonic() - started > timeout_s:
             raise TransportError(f"{what}: not within {timeout_s:g} s")
         time.sleep(POLL_S)
-    return time.monotonic() - started
+    return CLOCK.monotonic() - started
 
 
 def identifier(name: str) -> str:

@@ -3,7 +3,8 @@
 `GET` or `HEAD /v1/images/<sha256>` gives an authorised image, with `Range` for one range and the
 digest as `ETag` (RFC 9110). Every chunk is asked for from the store, which hashes what it has not
 verified since boot, and the authority is asked again before each, so that a revocation ends a
-transfer under way. Refusals are 404 without saying whether the image exists; the receipt log has the reason.
+transfer under way. Refusals are 404 without saying whether the image exists; the receipt log has
+the reason.
 """
 
 from __future__ import annotations
@@ -91,13 +92,12 @@ class ImageServer:
 
     async def _image(self, request: Request) -> Response:
         text = request.path_params["digest"]
-        device = "unknown" if request.client is None else request.client.host
         if not _DIGEST.fullmatch(text):
             return _refusal(400, "not a sha256 in 64 lower-case hex digits")
         digest = Digest(bytes.fromhex(text))
         permit = self._permit(digest)
         if isinstance(permit, Denial):
-            self._receipts.note_refusal(device, permit.rule)
+            self._receipts.note_refusal(_device(request), permit.rule)
             return _refusal(404, "no such image")
         try:
             recipe = await trio.to_thread.run_sync(self._store.recipe, digest)
@@ -108,18 +108,18 @@ class ImageServer:
             return Response(
                 status_code=416, headers={"Content-Range": f"bytes */{recipe.size_bytes}"}
             )
-        return self._respond(request, device, permit, digest, recipe, span)
+        return self._respond(request, permit, digest, recipe, span)
 
     def _respond(
         self,
         request: Request,
-        device: str,
         permit: AuthorisedManifest,
         digest: Digest,
         recipe: Recipe,
         span: tuple[int, int],
     ) -> Response:
         start, end = span
+        device = _device(request)
         headers = {
             "ETag": f'"{digest.hex()}"',
             "Accept-Ranges": "bytes",
@@ -167,6 +167,10 @@ async def _closing_slot(slots: trio.Semaphore) -> AsyncIterator[None]:
         yield
     finally:
         slots.release()
+
+
+def _device(request: Request) -> str:
+    return "unknown" if request.client is None else request.client.host
 
 
 def _refusal(status: int, message: str) -> Response:
