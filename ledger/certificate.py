@@ -12,10 +12,12 @@ from typing import Final
 
 from ledger.validators import ValidatorSet
 from ledger.vote import (
+    Evidence,
     Verifier,
     Vote,
     VoteKind,
     check_subject,
+    is_conflict,
     read_block_id,
     read_kind,
     vote_message,
@@ -148,6 +150,21 @@ class Certificate:
         if len(certificate.signers) != len(certificate.signatures):
             raise EncodingError("certificate: bitmap and signatures differ in number")
         return certificate
+
+
+def contradictions(first: Certificate, second: Certificate) -> tuple[Evidence, ...]:
+    """Finds who contradicted itself by signing both certificates (C25).
+
+    Two notarize certificates of one view for different blocks, two finalize certificates likewise,
+    or nullify with finalize share at least n - 2f > f signers. All of them are convicted, and
+    nobody who kept the rules is among them.
+    """
+    others = {vote.signer: vote for vote in second.votes()}
+    return tuple(
+        Evidence.of(vote, others[vote.signer])
+        for vote in first.votes()
+        if vote.signer in others and is_conflict(vote, others[vote.signer])
+    )
 
 
 def decode_certificate(data: bytes) -> Certificate:

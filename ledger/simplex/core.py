@@ -246,7 +246,13 @@ class Core:
             if (state := self._views.get(proof.view)) is not None
             and (found := state.skip_certificate(proof.certificate)) is not None
         ]
-        self._effects.append(Commit(tuple(blocks), certificate, tuple(skips)))
+        notarized = [
+            held
+            for block in blocks
+            if (state := self._views.get(block.header.view)) is not None
+            and (held := state.certificates.get(VoteKind.NOTARIZE)) is not None
+        ]
+        self._effects.append(Commit(tuple(blocks), certificate, tuple(skips), tuple(notarized)))
         self._chain.advance(blocks[-1].header, certificate)
         for block in blocks:
             for evidence in block.evidence:

@@ -140,29 +140,46 @@ class Simplex(Proposals):
         if event.certificate is not None:
             for vote in event.certificate.votes():
                 self._newest.note(vote)
-        for record in event.records:
-            if record.epoch == self._validators.epoch:
-                self._restore(record)
+        damage = self._restore_all(event.records)
         self._view = max(self._view, self._ballots.newest_view)
         self._unsaved.clear()
         self._finalize_due = True
         if self._halted is not None:
             self._effects.append(Halt(self._halted))
-        elif event.halted is not None:
-            self._halt(event.halted)
+        elif event.halted is not None or damage is not None:
+            self._halt(event.halted or f"journal is damaged: {damage}")
         self._send(ALL, NewestVoteQuery(event.nonce))
         self._send(ALL, self._status())
 
+    def _restore_all(self, records: tuple[Record, ...]) -> VerificationError | None:
+        """Takes over the journal; returns what is wrong with it, since nothing may be missing."""
+        damage: VerificationError | None = None
+        for record in records:
+            if record.epoch == self._validators.epoch:
+                try:
+                    self._restore(record)
+                except VerificationError as error:
+                    damage = damage or error
+        return damage
+
     def _restore(self, record: Record) -> None:
-        """Takes over one record of the journal (C80)."""
+        """Takes over one record of the journal (C80).
+
+        Raises:
+            VerificationError: it is not what this validator wrote.
+        """
         match record.kind:
             case RecordKind.VOTE:
                 vote = record.vote()
+                key = (self._validators, self._chain_id, self._era, self._verifier)
+                if vote.signer != self._index or not vote.is_valid(*key):
+                    raise VerificationError(f"vote of view {record.view} is not ours")
                 self._ballots.restore(vote)
                 if vote.view > self._chain.final.view:
                     self._count(vote)
             case RecordKind.CERTIFICATE:
                 certificate = record.certificate()
+                certificate.verify(self._validators, self._chain_id, self._era, self._verifier)
                 if certificate.view > self._chain.final.view:
                     for vote in certificate.votes():
                         self._newest.note(vote)
@@ -182,10 +199,13 @@ class Simplex(Proposals):
         match message:
             case VoteMessage(vote):
                 self._accept_vote(vote)
+                if vote.signer == peer:
+                    self._pace.note_heard(peer, self._now)
                 if vote.view > self._view + VIEW_WINDOW:
                     self._tell(peer)
             case Propose(block):
                 self._on_propose(peer, block)
+                self._pace.note_heard(peer, self._now)
             case CertificateMessage(certificate):
                 self._accept_certificate(peer, certificate)
             case Want():
@@ -200,7 +220,6 @@ class Simplex(Proposals):
                 self._on_answer(peer, message)
             case _:
                 assert_never(message)
-        self._pace.note_heard(peer, self._now)
 
     def _check_peer(self, peer: int) -> None:
         if not 0 <= peer < len(self._validators.members):
@@ -268,8 +287,10 @@ class Simplex(Proposals):
         if self.may_vote:
             if self._finalize_due:
                 self._finalize(cast)
-            self._lead()
-            self._judge(cast)
+            if not self._finals:
+                # While final blocks are being fetched, nothing can be executed on top of them.
+                self._lead()
+                self._judge(cast)
             self._time_out(cast)
         if cast:
             self._persist(cast)

@@ -235,6 +235,9 @@ class Commit:
     """Finalize certificate of the last one."""
     skips: tuple[Certificate, ...]
     """Nullify certificates the blocks refer to, as far as held; store them with the blocks."""
+    notarized: tuple[Certificate, ...] = ()
+    """Notarize certificates of the blocks, as far as held. Whoever keeps them can convict f + 1
+    validators should another chain ever be final beside this one (C25)."""
 
 
 @dataclass(frozen=True, slots=True)

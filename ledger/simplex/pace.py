@@ -25,7 +25,7 @@ class Pace:
         self._passed_view = 0
 
     def note_heard(self, peer: int, now: float) -> None:
-        """A validator sent something valid."""
+        """A validator voted or proposed; one that only follows does not count."""
         self._heard_at[peer] = now
 
     def note_proposal(self, now: float) -> None:

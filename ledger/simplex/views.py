@@ -60,8 +60,8 @@ class View:
 
     @property
     def notarized(self) -> BlockId | None:
-        """The block with a notarize certificate."""
-        held = self.certificates.get(VoteKind.NOTARIZE)
+        """The block with a notarize certificate, or with F, which implies one."""
+        held = self.certificates.get(VoteKind.NOTARIZE) or self.certificates.get(VoteKind.FINALIZE)
         return None if held is None else held.block_id
 
     @property

@@ -10,10 +10,11 @@ from __future__ import annotations
 import struct
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Final
 
 from ledger.block import Block, SkipProof, body_root
-from ledger.certificate import Certificate
+from ledger.certificate import Certificate, contradictions
 from ledger.consensus_messages import (
     BLOCKS_COUNT_MAX,
     Blocks,
@@ -101,6 +102,8 @@ class Store:
     """Blocks from height 1; the newest of each commit with its finalize certificate."""
     synced: int = 0
     """Height that is durable."""
+    audit: list[Certificate] = field(default_factory=list)
+    """Every certificate that came with a final block, for `contradictions`."""
 
     def lose_unsynced(self) -> None:
         """Power loss: forgets what was not durable, back to a certified block."""
@@ -182,6 +185,20 @@ class Cluster:
     def is_honest(self, index: int) -> bool:
         """Tells whether all hosts of a validator keep the rules."""
         return all(host.is_honest for host in self.hosts if host.index == index)
+
+    def audit(self) -> list[int]:
+        """Convicts from stored certificates alone, as an auditor does; returns the culprits."""
+        by_view: dict[int, list[Certificate]] = {}
+        for host in self.honest:
+            for certificate in host.store.audit:
+                by_view.setdefault(certificate.view, []).append(certificate)
+        culprits = {
+            evidence.signer
+            for certificates in by_view.values()
+            for one, other in combinations(certificates, 2)
+            for evidence in contradictions(one, other)
+        }
+        return sorted(culprits)
 
     def violate(self, what: str) -> None:
         """Notes a broken invariant."""
@@ -441,6 +458,7 @@ class ConsensusHost:
                 self.cluster.violate(f"host {self.actor} committed out of order")
             self.store.entries.append((block, None))
         self.store.entries[-1] = (commit.blocks[-1], commit.certificate)
+        self.store.audit += [commit.certificate, *commit.skips, *commit.notarized]
         world = self.cluster.world
         height = commit.blocks[-1].header.height
         if self.cluster.disk.commit_s == 0.0:

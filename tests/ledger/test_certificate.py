@@ -6,7 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from ledger.certificate import CERTIFICATE_BYTES_MAX, Certificate, decode_certificate
+from ledger.certificate import (
+    CERTIFICATE_BYTES_MAX,
+    Certificate,
+    contradictions,
+    decode_certificate,
+)
 from ledger.vote import VoteKind
 from protocol.digest import BlockId, sha256
 from protocol.encoding import decode_canonical, encode_canonical
@@ -112,3 +117,36 @@ def test_digest_names_one_certificate() -> None:
     two = NETWORK.certificate(VoteKind.NULLIFY, 5, None, (1, 2, 3))
     assert one.digest != two.digest
     assert one.digest == decode_certificate(one.encode()).digest
+
+
+B = BlockId(sha256(b"b"))
+
+
+@pytest.mark.parametrize("count", [4, 5, 7, 16])
+@pytest.mark.parametrize(
+    ("one", "two", "convicts"),
+    [
+        ((VoteKind.NOTARIZE, A), (VoteKind.NOTARIZE, B), True),
+        ((VoteKind.FINALIZE, A), (VoteKind.FINALIZE, B), True),
+        ((VoteKind.NULLIFY, None), (VoteKind.FINALIZE, A), True),
+        ((VoteKind.NOTARIZE, A), (VoteKind.FINALIZE, A), False),
+        ((VoteKind.NOTARIZE, A), (VoteKind.NULLIFY, None), False),
+    ],
+)
+def test_contradicting_certificates_convict_more_than_f(
+    count: int,
+    one: tuple[VoteKind, BlockId | None],
+    two: tuple[VoteKind, BlockId | None],
+    convicts: bool,
+) -> None:
+    network = Network(count)
+    quorum, limit = network.validators.quorum, network.validators.fault_limit
+    first = network.certificate(one[0], 5, one[1], range(quorum))
+    second = network.certificate(two[0], 5, two[1], range(count - quorum, count))
+    found = contradictions(first, second)
+    for evidence in found:
+        evidence.verify(network.validators, CHAIN, ERA, network.verifier)
+    signers = [evidence.signer for evidence in found]
+    assert signers == (list(range(count - quorum, quorum)) if convicts else [])
+    assert not convicts or len(signers) > limit
+    assert contradictions(first, replace(second, view=6)) == ()

@@ -26,6 +26,7 @@ attempts = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(attempts, st.integers(0, 30))
 def test_no_order_of_attempts_contradicts_itself_even_across_a_restart(
     tries: list[tuple[VoteKind, int, BlockId]], restart_at: int

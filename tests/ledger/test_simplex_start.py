@@ -237,6 +237,24 @@ def test_a_damaged_journal_halts_from_the_start() -> None:
     assert_halted(bench)
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record(RecordKind.VOTE, 1, 1, b"garbage"),
+        vote_record(replace(NETWORK.vote(U, 1, 0), view=2)),
+        vote_record(NETWORK.vote(U, 1, 1)),
+        Record(RecordKind.BLOCK, 1, 1, BLOCK.encode()[:-1]),
+        Record(RecordKind.CERTIFICATE, 1, 1, b""),
+        Record(RecordKind.CERTIFICATE, 1, 1, replace(NETWORK.certificate(U, 1), view=2).encode()),
+    ],
+)
+def test_a_journal_with_a_rotten_record_halts(record: Record) -> None:
+    """SQLite does not check content; a vote that cannot be read may be the one that matters."""
+    good = vote_record(NETWORK.vote(U, 1, 0))
+    bench = Bench(NETWORK, records=(record, good), answered=False)
+    assert_halted(bench)
+
+
 # -- what the journal restores -------------------------------------------------------------------
 
 
