@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 
 YAMUX: Final = TProtocol("/yamux/1.0.0")
 """The only stream multiplexer offered."""
-RECEIVE_BYTES: Final = 64 * KIB
-"""Bytes taken from the wire at a time: one full Noise message."""
+RECEIVE_BYTES: Final = 256 * KIB
+"""Bytes taken from the wire at a time: four full Noise messages, a usual socket buffer."""
 READ_BYTES_MAX: Final = 64 * KIB
 """Largest exact read of the layers above (a Noise message has at most 65,535 bytes); an unproved
 peer that announces more is cut off before a byte of it is buffered."""
@@ -119,7 +119,8 @@ class RawStream(ReadWriteCloser):
         if not self._buffer and wanted:
             raise ConnectionClosedError("connection ended")
         size = len(self._buffer) if n is None else min(n, len(self._buffer))
-        result = bytes(self._buffer[:size])
+        with memoryview(self._buffer) as view:
+            result = bytes(view[:size])
         del self._buffer[:size]
         return result
 

@@ -52,6 +52,9 @@ OUTGOING_HIGH_BYTES: Final = 256 * KIB
 OUTGOING_MAX_BYTES: Final = 1 * MIB
 """Queued outgoing bytes at which a peer that provokes answers (pings, resets) without reading them
 loses the connection."""
+COALESCE_BYTES: Final = 4 * KIB
+"""Small frames are joined up to this size: a peer that fills a window with frames of one byte would
+otherwise cost forty times the window in objects."""
 SEND_WINDOW_MAX: Final = 2**31
 """More credit than this is nonsense."""
 FLUSH_S: Final = 0.5
@@ -69,7 +72,8 @@ class MuxStream(IMuxedStream):
         self._window_bytes = receive_window
         self._receive_window = receive_window
         self._send_window = INITIAL_WINDOW
-        self._buffer = bytearray()
+        self._chunks: deque[bytes] = deque()
+        self._offset = 0
         self._uncredited = 0
         self._readers = trio.lowlevel.ParkingLot()
         self._writers = trio.lowlevel.ParkingLot()
@@ -79,23 +83,28 @@ class MuxStream(IMuxedStream):
         self._is_abandoned = False
 
     async def read(self, n: int | None = None) -> bytes:
-        """Waits for some bytes, at most `n` (all there are if None or negative).
+        """Waits for some bytes: what is left of the oldest frame, at most `n`.
 
         Raises:
             MuxedStreamEOF: the peer ended its side and everything was read.
             MuxedStreamReset: the stream or the connection broke.
         """
         await trio.lowlevel.checkpoint()
-        while not self._buffer:
+        while not self._chunks:
             if self._is_reset:
                 raise MuxedStreamReset("stream was reset")
             if self._is_receive_ended or self._is_abandoned:
                 raise MuxedStreamEOF("stream ended")
             await self._readers.park()
-        size = len(self._buffer) if n is None or n < 0 else min(n, len(self._buffer))
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        self._credit(size)
+        data, start = self._chunks[0], self._offset
+        if n is None or n < 0 or n >= len(data) - start:
+            self._chunks.popleft()
+            self._offset = 0
+        else:
+            self._offset = start + n
+        if start or self._offset:
+            data = data[start : self._offset or None]
+        self._credit(len(data))
         return data
 
     def _credit(self, size: int) -> None:
@@ -125,7 +134,7 @@ class MuxStream(IMuxedStream):
                 continue
             size = min(len(view), self._send_window, FRAME_DATA_MAX)
             self._send_window -= size
-            self._mux.enqueue(_DATA, 0, self.stream_id, size, bytes(view[:size]))
+            self._mux.enqueue(_DATA, 0, self.stream_id, size, view[:size])
             view = view[size:]
 
     def _check_writable(self) -> None:
@@ -145,7 +154,7 @@ class MuxStream(IMuxedStream):
         """
         self._end_sending()
         self._is_abandoned = True
-        self._buffer.clear()
+        self._chunks.clear()
         self._readers.unpark_all()
         self._mux.forget(self.stream_id)
         await trio.lowlevel.checkpoint()
@@ -155,7 +164,7 @@ class MuxStream(IMuxedStream):
         if not self._is_reset and not (self._is_receive_ended and self._is_send_ended):
             self._mux.enqueue(_WINDOW_UPDATE, _RST, self.stream_id, 0)
         self.on_reset()
-        self._buffer.clear()
+        self._chunks.clear()
         await trio.lowlevel.checkpoint()
 
     def _end_sending(self) -> None:
@@ -182,8 +191,13 @@ class MuxStream(IMuxedStream):
             )
         if self._is_receive_ended and data:
             raise RemoteProtocolError("peer sent data after the end of a stream")
+        if not data:
+            return
         self._receive_window -= len(data)
-        self._buffer += data
+        if self._chunks and len(self._chunks[-1]) + len(data) <= COALESCE_BYTES:
+            self._chunks[-1] += data
+        else:
+            self._chunks.append(data)
         self._readers.unpark_all()
 
     def on_credit(self, size: int) -> None:
@@ -342,11 +356,13 @@ class Mux(IMuxedConn):
             self._has_work = trio.Event()
             await self._has_work.wait()
 
-    def enqueue(self, kind: int, flags: int, stream_id: int, value: int, data: bytes = b"") -> None:
+    def enqueue(
+        self, kind: int, flags: int, stream_id: int, value: int, data: bytes | memoryview = b""
+    ) -> None:
         """Queues one frame; a peer that lets the queue overflow loses the connection."""
         if self._is_closed:
             return
-        frame = _HEADER.pack(0, kind, flags, stream_id, value) + data
+        frame = b"".join((_HEADER.pack(0, kind, flags, stream_id, value), data))
         self._outgoing.append(frame)
         self._outgoing_bytes += len(frame)
         if self._outgoing_bytes > OUTGOING_MAX_BYTES:
@@ -366,7 +382,8 @@ class Mux(IMuxedConn):
             end = position + _HEADER.size + size
             if len(buffer) < end:
                 break
-            data = bytes(buffer[position + _HEADER.size : end])
+            with memoryview(buffer) as view:
+                data = bytes(view[position + _HEADER.size : end])
             position = end
             self._on_frame(kind, flags, stream_id, value, data)
         del buffer[:position]

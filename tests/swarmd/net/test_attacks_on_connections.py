@@ -19,6 +19,7 @@ from swarmd.net.config import PeerClass
 from swarmd.net.memory import MemoryWire
 from swarmd.net.network import Network, Stream
 from swarmd.net.wire import ByteStream, TCPWire
+from swarmd.net.yamux import Mux
 from tests.support.network_attacker import LINE, attack, attacker_keys, line
 from tests.support.network_nodes import (
     ECHO,
@@ -471,6 +472,23 @@ async def test_window_overrun_is_not_buffered() -> None:
             await attacker.wait_ended()
             assert victim.statistics().violations == 1
             assert victim.statistics().bytes_in < 2_000_000
+
+
+async def test_one_byte_frames_do_not_cost_forty_times_their_window() -> None:
+    async def deaf(_: Stream) -> None:
+        await trio.sleep_forever()
+
+    with trio.fail_after(LIMIT_S):
+        async with node(1) as victim, attack(address(victim)) as attacker:
+            victim.handle("/deaf/1", deaf, streams_per_peer_max=1, deadline_s=None)
+            stream = await attacker.select("/deaf/1")
+            await attacker.send_raw((HEADER.pack(0, 0, 0, stream.stream_id, 1) + b"x") * 5000)
+            await attacker.list_protocols()
+            mux = victim._swarm.get_connections()[0].muxed_conn
+            assert isinstance(mux, Mux)
+            chunks = mux._streams[stream.stream_id]._chunks
+            assert sum(map(len, chunks)) == 5000
+            assert len(chunks) <= 2
 
 
 @pytest.mark.slow
