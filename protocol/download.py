@@ -20,12 +20,12 @@ provable until the last answer came.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 from typing import Final, assert_never
 
 from protocol.bitfield import bits_of
 from protocol.digest import ManifestId
 from protocol.download_board import ByteBudget, ChunkBoard
+from protocol.download_components import ComponentBoard, ComponentPhase
 from protocol.download_pages import PageBoard
 from protocol.download_requests import RequestComposer, cancel
 from protocol.download_state import DownloadState, DownloadStatistics, PeerProgress
@@ -89,14 +89,6 @@ CHECK_INTERVAL_S: Final = 0.25
 """How often deadlines and the endgame are looked at while requests are open, seconds."""
 
 
-class _ComponentState(Enum):
-    RECIPE = 1
-    PREPARING = 2
-    FETCHING = 3
-    VERIFYING = 4
-    DONE = 5
-
-
 class Download:
     """See the module's docstring."""
 
@@ -125,7 +117,7 @@ class Download:
         self._budget = ByteBudget() if budget is None else budget
         self._chunks = ChunkBoard(self._layout, self._budget)
         self._pages = PageBoard(self._layout)
-        self._components = [_ComponentState.RECIPE] * len(chunk_counts)
+        self._components = ComponentBoard(len(chunk_counts))
         self._flows: dict[PeerId, PeerFlow] = {}
         self._banned: dict[PeerId, None] = {}
         self._state = DownloadState.RUNNING
@@ -182,8 +174,7 @@ class Download:
         """Tells the progress."""
         unprepared = sum(
             self._layout.chunk_count_of(component)
-            for component, state in enumerate(self._components)
-            if state in (_ComponentState.RECIPE, _ComponentState.PREPARING)
+            for component in self._components.at(ComponentPhase.RECIPE, ComponentPhase.PREPARING)
         )
         return DownloadStatistics(
             state=self._state,
@@ -298,10 +289,6 @@ class Download:
             case _:
                 pass
 
-    def _expect(self, component: int, state: _ComponentState) -> None:
-        if not 0 <= component < len(self._components) or self._components[component] is not state:
-            raise LocalProtocolError(f"component {component} is not {state.name.lower()}")
-
     def _on_joined(self, peer: PeerId) -> None:
         if peer in self._flows:
             raise LocalProtocolError("a peer joined twice")
@@ -310,25 +297,20 @@ class Download:
             self._send(flow, self._interest())
 
     def _interest(self) -> Interest:
-        wanted = tuple(
-            component
-            for component, state in enumerate(self._components)
-            if state is not _ComponentState.DONE
-        )
-        return Interest(manifest_id=self._manifest_id, components=wanted)
+        return Interest(manifest_id=self._manifest_id, components=self._components.unfinished)
 
     def _on_recipe_known(self, event: RecipeKnown) -> None:
-        self._expect(event.component, _ComponentState.RECIPE)
+        self._components.expect(event.component, ComponentPhase.RECIPE)
         for page in range(self._layout.page_count(event.component)):
             start = page * RECIPE_PAGE_LEAVES
             lengths = event.lengths[start : start + RECIPE_PAGE_LEAVES]
             self._learn(event.component, page, lengths)
 
     def _on_prepared(self, event: ComponentPrepared) -> None:
-        self._expect(event.component, _ComponentState.PREPARING)
+        self._components.expect(event.component, ComponentPhase.PREPARING)
         if event.held.size != self._layout.chunk_count_of(event.component):
             raise LocalProtocolError(f"bitfield of {event.held.size} for {event.component}")
-        self._components[event.component] = _ComponentState.FETCHING
+        self._components.enter(event.component, ComponentPhase.FETCHING)
         self._chunks.prepare(event.component, event.held.bits)
         self._complete(event.component)
 
@@ -341,7 +323,7 @@ class Download:
         self._complete(event.component)
 
     def _numbers(self, component: int, indices: Sequence[int]) -> list[int]:
-        self._expect(component, _ComponentState.FETCHING)
+        self._components.expect(component, ComponentPhase.FETCHING)
         count = self._layout.chunk_count_of(component)
         if indices and not 0 <= min(indices) <= max(indices) < count:
             raise LocalProtocolError(f"chunks outside the {count} of component {component}")
@@ -350,26 +332,26 @@ class Download:
 
     def _complete(self, component: int) -> None:
         if self._chunks.is_component_stored(component):
-            self._components[component] = _ComponentState.VERIFYING
+            self._components.enter(component, ComponentPhase.VERIFYING)
             self._effects.append(ComponentComplete(component=component))
 
     def _on_component_verified(self, component: int) -> None:
-        self._expect(component, _ComponentState.VERIFYING)
-        self._components[component] = _ComponentState.DONE
-        if all(state is _ComponentState.DONE for state in self._components):
+        self._components.expect(component, ComponentPhase.VERIFYING)
+        self._components.enter(component, ComponentPhase.DONE)
+        if not self._components.unfinished:
             self._end(DownloadState.FINISHED)
             self._effects.append(Finished())
 
     def _on_lost(self, event: ChunksLost) -> None:
-        match self._components[event.component]:
-            case _ComponentState.RECIPE | _ComponentState.PREPARING:
+        match self._components.phase(event.component):
+            case ComponentPhase.RECIPE | ComponentPhase.PREPARING:
                 return  # preparation will tell what is held
-            case _ComponentState.DONE:
+            case ComponentPhase.DONE:
                 self._begin(event.component)
                 return
-            case _ComponentState.VERIFYING:
-                self._components[event.component] = _ComponentState.FETCHING
-            case _ComponentState.FETCHING:
+            case ComponentPhase.VERIFYING:
+                self._components.enter(event.component, ComponentPhase.FETCHING)
+            case ComponentPhase.FETCHING:
                 pass
         numbers = self._numbers(event.component, event.indices)
         self._chunks.lost(bits_of(numbers))
@@ -418,7 +400,7 @@ class Download:
             self._begin(component)
 
     def _begin(self, component: int) -> None:
-        self._components[component] = _ComponentState.PREPARING
+        self._components.enter(component, ComponentPhase.PREPARING)
         if self._state is DownloadState.RUNNING:
             self._effects.append(PrepareComponent(component=component))
 
@@ -430,9 +412,8 @@ class Download:
     def _on_storage_ready(self) -> None:
         if self._state is DownloadState.PAUSED:
             self._state = DownloadState.RUNNING
-            for component, state in enumerate(self._components):
-                if state is _ComponentState.PREPARING:
-                    self._effects.append(PrepareComponent(component=component))
+            for component in self._components.at(ComponentPhase.PREPARING):
+                self._effects.append(PrepareComponent(component=component))
 
     def _end(self, state: DownloadState) -> None:
         self._state = state

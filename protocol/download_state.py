@@ -22,6 +22,7 @@ class PeerProgress:
     """What one peer contributed."""
 
     peer: PeerId
+    """Whom it concerns."""
     received_bytes: int
     """Useful and superfluous chunk bytes that came from it."""
     open_requests: int
@@ -35,6 +36,7 @@ class DownloadStatistics:
     """Progress of a download."""
 
     state: DownloadState
+    """The phase."""
     chunks_total: int
     """Chunks of all components."""
     chunks_missing: int

@@ -54,6 +54,7 @@ class PeerJoined:
     """A stream to a peer that may be asked for this manifest is open."""
 
     peer: PeerId
+    """Whom it concerns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class PeerLeft:
     """The stream to a peer ended, or it may no longer be asked."""
 
     peer: PeerId
+    """Whom it concerns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ class PeerBanned:
     """The host found a peer guilty elsewhere: never ask it for this manifest again."""
 
     peer: PeerId
+    """Whom it concerns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,9 @@ class PeerMessage:
     """A message from a peer that concerns this download."""
 
     peer: PeerId
+    """Whom it concerns."""
     message: ExchangeMessage
+    """What it said, or is to be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,7 @@ class RecipeKnown:
     """The complete recipe of a component was verified before (resumed, or made here)."""
 
     component: int
+    """Position of the component in the manifest."""
     lengths: Sequence[int]
     """Bytes of each chunk, in order."""
 
@@ -92,7 +98,9 @@ class PageVerified:
     """A page leads to the manifest's recipe root."""
 
     component: int
+    """Position of the component in the manifest."""
     page: int
+    """Page number."""
     lengths: Sequence[int]
     """Bytes of each chunk the page lists, in order."""
 
@@ -102,7 +110,9 @@ class PageRefused:
     """A page does not lead to the manifest's recipe root."""
 
     component: int
+    """Position of the component in the manifest."""
     page: int
+    """Page number."""
     detail: str
     """Why, for the evidence."""
 
@@ -112,6 +122,7 @@ class ComponentPrepared:
     """Space for a component is allocated; what other images supplied is in place."""
 
     component: int
+    """Position of the component in the manifest."""
     held: Bitfield
     """Chunks already stored and verified."""
 
@@ -121,6 +132,7 @@ class ChunksStored:
     """Chunks matched their digests and are written."""
 
     component: int
+    """Position of the component in the manifest."""
     indices: Sequence[int]
     """Chunks whose `WriteChunk` this answers."""
     gained: Sequence[int] = ()
@@ -132,7 +144,9 @@ class ChunkRefused:
     """A chunk did not match its digest; nothing was written."""
 
     component: int
+    """Position of the component in the manifest."""
     index: int
+    """Chunk index."""
     detail: str
     """Expected and actual digest, for the evidence."""
 
@@ -142,6 +156,7 @@ class ComponentVerified:
     """The complete image of a component matched its digest and is visible."""
 
     component: int
+    """Position of the component in the manifest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +164,9 @@ class ChunksLost:
     """Chunks stored earlier rotted and must be fetched again."""
 
     component: int
+    """Position of the component in the manifest."""
     indices: Sequence[int]
+    """Chunk indices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +174,9 @@ class StorageFull:
     """These chunks, or the preparation of the component, found no space; intake pauses."""
 
     component: int
+    """Position of the component in the manifest."""
     indices: Sequence[int]
+    """Chunk indices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +220,7 @@ class ChunksRead:
     """What a `ReadChunks` effect found: a prefix of its indices, at least one."""
 
     request_id: int
+    """The request it belongs to."""
     chunks: Sequence[tuple[int, bytes | None]]
     """(index, bytes), or None where the chunk is missing or rotten."""
 
@@ -210,6 +230,7 @@ class PageRead:
     """What a `ReadPage` effect found."""
 
     request_id: int
+    """The request it belongs to."""
     page: bytes | None
     """None: not held."""
 
@@ -226,7 +247,9 @@ class Acquired:
     """Chunks became servable here: tell the peer if it is interested."""
 
     manifest_id: ManifestId
+    """The manifest it is about."""
     component: int
+    """Position of the component in the manifest."""
     indices: Sequence[int]
     """Ascending."""
 
@@ -236,6 +259,7 @@ class Opened:
     """A manifest may be served from now on, or its possession was read anew."""
 
     manifest_id: ManifestId
+    """The manifest it is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +267,7 @@ class Withdrawn:
     """A manifest may no longer be served: drop everything of it, now."""
 
     manifest_id: ManifestId
+    """The manifest it is about."""
 
 
 UploadInput = PeerMessage | ChunksRead | PageRead | Flushed | Acquired | Opened | Withdrawn
@@ -257,7 +282,9 @@ class Send:
     """Send a message to a peer, in the order given."""
 
     peer: PeerId
+    """Whom it concerns."""
     message: ExchangeMessage
+    """What it said, or is to be told."""
     served: ManifestId | None = None
     """Set where the message tells or gives something of a manifest: a host that queues it asks the
     rule again before the message leaves, and sends `refusal_of` it instead if that says no."""
@@ -268,8 +295,11 @@ class VerifyPage:
     """Check a page against the recipe root; answer PageVerified or PageRefused."""
 
     component: int
+    """Position of the component in the manifest."""
     page: int
+    """Page number."""
     body: bytes
+    """The page as it came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +307,7 @@ class PrepareComponent:
     """Allocate a component whose recipe is complete; answer ComponentPrepared or StorageFull."""
 
     component: int
+    """Position of the component in the manifest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,8 +315,11 @@ class WriteChunk:
     """Hash and write a chunk; answer ChunksStored, ChunkRefused or StorageFull."""
 
     component: int
+    """Position of the component in the manifest."""
     index: int
+    """Chunk index."""
     data: bytes | memoryview
+    """The bytes as they came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,6 +330,7 @@ class ComponentComplete:
     """
 
     component: int
+    """Position of the component in the manifest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,9 +343,13 @@ class Blame:
     """A peer is proven guilty to this node: score it. The machine never asks it again."""
 
     peer: PeerId
+    """Whom it concerns."""
     offence: Offence
+    """What for."""
     manifest_id: ManifestId
+    """The manifest it is about."""
     component: int
+    """Position of the component in the manifest."""
     position: int
     """Chunk index, or page number for CORRUPT_PAGE."""
     detail: str
@@ -325,6 +364,7 @@ class Stalled:
     """
 
     peer: PeerId
+    """Whom it concerns."""
 
 
 DownloadEffect = (
@@ -345,10 +385,15 @@ class ReadChunks:
     """Read chunks in order until `bytes_max` is reached, at least one; answer ChunksRead."""
 
     request_id: int
+    """The request it belongs to."""
     manifest_id: ManifestId
+    """The manifest it is about."""
     component: int
+    """Position of the component in the manifest."""
     indices: tuple[int, ...]
+    """Chunk indices."""
     bytes_max: int
+    """Where to stop, bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -356,9 +401,13 @@ class ReadPage:
     """Read a recipe page; answer PageRead."""
 
     request_id: int
+    """The request it belongs to."""
     manifest_id: ManifestId
+    """The manifest it is about."""
     component: int
+    """Position of the component in the manifest."""
     page: int
+    """Page number."""
 
 
 UploadEffect = Send | ReadChunks | ReadPage

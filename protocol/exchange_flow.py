@@ -53,8 +53,11 @@ class OpenRequest:
     """A request that is not fully answered yet."""
 
     request_id: int
+    """The request it belongs to."""
     peer: PeerId
+    """Whom it concerns."""
     component: int
+    """Position of the component in the manifest."""
     offset: int
     """Number of the component's first chunk: index plus offset is the chunk number."""
     sent_at: float

@@ -97,6 +97,7 @@ class Interest:
     """Asks for possession news of a manifest; answered by bitfields or by `Unknown`."""
 
     manifest_id: ManifestId
+    """The manifest it is about."""
     components: tuple[int, ...]
     """Components wanted, ascending, 1 to 16."""
 
@@ -106,6 +107,7 @@ class NotInterested:
     """Ends an interest; no answer."""
 
     manifest_id: ManifestId
+    """The manifest it is about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +115,11 @@ class RecipeRequest:
     """Asks for one recipe page; answered by `RecipePageMessage` or `Reject`."""
 
     request_id: int
+    """The request it belongs to."""
     manifest_id: ManifestId
+    """The manifest it is about."""
     component: int
+    """Position of the component in the manifest."""
     page: int
     """Page number: leaves 1024 * page and following."""
 
@@ -124,7 +129,9 @@ class RecipePageMessage:
     """One recipe page with its proof, opaque here; the chunks package verifies it."""
 
     request_id: int
+    """The request it belongs to."""
     page: bytes
+    """Page number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +139,9 @@ class BitfieldMessage:
     """What the sender holds of one component, replacing what it said before."""
 
     manifest_id: ManifestId
+    """The manifest it is about."""
     component: int
+    """Position of the component in the manifest."""
     bits: bytes
     """Wire form of `protocol.bitfield.Bitfield`; its length is checked against the manifest."""
 
@@ -142,7 +151,9 @@ class Have:
     """Chunks the sender holds since its bitfield."""
 
     manifest_id: ManifestId
+    """The manifest it is about."""
     component: int
+    """Position of the component in the manifest."""
     indices: tuple[int, ...]
     """Ascending, 1 to 1024."""
 
@@ -152,8 +163,11 @@ class Request:
     """Asks for chunks."""
 
     request_id: int
+    """The request it belongs to."""
     manifest_id: ManifestId
+    """The manifest it is about."""
     component: int
+    """Position of the component in the manifest."""
     indices: tuple[int, ...]
     """Ascending, 1 to 256."""
 
@@ -163,6 +177,7 @@ class Chunks:
     """Some of the chunks of one request."""
 
     request_id: int
+    """The request it belongs to."""
     chunks: tuple[tuple[int, bytes | memoryview], ...]
     """(index, bytes), indices ascending, 1 to 256, within the bound above. Decoded payloads are
     views of the frame, so that nothing is copied before it is hashed."""
@@ -173,7 +188,9 @@ class Cancel:
     """Withdraws indices of a request; each is still answered, by a chunk on its way or a reject."""
 
     request_id: int
+    """The request it belongs to."""
     indices: tuple[int, ...]
+    """Chunk indices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +198,11 @@ class Reject:
     """Answers indices of a request that will not come; no indices: the recipe page."""
 
     request_id: int
+    """The request it belongs to."""
     indices: tuple[int, ...]
+    """Chunk indices."""
     reason: RejectReason
+    """Why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +210,7 @@ class Unknown:
     """There is nothing about this manifest that the receiver may know."""
 
     manifest_id: ManifestId
+    """The manifest it is about."""
 
 
 ControlMessage = (

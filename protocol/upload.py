@@ -75,6 +75,7 @@ class ServedManifest:
     """What this node holds of a manifest it may serve; the host keeps `possession` current."""
 
     manifest_id: ManifestId
+    """The manifest it is about."""
     possession: tuple[Bitfield, ...]
     """For each component, the chunks that can be read now."""
 
@@ -95,8 +96,11 @@ class _Serving:
     """A request that is not fully answered."""
 
     request_id: int
+    """The request it belongs to."""
     manifest_id: ManifestId
+    """The manifest it is about."""
     component: int
+    """Position of the component in the manifest."""
     page: int | None = None
     """Recipe page asked for; then no indices are waiting."""
     waiting: dict[int, None] = field(default_factory=dict)

@@ -105,8 +105,11 @@ class _Batch:
     stored: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
     """Component to (written indices, further indices gained)."""
     refused: list[ChunkRefused] = field(default_factory=list)
+    """Chunks that did not match their digest."""
     full: dict[int, list[int]] = field(default_factory=dict)
+    """Component to the indices that found no space."""
     stored_bytes: int = 0
+    """Bytes of the chunks written."""
 
 
 class Fetch:

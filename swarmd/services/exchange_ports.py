@@ -99,6 +99,7 @@ class PeerExchange:
     """What was exchanged with one connected peer over the present stream."""
 
     peer: PeerId
+    """Whom it concerns."""
     sent_bytes: int
     """Chunk bytes."""
     received_bytes: int
@@ -112,6 +113,7 @@ class FetchProgress:
     """How far one fetch is."""
 
     manifest_id: ManifestId
+    """The manifest it is about."""
     total_bytes: int
     """Bytes of all components."""
     chunks_total: int

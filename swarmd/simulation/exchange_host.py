@@ -79,6 +79,7 @@ class SimulatedRelease:
     """What is exchanged: the chunks of each component, under one manifest id."""
 
     manifest_id: ManifestId
+    """The manifest it is about."""
     components: tuple[tuple[bytes, ...], ...]
     """Chunks of each component."""
     recipes: tuple[Recipe, ...]
@@ -107,6 +108,7 @@ class _Sent:
 
     target: int
     body: bytes
+    """The page as it came."""
     payload_bytes: int
 
 
@@ -122,6 +124,7 @@ class _Read:
     """A storage operation of an upload is done."""
 
     peer: int
+    """Whom it concerns."""
     event: UploadInput
 
 
@@ -216,7 +219,11 @@ class ExchangeHost:
         """The rule for a peer; scenarios override it."""
         return True
 
-    def outgoing(self, target: int, message: ExchangeMessage) -> Iterable[ExchangeMessage]:  # noqa: ARG002
+    def outgoing(
+        self,
+        target: int,  # noqa: ARG002
+        message: ExchangeMessage,
+    ) -> Iterable[ExchangeMessage]:
         """What is really sent instead of a message; honest nodes send it."""
         return (message,)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -118,7 +119,8 @@ async def test_a_corrupter_is_blamed_once_and_the_image_still_arrives() -> None:
     async with open_memory_network() as network:
         bad_store = MemoryStore()
         release.hold_all(bad_store)
-        corrupter = await network.add("corrupter", CorruptingStore(bad_store))  # type: ignore[arg-type]
+        spoilt: Any = CorruptingStore(bad_store)
+        corrupter = await network.add("corrupter", spoilt)
         await corrupter.service.offer(release.authorised)
         leecher = await network.add("leecher", MemoryStore())
         network.connect(corrupter, leecher)
