@@ -44,11 +44,17 @@ class StoreCounters:
     """What the store did since it was opened; fields as in `StoreStatistics`."""
 
     written_bytes: int = 0
+    """Chunk bytes written by downloads."""
     reused_bytes: int = 0
+    """Of these, bytes copied from images already held, or from equal chunks."""
     read_bytes: int = 0
+    """Chunk bytes returned to readers."""
     checkpoints: int = 0
+    """Durable have-bitmaps."""
     chunks_refused: int = 0
+    """Chunks that did not match their digest and were not written."""
     chunks_rotten: int = 0
+    """Chunks that no longer matched their digest and were dropped."""
 
 
 class ImageTable:

@@ -97,9 +97,13 @@ class StoreStatistics:
     """What a store holds, and what it did since it was opened."""
 
     images_partial: int
+    """Images being fetched, or to be mended after rot."""
     images_complete: int
+    """Images held whole and checked."""
     images_staged: int
+    """Images in staging."""
     images_locked: int
+    """Images kept without being served."""
     reserved_bytes: int
     """Sum of the sizes of all images, held or not: what the store may grow to as it stands."""
     quota_bytes: int | None

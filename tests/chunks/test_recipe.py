@@ -271,7 +271,8 @@ def test_pages_in_the_wrong_place() -> None:
 def encoded_page(**changes: object) -> bytes:
     fields: dict[object, object] = {0: 0, 1: bytes((0, 0, 0, 9)), 2: bytes(32), 3: []}
     fields |= {int(name[1:].replace("m", "-")): value for name, value in changes.items()}
-    return encode_canonical({k: v for k, v in fields.items() if v is not None})  # type: ignore[misc,arg-type]
+    present = {key: value for key, value in fields.items() if value is not None}
+    return encode_canonical(present)  # type: ignore[arg-type]
 
 
 def test_the_smallest_page_is_accepted() -> None:
