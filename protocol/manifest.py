@@ -60,6 +60,7 @@ class ChunkerParameters:
     """How to cut a component; all sizes in bytes. FIXED has three equal sizes."""
 
     kind: ChunkerKind
+    """Which algorithm cuts."""
     minimum: int
     """No chunk but the last is smaller."""
     average: int
