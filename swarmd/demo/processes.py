@@ -52,6 +52,12 @@ class NodeProcess:
         """Where its diagnostic log goes."""
         return self.directory.parent / f"{self.name}.log"
 
+    @property
+    def pid(self) -> int:
+        """Process id while it runs."""
+        assert self._process is not None, "the node runs"
+        return self._process.pid
+
     def start(self) -> None:
         """Starts the process; `wait_ready` waits for it."""
         self._log = self.log_path.open("ab")
