@@ -238,7 +238,9 @@ class SqliteJournal:
         """Makes records durable, all or none.
 
         Raises:
-            StorageError: they may not be durable; the caller must not send what depends on them.
+            StorageError: they may not be durable, or may be although this says otherwise: nothing
+                that depends on them may be sent. The caller closes the journal, and starts its
+                engine anew from what `load` then returns.
         """
         rows = [(item.kind, item.epoch, item.view, item.payload) for item in records]
         with self._translated():

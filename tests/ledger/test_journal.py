@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from protocol.errors import ConfigError, StorageError
 from tests.support.consensus import CHAIN, Network
 
 NETWORK = Network(4)
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def vote_record(view: int, epoch: int = 1) -> Record:
@@ -271,3 +275,65 @@ def test_a_reader_does_not_hold_up_votes(tmp_path: Path) -> None:
     reader.close()
     assert len(journal.load()) == 2
     journal.close()
+
+
+def test_a_marker_that_cannot_be_written_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = SqliteJournal(tmp_path, CHAIN)
+
+    def fail(*_arguments: object) -> int:
+        raise OSError(errno.EIO, "no such luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        with pytest.raises(StorageError, match="marker"):
+            journal.append([vote_record(1)])
+    journal.close()
+    assert SqliteJournal(tmp_path, CHAIN).load() == (vote_record(1),), "more than was promised"
+
+
+def test_a_flush_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = SqliteJournal(tmp_path, CHAIN)
+
+    def fail(_fd: int) -> None:
+        raise OSError(errno.EIO, "no such luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(StorageError, match="marker"):
+            journal.append([vote_record(1)])
+    journal.close()
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from ledger.journal import SqliteJournal
+from ledger.simplex.interface import Record, RecordKind
+from protocol.digest import ChainId
+journal = SqliteJournal(Path(sys.argv[1]), ChainId(bytes.fromhex(sys.argv[2])))
+for view in range(1, 100_000):
+    journal.append([Record(RecordKind.VOTE, 1, view, b"x" * 300)])
+    print(view, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_what_was_acknowledged_survives_sigkill(tmp_path: Path) -> None:
+    for attempt in range(3):
+        directory = tmp_path / str(attempt)
+        directory.mkdir()
+        command = [sys.executable, "-c", _WRITER, str(directory), CHAIN.hex()]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if int(line) >= 50:
+                    break
+            process.kill()
+            acknowledged = [int(line), *(int(rest) for rest in process.stdout)][-1]
+        journal = SqliteJournal(directory, CHAIN)
+        views = [record.view for record in journal.load()]
+        assert views[:acknowledged] == list(range(1, acknowledged + 1))
+        assert len(views) <= acknowledged + 1
+        journal.close()

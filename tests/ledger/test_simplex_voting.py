@@ -15,6 +15,7 @@ from ledger.simplex.interface import (
     Commit,
     Durable,
     Halt,
+    PeerConnected,
     Persist,
     RecordKind,
     Send,
@@ -332,6 +333,28 @@ def test_own_blocks_that_were_not_asked_for_are_our_mistake() -> None:
         bench.feed(Built(5, BLOCK))
     with pytest.raises(LocalProtocolError, match="no validator"):
         bench.receive(4, Want())
+    with pytest.raises(LocalProtocolError, match="no validator"):
+        bench.feed(PeerConnected(-1))
+
+
+def test_a_block_that_comes_too_late_for_its_view_is_dropped() -> None:
+    bench = Bench(NETWORK, index=1)
+    bench.receive(2, skip(1, (0, 2, 3)))
+    assert bench.built(1, BLOCK) == []
+    assert sent(bench.log, Propose) == []
+
+
+def test_a_proposal_that_lost_while_it_was_judged_is_not_notarized() -> None:
+    """Only a broken fault bound makes its height final meanwhile; the engine goes on."""
+    bench = Bench(NETWORK)
+    bench.accept(bench.receive(1, Propose(BLOCK)))
+    bench.receive(1, skip(1))
+    fork = NETWORK.block(2, skips=[NETWORK.certificate(U, 1, None, (1, 2, 3))])
+    effects = bench.receive(2, Propose(fork))
+    bench.receive(1, CertificateMessage(NETWORK.certificate(F, 1, BLOCK.block_id)))
+    assert bench.engine.final == BLOCK.header
+    assert sent_votes(bench.accept(effects), N) == []
+    assert [vote.view for vote in sent_votes(bench.log, U)] == [2]
 
 
 # -- blame ---------------------------------------------------------------------------------------
