@@ -198,6 +198,7 @@ def test_a_chunk_written_during_a_sync_is_not_claimed_by_it(root: Path, tmp_path
     store.close()
 
 
+@pytest.mark.slow
 def test_every_4_mib_are_made_durable_unasked(root: Path) -> None:
     image = Sample(generated("large", CHECKPOINT_BYTES + 1), fixed_parameters(MIB))
     store = FileStore.open(root)
