@@ -144,6 +144,8 @@ class ExchangeService:
         self._links: dict[PeerId, PeerLink] = {}
         self._fetches: dict[ManifestId, Fetch] = {}
         self._lanes: dict[int, Fetch] = {}
+        self._repairs: dict[ManifestId, trio.Event] = {}
+        self._offering: dict[ManifestId, object] = {}
         self._next_lane = 1
         self._news: dict[tuple[ManifestId, int], dict[int, None]] = {}
         self._news_added = trio.Event()
@@ -176,11 +178,24 @@ class ExchangeService:
     # Fetching and serving ------------------------------------------------------------------------
 
     async def offer(self, authorised: AuthorisedManifest) -> None:
-        """Opens a manifest for serving with what the store holds of it; does not fetch."""
-        possession = await self._run_blocking(partial(self._library.read_possession, authorised))
+        """Opens a manifest for serving with what the store holds of it; does not fetch.
+
+        If `stop` is called meanwhile the manifest stays closed.
+        """
+        manifest_id = authorised.manifest_id
+        token = self._offering[manifest_id] = object()
+        try:
+            possession = await self._run_blocking(
+                partial(self._library.read_possession, authorised)
+            )
+            if self._offering.get(manifest_id) is not token:
+                return
+        finally:
+            if self._offering.get(manifest_id) is token:
+                del self._offering[manifest_id]
         self._library.open(authorised, possession)
         for link in tuple(self._links.values()):
-            link.feed(Opened(manifest_id=authorised.manifest_id))
+            link.feed(Opened(manifest_id=manifest_id))
 
     async def fetch(self, authorised: AuthorisedManifest) -> None:
         """Fetches what is missing of a manifest, serving it on meanwhile and afterwards.
@@ -193,6 +208,12 @@ class ExchangeService:
             VerificationError: the manifest contradicts itself.
             StorageError: the store failed; trying again may help.
         """
+        repair = self._repairs.get(authorised.manifest_id)
+        if repair is not None:
+            await repair.wait()
+        await self._fetch(authorised)
+
+    async def _fetch(self, authorised: AuthorisedManifest) -> None:
         manifest_id = authorised.manifest_id
         if manifest_id in self._fetches:
             raise LocalProtocolError(f"manifest {manifest_id.hex()[:8]} is being fetched already")
@@ -233,6 +254,7 @@ class ExchangeService:
         does not is reset. `fetch` raises `FetchStoppedError`.
         """
         self._library.close(manifest_id)
+        self._offering.pop(manifest_id, None)
         fetch = self._fetches.get(manifest_id)
         if fetch is not None:
             fetch.stop()
@@ -464,14 +486,21 @@ class ExchangeService:
             self._nursery.start_soon(self._repair, authorised)
 
     async def _repair(self, authorised: AuthorisedManifest) -> None:
-        if authorised.manifest_id in self._fetches:
+        """Fetches what rotted; one repair of a manifest at a time, none after `stop`."""
+        manifest_id = authorised.manifest_id
+        is_open = self._library.authorised(manifest_id) is not None
+        if not is_open or manifest_id in self._fetches or manifest_id in self._repairs:
             return
+        over = self._repairs[manifest_id] = trio.Event()
         try:
-            await self.fetch(authorised)
+            await self._fetch(authorised)
         except FetchStoppedError:
             return
         except (StorageError, VerificationError) as error:
-            logger.warning("manifest %s: repair: %s", authorised.manifest_id.hex()[:8], error)
+            logger.warning("manifest %s: repair: %s", manifest_id.hex()[:8], error)
+        finally:
+            del self._repairs[manifest_id]
+            over.set()
 
     # Owner of fetches ----------------------------------------------------------------------------
 

@@ -451,3 +451,51 @@ async def test_a_complete_image_needs_no_peer() -> None:
         with trio.fail_after(5):
             await node.service.fetch(release.authorised)
         assert node.service.statistics().fetched_bytes == 0
+
+
+async def test_a_manifest_stopped_while_it_is_being_opened_stays_closed() -> None:
+    release = make_release(23, SMALL)
+    async with open_memory_network() as network:
+        store = MemoryStore()
+        release.hold_all(store)
+        node = await network.add("node", store)
+        gate = trio.Event()
+
+        async def run_behind_the_gate(call: Any) -> Any:
+            await gate.wait()
+            return call()
+
+        node.service._run_blocking = run_behind_the_gate
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.service.offer, release.authorised)
+            nursery.start_soon(expect_stop, node, release)
+            await trio.testing.wait_all_tasks_blocked()
+            node.service.stop(release.manifest_id)
+            gate.set()
+        reader = await connect_raw(network, node)
+        await reader.send_frame(
+            encode_exchange(Interest(manifest_id=release.manifest_id, components=(0,)))
+        )
+        assert await receive(reader) == Unknown(manifest_id=release.manifest_id)
+
+
+async def test_a_fetch_waits_for_a_repair_under_way() -> None:
+    release = make_release(24, SMALL)
+    store = MemoryStore()
+    release.hold_all(store)
+    async with open_memory_network() as network:
+        holder = await network.add("holder", store)
+        await holder.service.offer(release.authorised)
+        reader = await connect_raw(network, holder)
+        store.rot(sha256(release.images[0].data), 3)
+        request = Request(request_id=1, manifest_id=release.manifest_id, component=0, indices=(3,))
+        await reader.send_frame(encode_exchange(request))
+        assert isinstance(await receive(reader), Reject)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(holder.service.statistics().fetches) == 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(holder.service.fetch, release.authorised)
+            await trio.testing.wait_all_tasks_blocked()
+            backup = await seeded(network, release, "backup")
+            network.connect(holder, backup)
+        assert content(store, release) == release.images[0].data
