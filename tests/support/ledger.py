@@ -6,6 +6,7 @@ Everything is derived from labels, so that equal labs are equal to the byte.
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -311,7 +312,11 @@ class Lab:
         self, path: Path | str = ":memory:", durability: Durability = Durability.BATCHED
     ) -> Chain:
         """Opens this lab's chain in a database."""
-        return Chain.open(BlockStore(Path(path), durability), self.genesis)
+        store = BlockStore(Path(path), durability)
+        chain = Chain.open(store, self.genesis)
+        # Newer Pythons warn about databases that are left open.
+        weakref.finalize(chain, store._database.close)
+        return chain
 
 
 def make_members(validators: int, gateways: int) -> tuple[list[Member], list[Member], Member]:
