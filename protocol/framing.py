@@ -49,7 +49,9 @@ class FrameBuffer:
             end = PREFIX_BYTES + size
             if len(self._buffer) < end:
                 break
-            frames.append(bytes(self._buffer[PREFIX_BYTES:end]))
+            # Through a view: a slice of the buffer itself would be copied twice.
+            with memoryview(self._buffer) as view:
+                frames.append(bytes(view[PREFIX_BYTES:end]))
             del self._buffer[:end]
         return frames
 
