@@ -362,6 +362,7 @@ class RunningNode:
             offer=self.ledger_service.offer_to_validators,
             gossip=self.gossip.publish_transaction,
             on_pending=self._mempool_changed,
+            needs_gossip=self._lacks_validators,
         )
         self.receipts = ReceiptService(
             log=self._receipt_log,
@@ -562,7 +563,7 @@ class RunningNode:
         self.images.on_commit(result)
         self.hello.review()
         self.gossip.review()
-        if self.consensus is not None:
+        if self._announces(result.header.proposer):
             self._nursery.start_soon(self.gossip.publish_head)
         if self.publisher is not None:
             for change in result.manifests:
@@ -570,6 +571,21 @@ class RunningNode:
                     self._nursery.start_soon(
                         self.gossip.publish_manifest, change.manifest_id, change.group
                     )
+
+    def _lacks_validators(self) -> bool:
+        """Whether fewer than a quorum of validators, this node included, are within reach."""
+        own = self._vote_seat() is not None
+        reached = len(self.registry.at_least(PeerClass.VALIDATOR)) + own
+        return reached < self._chain.validators.quorum
+
+    def _announces(self, proposer: int) -> bool:
+        """Whether this validator tells followers of a block: its proposer does, and the next one.
+
+        Two of n suffice: a follower that misses both asks by itself after a heartbeat.
+        """
+        seat = self._vote_seat()
+        count = len(self._chain.validators.members)
+        return seat is not None and seat[1] in (proposer, (proposer + 1) % count)
 
     def _mempool_changed(self) -> None:
         if self.consensus is not None:

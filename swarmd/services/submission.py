@@ -46,6 +46,7 @@ class SubmissionService:
         offer: Callable[[bytes], Awaitable[None]],
         gossip: Callable[[bytes], Awaitable[None]],
         on_pending: Callable[[], None],
+        needs_gossip: Callable[[], bool],
     ) -> None:
         """Wires the service.
 
@@ -57,6 +58,7 @@ class SubmissionService:
             offer: hands a transaction to connected validators.
             gossip: publishes a transaction.
             on_pending: told when the own mempool changed.
+            needs_gossip: whether fewer than a quorum of validators can be handed it directly.
         """
         self._ledger = ledger
         self._did = own_did
@@ -65,6 +67,7 @@ class SubmissionService:
         self._offer = offer
         self._gossip = gossip
         self._on_pending = on_pending
+        self._needs_gossip = needs_gossip
         self._lock = trio.Lock()
         self._waiting: dict[TransactionId, bytes] = {}
         self._final: OrderedDict[TransactionId, int] = OrderedDict()
@@ -98,7 +101,8 @@ class SubmissionService:
             await self._ledger.submit(raw, is_own=True)
             self._waiting[signed.transaction_id] = raw
         self._on_pending()
-        await self._gossip(raw)
+        if self._needs_gossip():
+            await self._gossip(raw)
         self._to_offer.set()
         return signed.transaction_id
 
