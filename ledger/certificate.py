@@ -107,7 +107,9 @@ class Certificate:
             raise VerificationError(
                 f"certificate of {len(signers)} signers, expected {validators.quorum}"
             )
-        message = vote_message(chain, era, self.kind, self.epoch, self.view, self.block_id)
+        message = vote_message(
+            chain, era, self.kind, epoch=self.epoch, view=self.view, block_id=self.block_id
+        )
         for signer, signature in zip(signers, self.signatures, strict=True):
             if not verifier.verify(validators.members[signer].key, signature, message):
                 raise SignatureError(f"certificate: signature of validator {signer} is not valid")

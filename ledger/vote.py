@@ -73,7 +73,7 @@ class VoteKind(IntEnum):
 
 
 def vote_message(
-    chain: ChainId, era: int, kind: VoteKind, epoch: int, view: int, block_id: BlockId | None
+    chain: ChainId, era: int, kind: VoteKind, *, epoch: int, view: int, block_id: BlockId | None
 ) -> bytes:
     """The bytes a vote signs (C20): context(tag, chain, era) || [kind, epoch, view, block id]."""
     return signing_context(VOTE_TAG, chain, era) + encode_canonical(
@@ -125,7 +125,9 @@ class Vote:
 
     def message(self, chain: ChainId, era: int) -> bytes:
         """The bytes this vote signs."""
-        return vote_message(chain, era, self.kind, self.epoch, self.view, self.block_id)
+        return vote_message(
+            chain, era, self.kind, epoch=self.epoch, view=self.view, block_id=self.block_id
+        )
 
     def is_valid(
         self, validators: ValidatorSet, chain: ChainId, era: int, verifier: Verifier

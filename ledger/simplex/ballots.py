@@ -60,7 +60,9 @@ class Ballots:
     def cast(self, kind: VoteKind, view: int, block_id: BlockId | None) -> Vote:
         """Signs a ballot; the caller makes it durable before anyone sees it (C70)."""
         assert self.may(kind, view), f"rules forbid {kind.name} in view {view}"
-        message = vote_message(self._chain, self._era, kind, self._epoch, view, block_id)
+        message = vote_message(
+            self._chain, self._era, kind, epoch=self._epoch, view=view, block_id=block_id
+        )
         signature = self._signer.sign(message)
         vote = Vote(kind, self._epoch, view, block_id, self._index, signature)
         self.restore(vote)

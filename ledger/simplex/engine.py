@@ -144,10 +144,12 @@ class Simplex(Proposals):
         self._view = max(self._view, self._ballots.newest_view)
         self._unsaved.clear()
         self._finalize_due = True
+        # The host that says so has no journal to write it to, and will say so again.
+        self._halted = self._halted or event.halted
         if self._halted is not None:
             self._effects.append(Halt(self._halted))
-        elif event.halted is not None or damage is not None:
-            self._halt(event.halted or f"journal is damaged: {damage}")
+        elif damage is not None:
+            self._halt(f"journal is damaged: {damage}")
         self._send(ALL, NewestVoteQuery(event.nonce))
         self._send(ALL, self._status())
 

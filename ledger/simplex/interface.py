@@ -92,7 +92,7 @@ class Start:
     nonce: bytes
     """32 fresh random bytes for the start-up question."""
     halted: str | None = None
-    """Reason why this key must not vote, such as a damaged journal."""
+    """Reason why this key must not vote, such as a damaged journal; say it at every start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Scenario:
         """Makes world, cluster and fault script; `run` executes them."""
         self.seed = seed
         self.plan = plan
-        self.chance = random.Random(f"faults {seed}")  # noqa: S311 - replayed by seed, guards nothing
+        self.chance = random.Random(f"faults {seed}")  # noqa: S311 - replayed, not secret
         self.world = World(seed, self._draw_link(), fingerprint)
         self.cluster = Cluster(
             self.world,

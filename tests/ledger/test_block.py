@@ -103,10 +103,8 @@ def test_a_body_the_header_does_not_commit_to_is_refused(change: dict[str, objec
 def test_bounds(parts: dict[str, tuple[object, ...]], message: str) -> None:
     base: dict[str, tuple[object, ...]] = {"transactions": (), "evidence": (), "skips": ()}
     parts = {**base, **parts}
-    header = replace(
-        NETWORK.block(2000).header,
-        body_root=body_root(parts["transactions"], parts["evidence"], parts["skips"]),  # type: ignore[arg-type]
-    )
+    root = body_root(*parts.values())  # type: ignore[arg-type]
+    header = replace(NETWORK.block(2000).header, body_root=root)
     with pytest.raises(EncodingError, match=message):
         Block(header, **parts)  # type: ignore[arg-type]
 

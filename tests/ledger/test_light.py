@@ -58,7 +58,12 @@ class World:
         votes = []
         for index in range(3):
             message = vote_message(
-                header.chain, 0, VoteKind.FINALIZE, 2, header.view, header.block_id
+                header.chain,
+                0,
+                VoteKind.FINALIZE,
+                epoch=2,
+                view=header.view,
+                block_id=header.block_id,
             )
             signature = self.heirs[index].sign(message)
             votes.append(Vote(VoteKind.FINALIZE, 2, header.view, header.block_id, index, signature))

@@ -60,7 +60,7 @@ def test_contexts_differ_in_tag_chain_and_era(first: str) -> None:
 
 
 def test_votes_and_join_statements_never_look_like_cose() -> None:
-    vote = vote_message(CHAIN, 0, VoteKind.NULLIFY, 1, 1, None)
+    vote = vote_message(CHAIN, 0, VoteKind.NULLIFY, epoch=1, view=1, block_id=None)
     join = signing_context("swarmd/join/1", CHAIN, 0)
     assert vote[0] == join[0] == 0x83  # an array of three, where COSE signs an array of four
 
@@ -71,7 +71,14 @@ def test_a_join_signature_is_no_vote_and_a_vote_no_join() -> None:
     statement = sign_join(record, keys)
     voting = keys[2].public
     for kind, block in ((VoteKind.NULLIFY, None), (VoteKind.FINALIZE, sha256(b"b"))):
-        message = vote_message(CHAIN, 0, kind, 1, 1, block)  # type: ignore[arg-type]
+        message = vote_message(
+            CHAIN,
+            0,
+            kind,
+            epoch=1,
+            view=1,
+            block_id=block,  # type: ignore[arg-type]
+        )
         with pytest.raises(SignatureError):
             voting.verify(statement.signatures[2], message)
     assert len(PURPOSES[SubjectKind.VALIDATOR]) == 3

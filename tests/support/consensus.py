@@ -93,7 +93,7 @@ class Network:
         epoch: int = 1,
     ) -> Vote:
         """A valid vote."""
-        message = vote_message(CHAIN, ERA, kind, epoch, view, block_id)
+        message = vote_message(CHAIN, ERA, kind, epoch=epoch, view=view, block_id=block_id)
         return Vote(kind, epoch, view, block_id, signer, self.signers[signer].sign(message))
 
     def certificate(

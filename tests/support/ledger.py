@@ -295,7 +295,7 @@ class Lab:
 
     def vote(self, kind: VoteKind, index: int, *, view: int, block_id: BlockId | None) -> Vote:
         """One validator's vote."""
-        message = vote_message(self.chain_id, 0, kind, 1, view, block_id)
+        message = vote_message(self.chain_id, 0, kind, epoch=1, view=view, block_id=block_id)
         key = self.validators[index].key(KeyPurpose.VALIDATOR)
         return Vote(kind, 1, view, block_id, index, key.sign(message))
 

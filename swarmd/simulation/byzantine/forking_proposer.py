@@ -88,7 +88,12 @@ class ForkingProposer(Simplex):
         """Shows one peer a block and a notarize vote for it."""
         epoch, view = self._validators.epoch, block.header.view
         message = vote_message(
-            self._chain_id, self._era, VoteKind.NOTARIZE, epoch, view, block.block_id
+            self._chain_id,
+            self._era,
+            VoteKind.NOTARIZE,
+            epoch=epoch,
+            view=view,
+            block_id=block.block_id,
         )
         signature = self._signer.sign(message)
         vote = Vote(VoteKind.NOTARIZE, epoch, view, block.block_id, self._index, signature)
