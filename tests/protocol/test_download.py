@@ -373,12 +373,58 @@ def test_nobody_is_asked_twice_for_what_it_still_owes() -> None:
     assert requests(rig.feed(TimerFired())) == []
 
 
+def test_a_peer_that_answers_again_is_not_asked_twice_for_what_is_overdue() -> None:
+    rig = Rig()
+    rig.know()
+    (overdue,) = rig.join(A, range(5))
+    rig.now = 4.9
+    have = Have(manifest_id=M, component=0, indices=(5,))
+    (recent,) = requests(rig.message(A, have))
+    rig.now = 5.0
+    rig.feed(TimerFired())
+    assert requests(rig.answer(recent, A, (5,))) == []
+    assert [r.indices for r in rig.join(B, range(5))] == [overdue.indices]
+
+
+def test_late_answers_are_taken_only_while_there_is_room() -> None:
+    rig = Rig(budget=ByteBudget(limit_bytes=COUNT * SIZE))
+    rig.know()
+    (request,) = rig.join(A)
+    rig.join(B)
+    rig.now = 5.0
+    (second,) = requests(rig.feed(TimerFired()))
+    assert rig.machine.in_flight_bytes == COUNT * SIZE
+    assert only(rig.answer(request, A, (0,)), WriteChunk) == []
+    assert rig.machine.statistics().wasted_bytes == SIZE
+    assert rig.machine.in_flight_bytes == COUNT * SIZE
+    assert only(rig.answer(second, B, (0,)), WriteChunk)
+    rig.store(0)
+    assert only(rig.answer(request, A, (1,)), WriteChunk)
+
+
 def test_the_endgame_asks_a_second_peer_and_no_third() -> None:
     rig, request = fetching()
     for peer in (B, b"peer-c"):
         assert rig.join(peer) == []
     rig.now = 2.6
     assert [r.indices for r in requests(rig.feed(TimerFired()))] == [request.indices]
+
+
+def test_what_one_peer_rejects_is_not_asked_of_a_third_while_a_second_is_at_it() -> None:
+    rig, request = fetching()
+    rig.join(B)
+    rig.now = 2.6
+    assert len(requests(rig.feed(TimerFired()))) == 1
+    rig.join(b"peer-c")
+    effects = rig.message(
+        A,
+        Reject(
+            request_id=request.request_id,
+            indices=request.indices,
+            reason=RejectReason.NOT_AVAILABLE,
+        ),
+    )
+    assert requests(effects) == []
 
 
 def test_rejects_route_requests_to_others() -> None:
