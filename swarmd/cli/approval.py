@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, PolicyError
 from swarmd.cli.options import (
     call,
     directory_option,
@@ -148,4 +148,5 @@ def _confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigError("not a terminal, nobody to ask: add --yes to sign without being asked")
-    click.confirm(question, abort=True, err=True)
+    if not click.confirm(question, err=True):
+        raise PolicyError("approval.declined", "nothing was signed")

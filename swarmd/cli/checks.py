@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from protocol.errors import SwarmError
 from protocol.keys import PublicKey
 from swarmd.clock import Clock
+from swarmd.control.protocol import one_line
 from swarmd.datadir import DataDir
 from swarmd.enrolment import KEY_NAMES, load_join
 
@@ -198,7 +199,7 @@ def check_databases(directory: DataDir, _clock: Clock) -> Finding:
             return Finding(
                 check="databases",
                 ok=False,
-                detail=f"{path}: {problem}",
+                detail=one_line(f"{path}: {problem}"),
                 mend="a gateway or publisher: remove ledger/ and start again, it refetches the "
                 "chain; a validator: never, see docs/operations.md",
             )
@@ -243,7 +244,8 @@ def examine(directory: DataDir, clock: Clock) -> list[Finding]:
         try:
             findings.append(check(directory, clock))
         except SwarmError as error:
-            findings.append(Finding(check=name, ok=False, detail=str(error), mend=mend))
+            detail = one_line(str(error))
+            findings.append(Finding(check=name, ok=False, detail=detail, mend=mend))
         except OSError as error:
             detail = f"{error.filename}: {error.strerror}"
             findings.append(Finding(check=name, ok=False, detail=detail, mend=mend))

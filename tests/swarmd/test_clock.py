@@ -50,6 +50,7 @@ def test_seeded_streams_repeat_and_labels_separate_them() -> None:
     assert SeededEntropy(8, "a").token(100) != stream
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 70), max_size=12))
 def test_a_seeded_stream_does_not_depend_on_how_it_is_cut(sizes: list[int]) -> None:
     cut = SeededEntropy(3)

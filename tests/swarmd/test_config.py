@@ -124,6 +124,7 @@ def test_an_unusable_file_is_named(tmp_path: Path, data: bytes, words: str) -> N
         load_config(path)
 
 
+@pytest.mark.slow
 @given(
     st.ip_addresses().filter(lambda address: not getattr(address, "scope_id", None)),
     st.integers(0, 65535),

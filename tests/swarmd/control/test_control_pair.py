@@ -8,14 +8,22 @@ import logging
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import trio
 
-from protocol.errors import ConfigError, NotYetError, PolicyError, StorageError, TransportError
-from swarmd.control import server
+from protocol.errors import (
+    ConfigError,
+    NotYetError,
+    PolicyError,
+    RemoteProtocolError,
+    StorageError,
+    TransportError,
+)
+from swarmd.control import client, server
 from swarmd.control.client import ControlClient
 from swarmd.control.protocol import ANSWER_BYTES_MAX, LINE_BYTES_MAX, ControlError, ErrorCode
 from swarmd.control.server import Report, serve_control
@@ -91,8 +99,8 @@ def mode_of(path: Path) -> int | None:
 
 
 def call(path: Path, method: str, params=None, on_progress=None):
-    with ControlClient(path) as client:
-        return client.call(method, params or {}, on_progress)
+    with ControlClient(path) as connection:
+        return connection.call(method, params or {}, on_progress)
 
 
 async def in_thread(function: Callable[..., object], *arguments: object):
@@ -196,8 +204,8 @@ async def test_malformed_input_gets_an_error_and_the_server_lives(
 
 async def test_two_requests_on_one_connection(socket_path: Path) -> None:
     def twice() -> list[object]:
-        with ControlClient(socket_path) as client:
-            return [client.call("echo", {"n": 1}), client.call("echo", {"n": 2})]
+        with ControlClient(socket_path) as connection:
+            return [connection.call("echo", {"n": 1}), connection.call("echo", {"n": 2})]
 
     async with serving(socket_path):
         assert await in_thread(twice) == [{"n": 1}, {"n": 2}]
@@ -306,10 +314,10 @@ def ask_as_nobody(path: Path) -> dict[str, object]:
         try:
             os.setgid(65534)
             os.setuid(65534)
-            client = socket.socket(socket.AF_UNIX)
-            client.connect(str(path))
-            client.sendall(b'{"swarmd":1,"method":"echo"}\n')
-            os.write(writer, client.recv(65536))
+            nobody = socket.socket(socket.AF_UNIX)
+            nobody.connect(str(path))
+            nobody.sendall(b'{"swarmd":1,"method":"echo"}\n')
+            os.write(writer, nobody.recv(65536))
             status = 0
         finally:
             os._exit(status)
@@ -337,3 +345,100 @@ async def test_another_user_is_refused(open_path: Path) -> None:
         assert await in_thread(call, open_path, "echo") == {}
     assert answer["error"]["rule"] == "control.user"
     assert "65534" in answer["error"]["message"]
+
+
+def answering(path: Path, *parts: bytes) -> threading.Thread:
+    """A server that is not ours: takes one request, sends `parts`, hangs up."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def serve() -> None:
+        with listener:
+            stream, _ = listener.accept()
+            with stream:
+                stream.recv(65536)
+                for part in parts:
+                    with contextlib.suppress(OSError):
+                        stream.sendall(part)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("parts", "error", "words"),
+    [
+        ((), TransportError, "ended before it answered"),
+        ((b'{"result"',), TransportError, "ended before it answered"),
+        ((b"HTTP/1.1 400 Bad Request\r\n",), RemoteProtocolError, "not a JSON line"),
+        ((b'{"answer": 1}\n',), RemoteProtocolError, "neither progress, result nor error"),
+        ((b"x" * 65536,) * 40, RemoteProtocolError, "answer line over"),
+    ],
+)
+def test_the_client_survives_what_is_no_daemon(
+    socket_path: Path, parts: tuple[bytes, ...], error: type[Exception], words: str
+) -> None:
+    thread = answering(socket_path, *parts)
+    with pytest.raises(error, match=words):
+        call(socket_path, "status")
+    thread.join()
+
+
+def test_an_answer_cut_into_pieces_is_read(socket_path: Path) -> None:
+    line = b'{"progress":{"n":1}}\n{"progress":{}}\n{"result":[1,2]}\n'
+    thread = answering(socket_path, *(bytes((byte,)) for byte in line))
+    seen: list[Mapping[str, object]] = []
+    assert call(socket_path, "status", {}, seen.append) == [1, 2]
+    assert seen == [{"n": 1}]
+    thread.join()
+
+
+def test_a_hung_daemon_is_given_up(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SILENCE_S", 0.02)
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(socket_path))
+        listener.listen()
+        with pytest.raises(TransportError, match=r"silent for 0\.02 s"):
+            call(socket_path, "status")
+
+
+def test_a_socket_that_may_not_be_opened_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "control.sock").mkdir()
+    with pytest.raises(TransportError):
+        ControlClient(tmp_path / "run" / "control.sock")
+
+
+async def test_a_client_that_sends_too_much_while_it_waits_is_hung_up_on(
+    socket_path: Path,
+) -> None:
+    async def slow(params: Mapping[str, object], report: Report) -> object:
+        await trio.sleep_forever()
+
+    async with serving(socket_path, {"slow": slow, "echo": echo}):
+        flood = b'{"swarmd":1,"method":"slow"}\n' + b"x" * (LINE_BYTES_MAX + 1)
+        [answer] = await exchange(socket_path, flood)
+        assert answer["error"]["rule"] == "control.protocol"
+        assert await in_thread(call, socket_path, "echo") == {}
+
+
+async def test_a_client_that_does_not_read_is_hung_up_on(
+    socket_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    ended = trio.Event()
+
+    async def talk(params: Mapping[str, object], report: Report) -> object:
+        try:
+            while True:
+                await report({"text": "x" * 60_000})
+        finally:
+            ended.set()
+
+    async with serving(socket_path, {"talk": talk}):
+        stream = await trio.open_unix_socket(socket_path)
+        async with stream:
+            await stream.send_all(b'{"swarmd":1,"method":"talk"}\n')
+            await ended.wait()
+    assert trio.current_time() >= server.SEND_S

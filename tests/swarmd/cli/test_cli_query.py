@@ -1,0 +1,96 @@
+"""`status`, `images`, `peers`, `ledger`, `run`, `demo`: arguments passed on, answers shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.errors import StorageError
+from swarmd import demo as demo_package
+from swarmd.datadir import DataDir
+from swarmd.demo import DemoOptions
+from tests.support.control_daemon import ControlDaemon
+from tests.swarmd.cli.conftest import Run
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "text"),
+    [
+        ("status", {"height": 7, "alarm": None}, "height  7\nalarm   -\n"),
+        ("images", [{"manifest": "ab", "complete": True}], "manifest  complete\nab        yes\n"),
+        ("images", [], "no images yet\n"),
+        ("peers", [{"name": "a\x1b", "height": 3}], "name   height\na\\x1b  3\n"),
+        ("peers", [], "no peers\n"),
+        ("ledger", {"height": 1, "blocks": [{"height": 1}]},
+         "height  1\nblocks:\n  height\n  1\n"),
+    ],
+)  # fmt: skip
+def test_answers_are_shown_to_people_and_scripts(
+    swarmd: Run, node: DataDir, command: str, answer: Any, text: str
+) -> None:
+    with ControlDaemon({command: lambda _params: answer}).running(node.control_socket) as daemon:
+        shown = swarmd(command, "-C", node.path)
+        as_json = swarmd(command, "-C", node.path, "--json")
+    assert (shown.code, shown.out, shown.err) == (0, text, "")
+    assert as_json.document == answer
+    assert daemon.requests == [(command, {}), (command, {})]
+
+
+def test_the_first_block_may_be_chosen(swarmd: Run, node: DataDir) -> None:
+    with ControlDaemon({"ledger": lambda _params: {}}).running(node.control_socket) as daemon:
+        swarmd("ledger", "-C", node.path, "--from", 10)
+    assert daemon.params_of("ledger") == [{"from": 10}]
+
+
+@pytest.mark.slow
+def test_run_refuses_a_folder_in_use_with_one_line(swarmd: Run, node: DataDir) -> None:
+    with node.lock():
+        ended = swarmd("run", "-C", node.path)
+    assert ended.code == 1
+    assert "is in use by the daemon with process id" in ended.err.splitlines()[-1]
+
+
+def report(**checks: bool) -> dict[str, Any]:
+    return {"elapsed_s": 1.0, "validators": 4, "gateways": 4, "images": [], "checks": checks}
+
+
+def test_the_demo_passes_options_on_and_reports(
+    swarmd: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[DemoOptions] = []
+
+    def run_demo(options: DemoOptions) -> dict[str, Any]:
+        seen.append(options)
+        return report(identical=True)
+
+    monkeypatch.setattr(demo_package, "run_demo", run_demo)
+    ended = swarmd(
+        "demo", "--gateways", 2, "--image", __file__, "--image", __file__, "--keep", tmp_path,
+        "--json",
+    )  # fmt: skip
+    assert (ended.code, ended.document) == (0, report(identical=True))
+    file = Path(__file__)
+    assert seen == [DemoOptions(gateways=2, images=(file, file), keep=tmp_path, json=True)]
+
+
+def test_a_demo_with_a_false_check_fails_after_its_report(
+    swarmd: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        demo_package, "run_demo", lambda _options: report(identical=True, corrupt_refused=False)
+    )
+    ended = swarmd("demo", "--json")
+    assert ended.code == 1
+    assert ended.document["checks"]["corrupt_refused"] is False
+    assert ended.reason == "demo: failed checks: corrupt_refused"
+
+
+def test_a_demo_that_cannot_start_is_one_line(swarmd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_options: DemoOptions) -> None:
+        raise StorageError("disk full")
+
+    monkeypatch.setattr(demo_package, "run_demo", fail)
+    ended = swarmd("demo")
+    assert (ended.code, ended.reason) == (1, "disk full")
