@@ -62,8 +62,9 @@ SERVED_REQUESTS_MAX: Final = 512
 each manifest it fetches."""
 WAITING_INDICES_MAX: Final = 16_384
 """Indices of one peer that may wait, likewise: 1.5 MiB of memory."""
-INTERESTS_MAX: Final = 64
-"""Manifests one peer may follow at once; a gateway wants a handful."""
+INTERESTS_MAX: Final = 256
+"""Manifests one peer may follow at once; to more the answer is `Unknown`. A gateway wants a
+handful, a newcomer all that its groups have."""
 PATIENCE_MAX: Final = 16
 """Interests remembered though they were answered by UNKNOWN; the oldest is forgotten first."""
 UNSENT_BYTES_MAX: Final = 512 * KIB
@@ -219,9 +220,8 @@ class Upload:
             return
         _check_component(message.components[-1], served)
         if manifest_id not in self._interests and len(self._interests) >= INTERESTS_MAX:
-            raise ExchangeOffenceError(
-                Offence.MALFORMED, f"more than {INTERESTS_MAX} manifests followed"
-            )
+            self._send(Unknown(manifest_id=manifest_id))
+            return
         self._follow(served, message.components)
 
     def _follow(self, served: ServedManifest, components: tuple[int, ...]) -> None:

@@ -366,6 +366,18 @@ def test_an_overdue_request_is_asked_elsewhere_and_its_late_answer_still_counts(
     assert rig.machine.statistics().wasted_bytes == SIZE
 
 
+def test_a_stalled_peer_is_asked_nothing_until_it_answers() -> None:
+    rig = Rig()
+    rig.know()
+    (request,) = rig.join(A, range(5))
+    rig.now = 5.0
+    assert Stalled(peer=A) in rig.feed(TimerFired())
+    have = Have(manifest_id=M, component=0, indices=(5,))
+    assert requests(rig.message(A, have)) == []
+    (next_request,) = requests(rig.answer(request, A, (0,)))
+    assert next_request.indices == (5,)
+
+
 def test_nobody_is_asked_twice_for_what_it_still_owes() -> None:
     rig, _ = fetching()
     rig.now = 5.0
