@@ -41,7 +41,10 @@ CREATE TABLE transactions (
     id BLOB PRIMARY KEY, height INTEGER NOT NULL, kind TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE manifests (id BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE skips (digest BLOB PRIMARY KEY, certificate BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE certificates (
+    digest BLOB PRIMARY KEY, view INTEGER NOT NULL, certificate BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX certificates_by_view ON certificates (view);
 CREATE TABLE pending (id BLOB PRIMARY KEY, position INTEGER NOT NULL, raw BLOB NOT NULL);
 """
 T = TypeVar("T")
@@ -200,14 +203,14 @@ class BlockStore:
         self,
         blocks: Sequence[FinalBlock],
         *,
-        skips: Iterable[Certificate] = (),
+        certificates: Iterable[Certificate] = (),
         dropped: Iterable[TransactionId] = (),
     ) -> None:
         """Adds a run of final blocks as a whole or not at all.
 
         Args:
             blocks: oldest first, the last one with a certificate.
-            skips: nullify certificates the blocks refer to.
+            certificates: of other kinds, that show how the blocks came to be final.
             dropped: own transactions that can no longer enter a block.
 
         Raises:
@@ -217,8 +220,8 @@ class BlockStore:
             for item in blocks:
                 self._insert(database, item)
             database.executemany(
-                "INSERT OR IGNORE INTO skips VALUES (?, ?)",
-                [(item.digest, item.encode()) for item in skips],
+                "INSERT OR IGNORE INTO certificates VALUES (?, ?, ?)",
+                [(item.digest, item.view, item.encode()) for item in certificates],
             )
             _drop_pending(database, dropped)
 
@@ -340,14 +343,22 @@ class BlockStore:
         return run[:complete]
 
     def prune_bodies(self, below_height: int) -> None:
-        """Drops bodies of blocks below a height; headers and certificates stay."""
+        """Drops bodies of blocks below a height; headers with their certificates stay."""
         with self._transaction() as database:
             database.execute("DELETE FROM bodies WHERE height < ?", (below_height,))
 
-    def skip_certificate(self, digest: Digest) -> Certificate | None:
-        """A nullify certificate that some block refers to, or None."""
-        raw = self._blob("SELECT certificate FROM skips WHERE digest = ?", digest)
+    def certificate(self, digest: Digest) -> Certificate | None:
+        """A certificate kept beside the blocks, such as one that a skip proof names, or None."""
+        raw = self._blob("SELECT certificate FROM certificates WHERE digest = ?", digest)
         return None if raw is None else self._certificate(raw)
+
+    def certificates(self, view: int) -> tuple[Certificate, ...]:
+        """All certificates of a view kept beside the blocks, ascending by digest."""
+        rows = self._rows(
+            "SELECT certificate FROM certificates WHERE view = ? ORDER BY digest", view
+        )
+        held = (self._certificate(row[0]) for row in rows)
+        return tuple(item for item in held if item is not None)
 
     def transaction_height(self, transaction_id: TransactionId) -> int | None:
         """Height of the block that holds a transaction, or None."""

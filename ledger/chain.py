@@ -25,7 +25,7 @@ from ledger.chain_blocks import (
     fill_block,
     final_block,
 )
-from ledger.chain_queries import ChainQueries
+from ledger.chain_queries import ChainQueries, Tip
 from ledger.errors import (
     BlockNotReadyError,
     ForkAlarmError,
@@ -34,6 +34,7 @@ from ledger.errors import (
     LedgerNotYetError,
 )
 from ledger.header import HEADER_BYTES_MAX, Header
+from ledger.simplex.rules import proposal_time_ms
 from ledger.state import LedgerState
 from ledger.state_tree import StateTree
 from ledger.transition import (
@@ -118,7 +119,7 @@ class Chain(ChainQueries):
             raise StorageError(f"{store.path}: damaged, block {header.height} has no body")
         outcome = Outcome(state=state, writes={}, leaves=())
         chain = cls(store, genesis, rules, Executed(block=block, outcome=outcome, transactions=()))
-        chain._certificate = certificate
+        chain._tip = Tip(chain._tip.final, certificate)
         chain._restore_pending()
         return chain
 
@@ -190,20 +191,22 @@ class Chain(ChainQueries):
             parent: id of the final head or of a checked block above it.
             view: view to propose in, above the parent's.
             proposer: index of this validator, the leader of the view.
-            now_ms: wall clock, milliseconds since 1970; the block's time if above the parent's.
+            now_ms: wall clock, milliseconds since 1970; gives the block's time (C52).
             skips: skip proofs the block must carry.
             evidence: evidence to include as far as it is new and valid.
             ancestors: blocks above the final one up to the parent, oldest first, as far as known.
 
         Raises:
-            BlockNotReadyError: the parent is not known here.
+            BlockNotReadyError: the parent is not known here, or is ahead of this clock (C52).
             InvalidBlockError: an ancestor is not valid.
         """
         self._prepare(ancestors)
         base = self._lookup(parent)
         if base is None:
             raise BlockNotReadyError(parent, parent, "parent of the block to build is unknown")
-        time_ms = max(base.header.time_ms + 1, now_ms)
+        time_ms = proposal_time_ms(base.header, now_ms)
+        if time_ms is None:
+            raise BlockNotReadyError(parent, parent, "this clock is behind the parent's time")
         context = self.rules.context(height=base.header.height + 1, time_ms=time_ms)
         draft = begin(base.state, context)
         budget = self._transaction_budget(base, skips)
@@ -256,8 +259,9 @@ class Chain(ChainQueries):
         if self._store.height_of(block.block_id) is not None:
             return
         self._prepare(ancestors)
-        if now_ms is not None:
-            check_clock(block.header, now_ms)
+        parent = self._lookup(block.header.parent)
+        if now_ms is not None and parent is not None:
+            check_clock(block.header, parent.header, now_ms)
         self._execute(block)
 
     def _prepare(self, ancestors: Sequence[Block]) -> None:
@@ -285,7 +289,7 @@ class Chain(ChainQueries):
     def _path(self, last: Executed) -> list[Executed]:
         """Executed blocks above the final one up to `last`, oldest first."""
         path: list[Executed] = []
-        while last.header.block_id != self._final.header.block_id:
+        while last.header.block_id != self.head.block_id:
             path.append(last)
             parent = self._lookup(last.header.parent)
             assert parent is not None, "ancestors of an executed block are kept"
@@ -324,6 +328,7 @@ class Chain(ChainQueries):
         *,
         ancestors: Sequence[Block] = (),
         skips: Sequence[Certificate] = (),
+        notarized: Sequence[Certificate] = (),
     ) -> tuple[CommitResult, ...]:
         """Makes a block and its ancestors final, durably.
 
@@ -331,7 +336,8 @@ class Chain(ChainQueries):
             block_id: the certified block.
             certificate: its finalize certificate.
             ancestors: the blocks of the run, itself included, oldest first, as far as known.
-            skips: nullify certificates its skip proofs name, kept for others.
+            skips: nullify certificates that its skip proofs name.
+            notarized: notarize certificates of the run. Both are kept: with them a fork convicts.
 
         Returns:
             One result for each block that became final, oldest first; none if it was final before.
@@ -351,7 +357,7 @@ class Chain(ChainQueries):
         last = self._lookup(block_id)
         if last is None:
             raise BlockNotReadyError(block_id, block_id, "the certified block is unknown")
-        return self._adopt(self._path(last), certificate, skips)
+        return self._adopt(self._path(last), certificate, (*skips, *notarized))
 
     # Followers.
 
@@ -420,18 +426,18 @@ class Chain(ChainQueries):
             ) from error
 
     def _adopt(
-        self, run: Sequence[Executed], certificate: Certificate, skips: Sequence[Certificate]
+        self, run: Sequence[Executed], certificate: Certificate, kept: Sequence[Certificate]
     ) -> tuple[CommitResult, ...]:
         """Stores a certified run, then moves the head and the mempool on."""
         last = run[-1]
         final = [final_block(item, certificate if item is last else None) for item in run]
-        self._store.commit(final, skips=skips, dropped=self._dropped)
+        self._store.commit(final, certificates=kept, dropped=self._dropped)
         results: list[CommitResult] = []
         before = self.state
         for item in run:
             results.append(describe(item, before, certificate))
             before = item.state
-        self._final, self._certificate = last, certificate
+        self._tip = Tip(last, certificate)
         self._executed = self._descendants(last.header.block_id)
         self._revalidate([name for result in results for name, _ in result.transactions])
         return tuple(results)

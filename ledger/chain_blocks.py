@@ -16,6 +16,7 @@ from ledger.certificate import Certificate
 from ledger.errors import InvalidBlockError, LedgerError
 from ledger.header import Header
 from ledger.records import ManifestRecord, ManifestStatus
+from ledger.simplex.rules import skipped_views, verify_time
 from ledger.state import LedgerState
 from ledger.state_keys import split_evidence_key, split_manifest_key
 from ledger.transition import (
@@ -31,13 +32,10 @@ from ledger.transition_approvals import BlockContext
 from ledger.validators import ValidatorSet
 from ledger.vote import Evidence, Verifier
 from protocol.digest import ChainId, DidId, ManifestId, TransactionId, sha256
+from protocol.errors import VerificationError
 from protocol.limits import BLOCK_EVIDENCE_MAX, BLOCK_TRANSACTIONS_MAX
 from protocol.transaction import SignedTransaction
 
-TIME_AHEAD_MS_MAX: Final = 5_000
-"""A validator refuses a header time farther ahead of its clock, milliseconds."""
-TIME_BEHIND_MS_MAX: Final = 60_000
-"""A validator refuses a header time farther behind its clock, milliseconds."""
 ENTRY_OVERHEAD_BYTES: Final = 3
 """Bytes of CBOR around a transaction in a block."""
 
@@ -96,6 +94,8 @@ def execute_block(block: Block, parent: Executed, rules: ChainRules) -> Executed
     """
     header = block.header
     _check_header(header, parent.header, rules)
+    skipped = list(skipped_views(header.parent_view, header.view))
+    _require(header, "block.skips", skipped, [skip.view for skip in block.skips])
     context = rules.context(height=header.height, time_ms=header.time_ms)
     draft = begin(parent.state, context)
     transactions: list[SignedTransaction] = []
@@ -145,16 +145,16 @@ def _check_roots(header: Header, outcome: Outcome) -> None:
     _require(header, "block.state_root", outcome.state.tree.root.hex(), header.state_root.hex())
 
 
-def check_clock(header: Header, now_ms: int) -> None:
-    """Checks a proposal's time against the validator's clock.
+def check_clock(header: Header, parent: Header, now_ms: int) -> None:
+    """Checks a proposal's time against its parent's and the validator's clock (C52).
 
     Raises:
-        InvalidBlockError: `block.time`: more than 5 s ahead or 60 s behind.
+        InvalidBlockError: `block.time`.
     """
-    if not now_ms - TIME_BEHIND_MS_MAX <= header.time_ms <= now_ms + TIME_AHEAD_MS_MAX:
-        raise InvalidBlockError(
-            header.block_id, "block.time", f"{header.time_ms} is too far from {now_ms}"
-        )
+    try:
+        verify_time(header, parent, now_ms=now_ms)
+    except VerificationError as error:
+        raise InvalidBlockError(header.block_id, "block.time", str(error)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

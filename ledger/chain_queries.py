@@ -40,6 +40,26 @@ class TransactionStatus:
     """Whether it waits in this node's mempool."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """What a node believes at one moment; take it once where several parts must agree."""
+
+    final: Executed
+    """The last final block with the state after it."""
+    certificate: Certificate | None
+    """Its finalize certificate; None at genesis."""
+
+    @property
+    def header(self) -> Header:
+        """Its header."""
+        return self.final.header
+
+    @property
+    def state(self) -> LedgerState:
+        """State after it."""
+        return self.final.state
+
+
 class ChainQueries:
     """The reading half of `ledger.chain.Chain`."""
 
@@ -54,14 +74,13 @@ class ChainQueries:
         self.mempool: Final = Mempool()
         """Transactions that wait for a block."""
         self._store = store
-        self._final = final
-        self._certificate: Certificate | None = None
+        self._tip = Tip(final, None)
         self._executed: dict[BlockId, Executed] = {}
         self._dropped: tuple[TransactionId, ...] = ()
 
     def _lookup(self, block_id: BlockId) -> Executed | None:
-        if block_id == self._final.header.block_id:
-            return self._final
+        if block_id == self._tip.header.block_id:
+            return self._tip.final
         return self._executed.get(block_id)
 
     # The final head.
@@ -79,19 +98,24 @@ class ChainQueries:
         return self.rules.validators
 
     @property
+    def tip(self) -> Tip:
+        """Head, certificate and state of one moment, whatever another thread commits meanwhile."""
+        return self._tip
+
+    @property
     def head(self) -> Header:
         """Header of the last final block."""
-        return self._final.header
+        return self._tip.header
 
     @property
     def certificate(self) -> Certificate | None:
         """Finalize certificate of the head; None at genesis."""
-        return self._certificate
+        return self._tip.certificate
 
     @property
     def state(self) -> LedgerState:
         """State after the head."""
-        return self._final.state
+        return self._tip.state
 
     def transaction_status(self, transaction_id: TransactionId) -> TransactionStatus:
         """Where a transaction stands at this node."""
@@ -139,12 +163,7 @@ class ChainQueries:
 
     def approvals(self, manifest: ManifestId, group: str, action: Action) -> tuple[bytes, ...]:
         """The owners' signed approvals (AUTHORISE) or revocations (REVOKE), ascending by key id."""
-        record = self.state.manifest(manifest, group)
-        if record is None:
-            return ()
-        key_ids = record.approvers if action is Action.AUTHORISE else record.revokers
-        found = (self.state.approval(Digest(manifest), action, key, group) for key in key_ids)
-        return tuple(raw for raw in found if raw is not None)
+        return self.state.approvals(manifest, group, action)
 
     def header_at(self, height: int) -> Header | None:
         """The final header of a height, or None."""

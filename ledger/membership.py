@@ -53,15 +53,15 @@ def make_membership_proof(chain: Chain, did: DidId) -> bytes:
     Raises:
         LedgerNotYetError: `membership.unknown`: this copy does not know the subject.
     """
-    if chain.subject(did) is None:
+    tip = chain.tip
+    if tip.state.subject(did) is None:
         raise LedgerNotYetError("membership.unknown", f"subject {did.hex()[:8]} is not known")
-    certificate = chain.certificate
     proof = encode_canonical(
         {
             0: _SCHEMA,
-            1: chain.head.encoded,
-            2: b"" if certificate is None else certificate.encode(),
-            3: chain.state.tree.prove(subject_key(did)).to_value(),
+            1: tip.header.encoded,
+            2: b"" if tip.certificate is None else tip.certificate.encode(),
+            3: tip.state.tree.prove(subject_key(did)).to_value(),
         }
     )
     assert len(proof) <= MEMBERSHIP_BYTES_MAX, f"membership proof of {len(proof)} bytes"

@@ -28,6 +28,7 @@ from ledger.records import (
     ManifestRecord,
     ManifestStatus,
 )
+from ledger.state import LedgerState
 from ledger.state_keys import latest_key, manifest_key
 from ledger.state_tree import StateProof
 from ledger.vote import Ed25519Verifier, Verifier
@@ -165,40 +166,39 @@ def make_proof(chain: Chain, manifest_id: ManifestId, group: str) -> bytes:
         LedgerNotYetError: `proof.unknown` or `proof.proposed`: not authorised so far.
         LedgerError: `proof.revoked` or `proof.expired`: not authorised any more.
     """
-    record = chain.manifest_record(manifest_id, group)
+    tip = chain.tip
+    header, state, certificate = tip.header, tip.state, tip.certificate
+    record = state.manifest(manifest_id, group)
     raw = chain.manifest_bytes(manifest_id)
-    if record is None or raw is None:
+    if record is None or raw is None or certificate is None:
         raise LedgerNotYetError("proof.unknown", f"manifest is not known in group {group!r}")
     if record.status is ManifestStatus.PROPOSED:
         raise LedgerNotYetError("proof.proposed", f"manifest waits for approvals in {group!r}")
     if record.status is ManifestStatus.REVOKED:
         raise LedgerError("proof.revoked", f"manifest is revoked in group {group!r}")
-    if record.is_expired(chain.head.time_ms):
+    if record.is_expired(header.time_ms):
         raise LedgerError("proof.expired", f"manifest expired at {record.expires_ms}")
-    certificate = chain.certificate
-    assert certificate is not None, "a manifest is on record, hence a block above genesis"
-    tree = chain.state.tree
     return ProofFile(
-        chain=chain.head.chain,
-        header=chain.head.encoded,
+        chain=header.chain,
+        header=header.encoded,
         certificate=certificate.encode(),
-        statement=tree.prove(manifest_key(manifest_id, group)),
-        latest=tree.prove(latest_key(group, record.product)),
-        approvals=chain.approvals(manifest_id, group, Action.AUTHORISE),
-        policy=chain.state.policy(record.policy).encode(),
+        statement=state.tree.prove(manifest_key(manifest_id, group)),
+        latest=state.tree.prove(latest_key(group, record.product)),
+        approvals=state.approvals(manifest_id, group, Action.AUTHORISE),
+        policy=state.policy(record.policy).encode(),
         manifest=raw,
-        origin=_origin(chain, group),
+        origin=None if chain.genesis.group(group) is not None else _origin(state, group),
     ).encode()
 
 
-def _origin(chain: Chain, name: str) -> GroupOrigin | None:
-    record, raw = chain.group(name), chain.state.origin(name)
-    if chain.genesis.group(name) is not None or record is None or raw is None:
-        return None
+def _origin(state: LedgerState, name: str) -> GroupOrigin:
+    """The governance root's consent to a group that genesis does not name."""
+    record, raw = state.group(name), state.origin(name)
+    assert record is not None, "a manifest is on record in existing groups only"
+    assert raw is not None, "a group is written together with its original bytes"
     subject = sha256(raw)
     found = (
-        chain.state.approval(subject, Action.CREATE_GROUP, key_id, name)
-        for key_id in record.creators
+        state.approval(subject, Action.CREATE_GROUP, key_id, name) for key_id in record.creators
     )
     return GroupOrigin(group=raw, approvals=tuple(item for item in found if item is not None))
 

@@ -103,6 +103,15 @@ class StateReader:
         """One owner's signed approval."""
         return self.get(approval_key(subject, action, key_id, group))
 
+    def approvals(self, manifest: ManifestId, group: str, action: Action) -> tuple[bytes, ...]:
+        """Owners' approvals (AUTHORISE) or revocations (REVOKE), ascending by key id."""
+        record = self.manifest(manifest, group)
+        if record is None:
+            return ()
+        key_ids = record.approvers if action is Action.AUTHORISE else record.revokers
+        found = (self.approval(Digest(manifest), action, key_id, group) for key_id in key_ids)
+        return tuple(raw for raw in found if raw is not None)
+
     def anchor(self, did: DidId) -> AnchorRecord | None:
         """The newest anchor of a node's receipt log."""
         raw = self.get(anchor_key(did))

@@ -233,8 +233,8 @@ def test_genesis_and_skip_certificates_are_kept(lab, tmp_path):
     assert store.state_items() == outcome.writes
     votes = [lab.vote(VoteKind.NULLIFY, i, view=9, block_id=None) for i in range(3)]
     skip = Certificate.of(votes, lab.validator_set)
-    store.commit([], skips=[skip, skip])
-    assert store.skip_certificate(skip.digest) == skip
+    store.commit([], certificates=[skip, skip])
+    assert store.certificate(skip.digest) == skip
     with pytest.raises(StorageError, match="UNIQUE"):
         store.create(lab.chain_id, 0, final_block(first, None))
     store.close()

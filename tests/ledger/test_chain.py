@@ -26,6 +26,7 @@ from protocol.approval import Action
 from protocol.did import KeyPurpose
 from protocol.digest import BlockId, ChainId, Digest, TransactionId, sha256
 from protocol.errors import StorageError, VerificationError
+from protocol.limits import BLOCK_INTERVAL_MS_MIN
 from protocol.merkle import verify_inclusion
 from tests.support.ledger import (
     FLEET,
@@ -159,11 +160,22 @@ def test_events_name_subjects_groups_and_convictions():
     assert advance(lab, chain, [lab.transaction(lab.gateways[1], body)]).groups == (FLEET,)
 
 
-def test_time_of_a_built_block_is_the_clock_or_just_after_the_parent():
+def test_time_of_a_built_block_is_the_clock_or_a_little_after_the_parent():
     lab = make_lab()
     chain = lab.open_chain()
-    assert build_next(chain, after_ms=-5000).header.time_ms == GENESIS_MS + 1
     assert build_next(chain, after_ms=7000).header.time_ms == GENESIS_MS + 7000
+    assert build_next(chain, after_ms=-3000).header.time_ms == GENESIS_MS + BLOCK_INTERVAL_MS_MIN
+    with pytest.raises(BlockNotReadyError, match="behind the parent"):
+        build_next(chain, after_ms=-5000)
+
+
+def test_a_proposal_keeps_its_distance_from_its_parent():
+    lab = make_lab()
+    chain, other = lab.open_chain(), lab.open_chain()
+    hasty = rebuild(build_next(chain), time_ms=GENESIS_MS + BLOCK_INTERVAL_MS_MIN - 1)
+    with pytest.raises(InvalidBlockError, match=r"block\.time"):
+        other.check(hasty, GENESIS_MS)
+    other.check(hasty)  # a final block is not judged by it
 
 
 @pytest.mark.parametrize(
@@ -196,6 +208,7 @@ def test_clock_rule(offset_ms, is_valid):
         ({"view": 4, "parent_view": 3}, "block.parent_view"),
         ({"view": 0}, "block.view"),
         ({"proposer": 3}, "block.proposer"),
+        ({"view": 5}, "block.skips"),
         ({"time_ms": GENESIS_MS}, "block.time"),
         ({"log_size": 2}, "block.log_size"),
         ({"log_root": sha256(b"x")}, "block.log_root"),
@@ -274,9 +287,11 @@ def test_skip_certificates_are_kept_with_the_blocks():
         now_ms=GENESIS_MS + 1000,
         skips=[SkipProof(1, skip.digest)],
     )
-    chain.commit(block.block_id, lab.certificate(block), skips=[skip])
-    assert chain._store.skip_certificate(skip.digest) == skip
-    assert chain._store.skip_certificate(sha256(b"x")) is None
+    notarized = lab.certificate(block, VoteKind.NOTARIZE)
+    chain.commit(block.block_id, lab.certificate(block), skips=[skip], notarized=[notarized])
+    assert chain._store.certificate(skip.digest) == skip
+    assert chain._store.certificate(sha256(b"x")) is None
+    assert chain._store.certificates(2) == (notarized,)
 
 
 def test_a_fork_below_the_final_block_is_refused():

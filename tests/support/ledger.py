@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from ledger.block import Block
+from ledger.block import Block, SkipProof
 from ledger.block_store import BlockStore, Durability
 from ledger.certificate import Certificate
 from ledger.chain import Chain
@@ -394,8 +394,13 @@ def build_next(
     for signed in transactions:
         chain.submit(signed.signed.raw, now_ms=now_ms)
     view = header.view + 1 + skip_views
+    skips = [SkipProof(v, sha256(b"skip %d" % v)) for v in range(header.view + 1, view)]
     return chain.build(
-        header.block_id, view=view, proposer=chain.validators.leader(view), now_ms=now_ms
+        header.block_id,
+        view=view,
+        proposer=chain.validators.leader(view),
+        now_ms=now_ms,
+        skips=skips,
     )
 
 
