@@ -47,10 +47,10 @@ class _Pipe:
 
     async def receive_some(self, max_bytes: int | None) -> bytes:
         await trio.lowlevel.checkpoint()
-        while not self._buffer and not self.is_ended:
-            if self.is_broken:
-                raise trio.ClosedResourceError("this end was closed")
+        while not self._buffer and not self.is_ended and not self.is_broken:
             await self._lot.park()
+        if self.is_broken:
+            raise trio.ClosedResourceError("this end was closed")
         data = bytes(self._buffer[:max_bytes])
         del self._buffer[: len(data)]
         self._lot.unpark_all()

@@ -428,16 +428,20 @@ async def test_message_numbers_do_not_repeat_after_a_restart_without_a_clock(
     monkeypatch.setattr("time.time", lambda: 1000.0)
     wire = MemoryWire()
     with trio.fail_after(LIMIT_S):
-        async with node(1, wire=wire) as one:
-            channel = await one.subscribe(TOPIC, accept)
+        async with node(1, wire=wire) as relay, node(3, wire=wire) as far:
+            await far.connect(relay.listen_addresses)
+            channel = await far.subscribe(TOPIC, accept)
+            await relay.subscribe(TOPIC, accept)
+            await meshed(far, relay)
             for life in range(3):
                 async with node(2, wire=wire) as two:
-                    await two.connect(one.listen_addresses)
+                    await two.connect(relay.listen_addresses)
                     await until(lambda two=two: TOPIC in two._gossip.pubsub.peer_topics)  # type: ignore[misc]
                     await two.publish(TOPIC, b"life %d" % life)
                     assert await next_data(channel) == b"life %d" % life
-            assert one._gossip.router.scorer is not None
-            assert not any(one._gossip.router.scorer.equivocation_penalties.values())
+            scorer = far._gossip.router.scorer
+            assert scorer is not None
+            assert not any(scorer.equivocation_penalties.values())
 
 
 async def test_seen_messages_are_bounded(autojump_clock: trio.testing.MockClock) -> None:
