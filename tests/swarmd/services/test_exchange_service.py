@@ -499,3 +499,19 @@ async def test_a_fetch_waits_for_a_repair_under_way() -> None:
             backup = await seeded(network, release, "backup")
             network.connect(holder, backup)
         assert content(store, release) == release.images[0].data
+
+
+async def test_when_a_stream_that_the_peer_opened_breaks_the_fetch_opens_one_itself() -> None:
+    release = make_release(25, (600_000,))
+    async with open_memory_network() as network:
+        seeder = await seeded(network, release)
+        leecher = await network.add("leecher", MemoryStore())
+        ours = await network.open(seeder, leecher.key)
+        ours.frames_left = 4
+        network.nursery.start_soon(seeder.service.serve_stream, ours)
+        await trio.testing.wait_all_tasks_blocked()
+        network.connect_all()
+        with trio.fail_after(5):
+            await leecher.service.fetch(release.authorised)
+        assert [(a, b) for a, b, _ in network.streams[1:]] == [(leecher.key, seeder.key)]
+        assert not leecher.score.blames
