@@ -11,21 +11,19 @@ from ledger.block import Block, SkipProof, body_root, decode_block
 from ledger.chain_blocks import fill_block
 from ledger.errors import (
     BlockNotReadyError,
-    ForkAlarmError,
     InvalidBlockError,
-    LedgerError,
     LedgerNotYetError,
 )
 from ledger.header import Header
 from ledger.mempool import Mempool
 from ledger.records import ManifestStatus
-from ledger.transaction import AnchorReceipts, ApproveManifest
-from ledger.transition import apply_block, begin
-from ledger.vote import Ed25519Verifier, Evidence, VoteKind
+from ledger.transaction import AnchorReceipts
+from ledger.transition import begin
+from ledger.vote import Evidence, VoteKind
 from protocol.approval import Action
 from protocol.did import KeyPurpose
 from protocol.digest import BlockId, ChainId, Digest, TransactionId, sha256
-from protocol.errors import StorageError, VerificationError
+from protocol.errors import VerificationError
 from protocol.limits import BLOCK_INTERVAL_MS_MIN
 from protocol.merkle import verify_inclusion
 from tests.support.ledger import (
@@ -33,7 +31,6 @@ from tests.support.ledger import (
     GENESIS_MS,
     PRODUCT,
     advance,
-    authorise,
     build_next,
     make_group,
     make_lab,
@@ -329,114 +326,6 @@ def test_only_a_finalize_certificate_of_the_very_block_commits():
     assert chain.head.height == 0
 
 
-def forged_authorisation(lab, chain, manifest):
-    """A block, perfectly certified, in which validators mark a manifest as authorised."""
-    approvals = tuple(
-        lab.approval(Action.AUTHORISE, manifest.manifest_id, member.key(KeyPurpose.VALIDATOR))
-        for member in lab.validators
-    )
-    body = ApproveManifest(manifest=manifest.manifest_id, group=FLEET, approvals=approvals)
-    signed = lab.transaction(lab.validators[0], body)
-    # The state the conspirators claim: as if real owners had approved.
-    genuine = lab.approve(manifest.manifest_id)
-    context = chain.rules.context(height=chain.head.height + 1, time_ms=chain.head.time_ms + 1000)
-    claimed = apply_block(chain.state, context, [genuine.signed.raw], [], Ed25519Verifier())
-    view = chain.head.view + 1
-    raws = (signed.signed.raw,)
-    header = replace(
-        chain.head,
-        view=view,
-        height=chain.head.height + 1,
-        parent=chain.head.block_id,
-        parent_view=chain.head.view,
-        time_ms=context.time_ms,
-        proposer=chain.validators.leader(view),
-        body_root=body_root(raws, (), ()),
-        log_size=claimed.state.log.size,
-        log_root=claimed.state.log.root,
-        state_root=claimed.state.tree.root,
-    )
-    return Block(header, raws)
-
-
-def test_all_validators_certify_a_forged_authorisation_and_everybody_alarms():
-    """Promise G2: a certified block that breaks a rule is refused whole."""
-    lab = make_lab()
-    chain, follower = lab.open_chain(), lab.open_chain()
-    manifest = lab.manifest()
-    advance(lab, chain, [lab.propose(manifest)])
-    raws, certificate = chain.blocks(1, 10**6)
-    follower.follow([decode_block(raw) for raw in raws], certificate)
-    block = forged_authorisation(lab, chain, manifest)
-    before = snapshot(follower)
-    with pytest.raises(ForkAlarmError) as caught:
-        follower.follow([block], lab.certificate(block))
-    assert caught.value.rule == "approval.owner"
-    assert caught.value.certificate == lab.certificate(block).encode()
-    assert snapshot(follower) == before
-    before = snapshot(chain)
-    with pytest.raises(ForkAlarmError):
-        chain.commit(block.block_id, lab.certificate(block), ancestors=[block])
-    assert snapshot(chain) == before
-    record = follower.manifest_record(manifest.manifest_id, FLEET)
-    assert record.status is ManifestStatus.PROPOSED
-
-
-def test_a_certified_false_state_root_raises_the_alarm_and_adopts_nothing_of_the_run():
-    lab = make_lab()
-    chain, follower = lab.open_chain(), lab.open_chain()
-    first = build_next(chain, [anchor(lab)])
-    second = rebuild(build_next(chain, parent=first), state_root=sha256(b"claimed"))
-    before = snapshot(follower)
-    with pytest.raises(ForkAlarmError) as caught:
-        follower.follow([first, second], lab.certificate(second))
-    assert caught.value.rule == "block.state_root"
-    assert snapshot(follower) == before
-    # The honest chain is still followed.
-    follower.follow([first], lab.certificate(first))
-
-
-def test_two_certified_blocks_at_one_height_raise_the_alarm():
-    lab = make_lab()
-    chain, follower = lab.open_chain(), lab.open_chain()
-    one, other = build_next(chain), build_next(chain, after_ms=2000)
-    child = build_next(chain, parent=other)
-    follower.follow([one], lab.certificate(one))
-    for run in ([other], [other, child], [child]):
-        before = snapshot(follower)
-        with pytest.raises(ForkAlarmError):
-            follower.follow(run, lab.certificate(run[-1]))
-        assert snapshot(follower) == before
-
-
-def test_runs_that_do_not_hang_together_are_the_peers_fault():
-    lab = make_lab()
-    chain, follower = lab.open_chain(), lab.open_chain()
-    blocks = []
-    for _ in range(4):
-        advance(lab, chain)
-        blocks.append(chain.block(chain.head.block_id))
-    certificate = chain.certificate
-    for run in ([], [blocks[0], blocks[2]], blocks[::-1], blocks[:3]):
-        with pytest.raises(VerificationError) as caught:
-            follower.follow(run, certificate)
-        assert not isinstance(caught.value, ForkAlarmError)
-    with pytest.raises(BlockNotReadyError) as gap:
-        follower.follow(blocks[1:], certificate)
-    assert gap.value.missing == blocks[0].block_id
-    assert follower.head.height == 0
-    follower.follow(blocks[:2], lab.certificate(blocks[1]))
-    results = follower.follow(blocks, certificate)
-    assert [item.header.height for item in results] == [3, 4]
-
-
-def test_blocks_of_another_chain_are_not_followed():
-    lab, foreign = make_lab(), make_lab(gateways=3)
-    block = build_next(foreign.open_chain())
-    with pytest.raises(VerificationError):
-        lab.open_chain().follow([block], foreign.certificate(block))
-
-
 def test_blocks_answers_end_with_a_certified_block():
     lab = make_lab()
     chain = lab.open_chain()
@@ -463,118 +352,6 @@ def test_pruned_bodies_leave_headers_and_the_head():
     assert chain.block(chain.head.block_id) is not None
     assert chain.blocks(1, 10**6) == ((), None)
     assert len(chain.blocks(3, 10**6)[0]) == 1
-
-
-def test_own_transactions_survive_a_restart_until_they_are_final(tmp_path):
-    lab = make_lab()
-    chain = lab.open_chain(tmp_path / "ledger.db")
-    own, foreign, late = anchor(lab, 1), anchor(lab, 1, index=1), anchor(lab, 2)
-    brief = lab.transaction(
-        lab.publisher, AnchorReceipts(size=1, root=sha256(b"")), valid_until_ms=GENESIS_MS + 100
-    )
-    for signed, is_own in ((own, True), (foreign, False), (late, True), (brief, True)):
-        chain.submit(signed.signed.raw, now_ms=GENESIS_MS, is_own=is_own)
-    chain._store.close()
-    chain = lab.open_chain(tmp_path / "ledger.db")
-    assert chain.mempool.pending == (
-        own.transaction_id,
-        late.transaction_id,
-        brief.transaction_id,
-    )
-    block = build_next(chain)
-    chain.commit(block.block_id, lab.certificate(block))
-    assert chain.mempool.pending == ()
-    with pytest.raises(LedgerError, match=r"tx\.final"):
-        chain.submit(own.signed.raw, now_ms=GENESIS_MS)
-    # What expired leaves the store with the next block, or at the next start.
-    assert chain._store.pending() == (brief.signed.raw,)
-    advance(lab, chain)
-    assert chain._store.pending() == ()
-
-
-def test_pending_transactions_are_judged_at_the_start(tmp_path):
-    lab = make_lab()
-    chain = lab.open_chain(tmp_path / "ledger.db")
-    store = chain._store
-    store.add_pending(TransactionId(sha256(b"junk")), b"junk")
-    ahead = lab.transaction(lab.gateways[0], AnchorReceipts(size=1, root=sha256(b"")), nonce=16)
-    store.add_pending(ahead.transaction_id, ahead.signed.raw)
-    store.close()
-    chain = lab.open_chain(tmp_path / "ledger.db")
-    assert chain.mempool.pending == ()
-    assert chain._store.pending() == (ahead.signed.raw,), "what may become valid is kept"
-
-
-def test_a_transaction_that_cannot_be_kept_is_not_accepted(tmp_path):
-    lab = make_lab()
-    chain = lab.open_chain(tmp_path / "ledger.db")
-    signed = anchor(lab)
-    chain._store._database.execute("PRAGMA query_only=ON")
-    with pytest.raises(StorageError):
-        chain.submit(signed.signed.raw, now_ms=GENESIS_MS, is_own=True)
-    assert signed.transaction_id not in chain.mempool
-
-
-def test_a_failed_commit_adopts_nothing_and_can_be_repeated(tmp_path):
-    lab = make_lab()
-    chain = lab.open_chain(tmp_path / "ledger.db")
-    block = build_next(chain, [anchor(lab)])
-    before = snapshot(chain)
-    chain._store._database.execute("PRAGMA query_only=ON")
-    with pytest.raises(StorageError, match=r"ledger\.db"):
-        chain.commit(block.block_id, lab.certificate(block))
-    chain._store._database.execute("PRAGMA query_only=OFF")
-    assert snapshot(chain) == before
-    assert len(chain.commit(block.block_id, lab.certificate(block))) == 1
-
-
-def test_a_restart_continues_where_the_chain_was(tmp_path):
-    lab = make_lab()
-    chain = lab.open_chain(tmp_path / "ledger.db")
-    manifest = lab.manifest()
-    authorise(lab, chain, manifest)
-    head, root, log = chain.head, chain.state.tree.root, chain.state.log
-    chain._store.close()
-    again = lab.open_chain(tmp_path / "ledger.db")
-    assert (again.head, again.state.tree.root, again.state.log) == (head, root, log)
-    advance(lab, again, [lab.revoke(manifest.manifest_id)])
-
-
-@pytest.mark.parametrize("steps", [0, 2])
-def test_a_database_of_another_chain_is_refused_by_name(tmp_path, steps):
-    lab, other = make_lab(), make_lab(gateways=3)
-    chain = lab.open_chain(tmp_path / "ledger.db")
-    for _ in range(steps):
-        advance(lab, chain)
-    chain._store.close()
-    with pytest.raises(StorageError, match=rf"ledger\.db.*{lab.chain_id.hex()[:8]}"):
-        other.open_chain(tmp_path / "ledger.db")
-
-
-@pytest.mark.parametrize(
-    ("statement", "message"),
-    [
-        ("UPDATE state SET value = x'00' WHERE key = (SELECT min(key) FROM state)", "state"),
-        ("DELETE FROM state WHERE key = (SELECT max(key) FROM state)", "state"),
-        ("INSERT INTO state VALUES (x'00', x'00')", "state"),
-        ("UPDATE meta SET value = x'a200000180' WHERE name = 'log'", "log"),
-        ("DELETE FROM bodies WHERE height = 2", "body"),
-        ("UPDATE headers SET certificate = NULL WHERE height = 2", "certificate"),
-        ("UPDATE headers SET header = x'00' WHERE height = 2", "header"),
-        ("DELETE FROM headers WHERE height = 2", "state"),
-        ("DELETE FROM headers", "genesis"),
-        ("UPDATE meta SET value = 'text' WHERE name = 'chain'", "str for a blob"),
-    ],
-)
-def test_a_damaged_database_is_refused_by_name(tmp_path, statement, message):
-    lab = make_lab()
-    chain = lab.open_chain(tmp_path / "ledger.db")
-    advance(lab, chain)
-    advance(lab, chain, [anchor(lab)])
-    chain._store._database.execute(statement)
-    chain._store.close()
-    with pytest.raises(StorageError, match=rf"ledger\.db.*{message}"):
-        lab.open_chain(tmp_path / "ledger.db")
 
 
 def test_speculative_memory_is_bounded(monkeypatch):

@@ -1,0 +1,87 @@
+"""The pinned vectors: reproduced from their labels, and replayed as an outsider would."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ledger.errors import LedgerError
+from ledger.proof import verify_proof
+from ledger.state_tree import StateTree
+from ledger.transaction import KINDS
+from ledger.transition import apply_block
+from ledger.transition_approvals import BlockContext
+from ledger.transition_genesis import genesis_block, genesis_outcome, genesis_validators
+from ledger.vote import Ed25519Verifier
+from protocol.digest import sha256
+from protocol.genesis import decode_genesis
+from tests.support import ledger_vectors
+
+
+def committed(name):
+    return json.loads((ledger_vectors.DIRECTORY / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["genesis.json", "transactions.json", "proof.json"])
+def test_the_generator_reproduces_every_file(name):
+    text = (ledger_vectors.DIRECTORY / name).read_text(encoding="utf-8")
+    assert ledger_vectors.render(ledger_vectors.build()[name]) == text
+
+
+def test_no_file_is_without_a_generator():
+    found = sorted(path.name for path in ledger_vectors.DIRECTORY.glob("*.json"))
+    assert found == sorted(ledger_vectors.build())
+
+
+def test_genesis_gives_the_pinned_state_and_header():
+    vector = committed("genesis.json")
+    genesis = decode_genesis(bytes.fromhex(vector["genesis"]))
+    state = genesis_outcome(genesis).state
+    assert genesis.chain.hex() == vector["chain"]
+    contents = {bytes.fromhex(k): bytes.fromhex(v) for k, v in vector["state"].items()}
+    assert dict(state.tree.items()) == contents
+    assert StateTree().update(contents).root.hex() == vector["state_root"]
+    header = genesis_block(genesis, state).header
+    assert (header.encoded.hex(), header.block_id.hex()) == (vector["header"], vector["block_id"])
+
+
+def test_transactions_replay_to_the_pinned_roots_and_codes():
+    vector = committed("transactions.json")
+    genesis = decode_genesis(bytes.fromhex(vector["genesis"]))
+    state, height = genesis_outcome(genesis).state, 0
+    accepted, refused = [], []
+    for step in vector["steps"]:
+        context = BlockContext(
+            chain=genesis.chain,
+            era=genesis.era,
+            height=height + 1,
+            time_ms=step["time_ms"],
+            validators=genesis_validators(genesis),
+        )
+        raw = bytes.fromhex(step["transaction"])
+        try:
+            outcome = apply_block(state, context, [raw], [], Ed25519Verifier())
+        except LedgerError as error:
+            refused.append((error.rule, step.get("refused")))
+            continue
+        state, height = outcome.state, context.height
+        accepted.append(step["kind"])
+        assert state.tree.root.hex() == step["state_root"]
+        assert state.log.root.hex() == step["log_root"]
+        written = {key.hex(): value.hex() for key, value in outcome.writes.items()}
+        assert step["changed"].items() <= written.items()
+    assert sorted(set(accepted)) == sorted(KINDS), "every kind is pinned"
+    codes = ["tx.nonce", "manifest.sequence", "tx.signer_status"]
+    assert refused == [(code, code) for code in codes]
+
+
+def test_the_pinned_proof_file_is_believed():
+    vector = committed("proof.json")
+    genesis = decode_genesis(bytes.fromhex(vector["genesis"]))
+    image = sha256(bytes.fromhex(vector["image"]))
+    shown = verify_proof(bytes.fromhex(vector["proof"]), genesis, image)
+    assert shown.manifest_id.hex() == vector["manifest_id"]
+    assert (shown.group, shown.height) == (vector["group"], vector["height"])
+    assert shown.time_ms == vector["time_ms"]
+    assert sorted(shown.approvers) == vector["approvers"]
