@@ -163,11 +163,11 @@ def summary(view: ManifestView, groups: Sequence[GroupView], action: Action) -> 
     ]
     lines += ["", table(["component", "size", "sha256"], rows)]
     for group in groups:
-        lines += ["", *_group_lines(group, manifest, action)]
+        lines += ["", *_group_lines(group, view, action)]
     return "\n".join(lines)
 
 
-def _group_lines(group: GroupView, manifest: Manifest, action: Action) -> list[str]:
+def _group_lines(group: GroupView, view: ManifestView, action: Action) -> list[str]:
     revoking = action is Action.REVOKE
     threshold = group.revoke_threshold if revoking else group.approve_threshold
     verb = "revoke" if revoking else "approve"
@@ -175,17 +175,20 @@ def _group_lines(group: GroupView, manifest: Manifest, action: Action) -> list[s
     so_far = ", ".join(map(plain, names)) or "nobody"
     return [
         f"group {plain(group.name)}: {plain(group.status)}",
-        f"  latest release  {_difference(group.latest, manifest)}",
+        f"  latest release  {_difference(group.latest, view)}",
         f"  policy          {group.policy.hex()}",
         f"  rule            {threshold} of {len(group.owners)} owners must {verb}",
         f"  so far          {so_far}",
     ]
 
 
-def _difference(latest: Mapping[str, Any] | None, manifest: Manifest) -> str:
+def _difference(latest: Mapping[str, Any] | None, view: ManifestView) -> str:
     """How a manifest differs from the newest authorised release of its product."""
     if latest is None:
         return "none yet: this is the first"
+    if latest.get("manifest") == view.manifest_id.hex():
+        return "this one"
+    manifest = view.manifest
     text = f"version {plain(str(latest.get('version')))} (sequence {latest.get('sequence')})"
     size = latest.get("size")
     if isinstance(size, int):

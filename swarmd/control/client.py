@@ -84,7 +84,7 @@ class ControlClient:
         """
         with self._transport_errors():
             # A daemon that hangs up first (too many clients) leaves its reason to be read.
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._socket.sendall(encode_request(Request(method, params)))
             while True:
                 match decode_answer(self._next_line()):

@@ -118,7 +118,8 @@ Answer = Progress | Result | Failure
 
 def one_line(text: str) -> str:
     """Makes a message one bounded line without control characters."""
-    flat = "".join(char if char.isprintable() else " " for char in text)
+    cut = text[: 4 * MESSAGE_CHARACTERS_MAX]
+    flat = "".join(char if char.isprintable() else " " for char in cut)
     return " ".join(flat.split())[:MESSAGE_CHARACTERS_MAX]
 
 

@@ -44,7 +44,7 @@ _RECEIVE_BYTES: Final = 65536
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 
 Report = Callable[[Mapping[str, JSON]], Awaitable[None]]
-"""Sends one progress line to the client."""
+"""Sends one progress line to the client. Cutting it short by a timeout ends the connection."""
 Handler = Callable[[Mapping[str, object], Report], Awaitable[JSON]]
 """A method: parameters and a way to report progress in, a JSON-able result out.
 
@@ -149,9 +149,15 @@ class _Connection:
             _log.debug("control client left before its error: %s", failure.message)
 
     async def _send(self, answer: Answer) -> None:
+        """Sends one line; if it is cut short, the connection ends, for nothing may follow it."""
+        line = encode_answer(answer)
         async with self._sending:
-            with trio.fail_after(SEND_S):
-                await self._stream.send_all(encode_answer(answer))
+            try:
+                with trio.fail_after(SEND_S):
+                    await self._stream.send_all(line)
+            except BaseException:
+                self._stream.socket.close()
+                raise
 
     async def _next_line(self) -> bytes | None:
         """The next request line, or None when the client ended or was silent for too long."""
@@ -226,7 +232,9 @@ class _Connection:
                 work.ending = Result(await handler(request.params, report))
             except Exception as error:  # noqa: BLE001  (the edge where defects become answers)
                 work.ending = _failure(request.method, error)
-        work.scope.cancel()
+        # Not in the middle of a heartbeat: the ending must find the connection in order.
+        async with self._sending:
+            work.scope.cancel()
 
 
 class _Work:

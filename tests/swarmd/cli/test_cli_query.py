@@ -14,12 +14,26 @@ from swarmd.demo import DemoOptions
 from tests.support.control_daemon import ControlDaemon
 from tests.swarmd.cli.conftest import Run
 
+IMAGE = {
+    "manifest": "ab",
+    "groups": ["fleet"],
+    "complete": False,
+    "components": [
+        {"name": "a", "sha256": "00", "size": 1024, "have": 1, "chunks": 2},
+        {"name": "b", "sha256": "01", "size": 512, "have": 3, "chunks": 3},
+    ],
+}
+IMAGE_TABLE = """\
+manifest  groups  complete  size     chunks
+ab        fleet   no        1.5 KiB  4/5
+"""
+
 
 @pytest.mark.parametrize(
     ("command", "answer", "text"),
     [
         ("status", {"height": 7, "alarm": None}, "height  7\nalarm   -\n"),
-        ("images", [{"manifest": "ab", "complete": True}], "manifest  complete\nab        yes\n"),
+        ("images", [IMAGE], IMAGE_TABLE),
         ("images", [], "no images yet\n"),
         ("peers", [{"name": "a\x1b", "height": 3}], "name   height\na\\x1b  3\n"),
         ("peers", [], "no peers\n"),

@@ -275,6 +275,9 @@ def test_an_older_release_is_pointed_out(
     ended = swarmd("approve", manifest.manifest_id.hex(), "-C", node.path, "--key", key, "--yes")
     assert "4.0 KiB smaller; THIS ONE IS OLDER" in ended.err
     assert "9\\x1b[0m" in ended.err
+    reply["groups"][0]["latest"] = {"manifest": manifest.manifest_id.hex()}
+    ended = swarmd("revoke", manifest.manifest_id.hex(), "-C", node.path, "--key", key, "--yes")
+    assert "latest release  this one" in ended.err
     reply["groups"][0]["latest"] = None
     ended = swarmd("revoke", manifest.manifest_id.hex(), "-C", node.path, "--key", key, "--yes")
     assert "this is the first" in ended.err
