@@ -56,6 +56,8 @@ class Layout:
 
     def component_of(self, number: int) -> int:
         """The component a chunk number belongs to."""
+        if len(self._counts) == 1:
+            return 0
         return bisect_right(self._offsets, number) - 1
 
     def length(self, component: int, index: int) -> int:

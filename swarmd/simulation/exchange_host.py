@@ -1,8 +1,9 @@
 """A node of the exchange in the simulated world: the production machines, a store in memory.
 
 Frames really are encoded and decoded. A node's uplink is one queue with a rate; what overtakes
-nothing on a stream overtakes nothing here. Byzantine nodes subclass `ExchangeHost` and override
-`outgoing`, which sees every message before it is queued.
+nothing on a stream overtakes nothing here. The world's link must neither lose, duplicate nor
+reorder, because a stream does not: a stream breaks as a whole (`disconnect`, `leave`). Byzantine
+nodes subclass `ExchangeHost` and override `outgoing`, which sees every message before it is queued.
 """
 
 from __future__ import annotations
