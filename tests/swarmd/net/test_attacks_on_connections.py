@@ -578,3 +578,10 @@ async def test_libp2p_ending_by_itself_is_a_typed_error() -> None:
             await run_until_libp2p_ends()
         async with node(1) as again, node(2) as other:
             await assert_echoes(other, again)
+
+
+async def test_pings_of_other_implementations_are_answered() -> None:
+    with trio.fail_after(LIMIT_S):
+        async with node(1) as victim, attack(address(victim), start=False) as peer:
+            await peer.send_raw(HEADER.pack(0, 2, 1, 0, 77))
+            assert await peer.session.read(12) == HEADER.pack(0, 2, 2, 0, 77)
