@@ -299,12 +299,18 @@ class DataDir:
             ) from None
 
     def lock_holder(self) -> str | None:
-        """Process id of the daemon that holds the lock ("unknown" if unreadable), or None."""
+        """Process id of the daemon that holds the lock ("unknown" if unreadable), or None.
+
+        An orderly stop empties the file; only a process id that was left behind makes it necessary
+        to try the lock, which could get in the way of a daemon that starts at this very moment.
+        """
         try:
             descriptor = os.open(self.lock_file, os.O_RDONLY)
         except OSError:
             return None
         try:
+            if os.fstat(descriptor).st_size == 0:
+                return None
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return _pid_in(descriptor)

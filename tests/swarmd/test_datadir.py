@@ -178,6 +178,24 @@ def test_the_lock_of_a_killed_process_is_free(directory: DataDir) -> None:
         assert directory.lock_holder() == str(os.getpid())
 
 
+def test_looking_at_a_free_lock_never_takes_it(
+    directory: DataDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with directory.lock():
+        pass
+
+    def refuse(*_arguments: object) -> None:
+        raise AssertionError("the lock was tried")
+
+    monkeypatch.setattr(datadir.fcntl, "flock", refuse)
+    assert directory.lock_holder() is None
+
+
+def test_a_process_id_left_behind_is_no_holder(directory: DataDir) -> None:
+    directory.lock_file.write_text("12345\n")
+    assert directory.lock_holder() is None
+
+
 def test_a_lock_file_without_a_number_is_reported_as_unknown(directory: DataDir) -> None:
     with directory.lock():
         directory.lock_file.write_text("not a number")
