@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -95,10 +95,16 @@ class Story:
         self._out = sys.stderr if quiet else sys.stdout
         self.images: list[ImageReport] = []
         self.checks: dict[str, bool] = {}
+        self._kept_spoilt = True
+        self._steps = 0
 
     def _say(self, text: str) -> None:
         self._out.write(text + "\n")
         self._out.flush()
+
+    def _step(self, text: str) -> None:
+        self._steps += 1
+        self._say(f"{self._steps}. {text}")
 
     def begin(self, pairs: list[FirmwarePair]) -> None:
         """Starts every process."""
@@ -115,23 +121,36 @@ class Story:
     # -- releases ------------------------------------------------------------------------------
 
     def first_release(self, pair: FirmwarePair) -> None:
-        """Proposal, a lie about it, two approvals, distribution beside a corrupter."""
+        """Proposal, a lie about it, two approvals, a corrupter as the only source, distribution."""
         swarm = self._swarm
-        self._say(f"\n1. The publisher proposes {pair.name} {pair.old_version}.")
+        self._step(f"The publisher proposes {pair.name} {pair.old_version}.")
         manifest = swarm.publish(pair.old, pair.name, pair.old_version)
         digest = _digest(pair.old)
         self._say("   The malicious member announces it as authorised. No owner has approved it.")
         self.checks["unapproved_refused"] = self._is_refused(manifest, digest)
         self._say("   Every gateway asked its own ledger, refused, and holds it against the liar.")
-        self._say("2. Two of three owners approve; the validators order it; gateways fetch it.")
-        self._distribute(pair, manifest, is_new=False)
-        wait_until(self._all_banned, "the corrupter is found out")
-        self.checks["corrupt_refused"] = self._all_banned() and all(
+        self._step("Two of three owners approve; the validators order it. The publisher is away:")
+        self._say(
+            "   the only source is the malicious member, each chunk of it with one bit wrong."
+        )
+        swarm.publisher.stop()
+        self._distribute(pair, manifest, is_new=False, meanwhile=self._find_corrupter)
+        nobody_fooled = not self._kept_spoilt and self._all_banned()
+        self.checks["corrupt_refused"] = nobody_fooled and all(
             swarm.is_offered(node, digest) for node in swarm.gateways
         )
-        self._say(
-            "   The malicious member served spoilt chunks: found by hash, sent away, refetched."
+        self._say("   Every gateway found it out by hash, kept nothing and sent it away. Then the")
+        self._say("   publisher came back, and every gateway got the image.")
+
+    def _find_corrupter(self) -> None:
+        """Waits until every gateway has sent the corrupter away; then the publisher returns."""
+        swarm = self._swarm
+        wait_until(self._all_banned, "the corrupter is found out")
+        self._kept_spoilt = any(
+            swarm.status(node)["store"]["written_bytes"] for node in swarm.gateways
         )
+        swarm.publisher.start()
+        swarm.publisher.wait_ready()
 
     def _is_refused(self, manifest: str, digest: str) -> bool:
         swarm = self._swarm
@@ -158,19 +177,24 @@ class Story:
         )
 
     def _distribute(
-        self, pair: FirmwarePair, manifest: str, *, is_new: bool, crash: bool = False
+        self,
+        pair: FirmwarePair,
+        manifest: str,
+        *,
+        is_new: bool,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        """Two approvals, then waits for every gateway; measures and reports."""
+        """Two approvals, an incident, then waits for every gateway; measures and reports."""
         swarm = self._swarm
         image = pair.new if is_new else pair.old
         before = swarm.transfer()
         swarm.decide("approve", 0, manifest, image)
         asked = CLOCK.monotonic()
         swarm.decide("approve", 1, manifest, image)
-        swarm.wait(swarm.publisher, manifest, "authorised")
+        for node in swarm.gateways:
+            swarm.wait(node, manifest, "authorised")
         authorised = CLOCK.monotonic()
-        if crash:
-            self._crash_gateway()
+        meanwhile()
         for node in swarm.gateways:
             swarm.wait(node, manifest, "complete")
         makespan_s = CLOCK.monotonic() - authorised
@@ -195,11 +219,11 @@ class Story:
         """A new version while a validator and a gateway lose power and come back."""
         swarm = self._swarm
         validator, gateway = swarm.validators[1], swarm.gateways[-1]
-        self._say(f"3. {pair.name} {pair.new_version} follows. In the middle, {validator.name} and")
+        self._step(f"{pair.name} {pair.new_version} follows. In the middle, {validator.name} and")
         self._say(f"   {gateway.name} are killed (SIGKILL) and come back.")
         validator.kill()
         manifest = swarm.publish(pair.new, pair.name, pair.new_version)
-        self._distribute(pair, manifest, is_new=True, crash=True)
+        self._distribute(pair, manifest, is_new=True, meanwhile=self._crash_gateway)
         self.checks["crash_survived"] = self._is_back(manifest, _digest(pair.new))
         report = self.images[-1]
         self._say(
@@ -231,7 +255,7 @@ class Story:
 
     def another_product(self, pair: FirmwarePair) -> None:
         """Two versions of one more product, without incidents."""
-        self._say(f"5. A larger product: {pair.name} {pair.old_version}, then {pair.new_version}.")
+        self._step(f"A larger product: {pair.name} {pair.old_version}, then {pair.new_version}.")
         for is_new in (False, True):
             image, version = (
                 (pair.new, pair.new_version) if is_new else (pair.old, pair.old_version)
@@ -244,7 +268,7 @@ class Story:
     def prove(self, pair: FirmwarePair) -> None:
         """A proof file convinces a checker without a network, and only about the right image."""
         swarm = self._swarm
-        self._say("4. A proof file shows offline who authorised the new version.")
+        self._step("A proof file shows offline who authorised the new version.")
         folder = swarm.lab.genesis.parent
         proof, genesis = folder / "release.proof", str(swarm.lab.genesis)
         manifest = self.images[-1]["manifest"]
@@ -257,7 +281,7 @@ class Story:
         """Two owners take the first version back; every gateway stops offering it."""
         swarm = self._swarm
         first, second = self.images[0], self.images[1]
-        self._say(f"6. Two of three owners revoke {first['name']}.")
+        self._step(f"Two of three owners revoke {first['name']}.")
         for owner in (1, 2):
             swarm.decide("revoke", owner, first["manifest"])
         for node in swarm.gateways:

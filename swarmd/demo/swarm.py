@@ -59,13 +59,15 @@ class Swarm:
     def _processes(self, kind: SubjectKind) -> tuple[NodeProcess, ...]:
         return tuple(NodeProcess(node.directory.path) for node in self.lab.of_kind(kind))
 
-    def start(self, images: Sequence[Path]) -> None:
+    def start(self, images: Sequence[Path], *, with_malicious: bool = True) -> None:
         """Starts every node; the malicious member gets all images beforehand."""
         command = [sys.executable, "-m", "swarmd.demo.malicious", str(self.malicious.directory)]
         self.malicious = NodeProcess(
             self.malicious.directory, [*command, *(str(image) for image in images)]
         )
-        nodes = [*self.validators, self.publisher, *self.gateways, self.malicious]
+        nodes = [*self.validators, self.publisher, *self.gateways]
+        if with_malicious:
+            nodes.append(self.malicious)
         for node in nodes:
             self._running.append(node)
             node.start()
@@ -103,9 +105,9 @@ class Swarm:
         return str(result["manifest"])
 
     def decide(self, verb: str, owner: int, manifest: str, image: Path | None = None) -> None:
-        """Approves or revokes as one of the owners, counted from 0."""
+        """Approves or revokes as one of the owners, counted from 0, through a gateway."""
         arguments = [
-            verb, manifest, "-C", str(self.publisher.directory),
+            verb, manifest, "-C", str(self.gateways[0].directory),
             "--key", str(self.lab.owner_keys[owner]), "--yes",
         ]  # fmt: skip
         self.command(*arguments, *(("--image", str(image)) if image else ()))
