@@ -43,6 +43,7 @@ from protocol.exchange_events import (
     VerifyPage,
     WriteChunk,
 )
+from protocol.exchange_flow import WINDOW_BYTES_MAX, WINDOW_BYTES_START
 from protocol.exchange_messages import (
     BitfieldMessage,
     Cancel,
@@ -579,14 +580,24 @@ def test_windows_bound_what_one_peer_owes_and_follow_its_rate() -> None:
     rig.know()
     asked = rig.join(A, range(count))
     total = sum(len(r.indices) for r in asked) * SIZE
-    assert 190_000 < total <= 256 * 1024
+    assert 48_000 < total <= WINDOW_BYTES_START
     peaks = []
     for _ in range(12):
-        rig.now += 0.1
+        rig.now += 0.01
         request = asked.pop(0)
         asked += requests(rig.answer(request, A, request.indices))
         rig.store(*request.indices)
         peaks.append(sum(len(r.indices) for r in asked) * SIZE)
-    # 64 KiB each 100 ms: two round trips and a quarter second hold less than the first window.
-    assert peaks[-1] < 450_000
-    assert peaks[-1] > 64 * 1024
+    # A quarter of the window comes every 10 ms: it grows, and stays below the bound.
+    assert max(peaks) > 2 * WINDOW_BYTES_START
+    assert max(peaks) <= WINDOW_BYTES_MAX
+    for _ in range(40):
+        rig.now += 1.0
+        rig.feed(TimerFired())
+        if asked:
+            request = asked.pop(0)
+            asked += requests(rig.answer(request, A, request.indices[:1]))
+            rig.store(request.indices[0])
+    # One chunk a second: the window shrinks again.
+    fresh = requests(rig.message(A, Have(manifest_id=M, component=0, indices=(0,))))
+    assert sum(len(r.indices) for r in fresh) * SIZE < WINDOW_BYTES_START
