@@ -86,8 +86,8 @@ async def finality_ms(directory: Path, count: int) -> list[float]:
     async with node.running():
         services = node.services
         assert services is not None, "the node runs"
-        while len(services.registry.at_least(PeerClass.VALIDATOR)) < 3:
-            await trio.sleep(0.1)  # noqa: ASYNC110  (no event to wait for from outside)
+        while len(services.registry.at_least(PeerClass.VALIDATOR)) < 3:  # noqa: ASYNC110
+            await trio.sleep(0.1)
         for number in range(count + 5):
             body = AnchorReceipts(size=number + 1, root=sha256(number.to_bytes(4, "big")))
             started = time.perf_counter()
