@@ -194,10 +194,6 @@ class NetworkSection:
     """Connections of members at a time; each costs about 100 KiB of memory."""
     stranger_connections_max: int = field(default=16, metadata=_by(_integer(1, 256)))
     """Connections of peers that have not shown membership yet."""
-    upload_bytes_per_s_max: int = field(default=0, metadata=_by(_integer(0, 100 * GIB)))
-    """Image bytes sent to peers per second; 0: no limit."""
-    download_bytes_per_s_max: int = field(default=0, metadata=_by(_integer(0, 100 * GIB)))
-    """Image bytes requested from peers per second; 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,8 +228,6 @@ class LedgerConfig:
 
     bodies_kept: int = field(default=10_000, metadata=_by(_integer(100, 10_000_000)))
     """Newest blocks whose transactions are kept; headers and certificates are kept for ever."""
-    commit_interval_ms: int = field(default=500, metadata=_by(_integer(0, 60_000)))
-    """Followers write blocks together this often, milliseconds; validators write each at once."""
     view_timeout_ms: int = field(default=1000, metadata=_by(_integer(50, 60_000)))
     """A validator's first estimate of a message delay, milliseconds; grows while views fail."""
 

@@ -31,8 +31,6 @@ COMMENTS: Final[dict[str, str]] = {
     "KiB of memory each.",
     "network.stranger_connections_max": "Connections of peers that have not shown yet that they\n"
     "are members, 1 to 256.",
-    "network.upload_bytes_per_s_max": "Image bytes sent to peers per second; 0: no limit.",
-    "network.download_bytes_per_s_max": "Image bytes fetched from peers per second; 0: no limit.",
     "http": "Read-only access to authorised images, for the devices behind this gateway.",
     "http.listen": 'Address for devices, or "off". It has no passwords: keep it on loopback or on\n'
     "a network that only devices share.",
@@ -44,8 +42,6 @@ COMMENTS: Final[dict[str, str]] = {
     "ledger": "How this node follows the chain, or takes part in it.",
     "ledger.bodies_kept": "Newest blocks whose transactions are kept, 100 to 10000000. Headers\n"
     "and certificates are kept for ever.",
-    "ledger.commit_interval_ms": "Followers write blocks together this often, milliseconds, 0\n"
-    "to 60000. Validators write each one at once.",
     "ledger.view_timeout_ms": "Validators: first estimate of a message's delay, milliseconds,\n"
     "50 to 60000. It grows while views fail.",
 }

@@ -147,8 +147,6 @@ def changed_config() -> Config:
         bootstrap = ["{PEER}"]
         member_connections_max = 5
         stranger_connections_max = 2
-        upload_bytes_per_s_max = 1
-        download_bytes_per_s_max = 2
         [http]
         listen = "off"
         [storage]
@@ -157,7 +155,6 @@ def changed_config() -> Config:
         approvals_min = 2
         [ledger]
         bodies_kept = 100
-        commit_interval_ms = 0
         view_timeout_ms = 50
         """
     )
