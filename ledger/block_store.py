@@ -100,14 +100,17 @@ class BlockStore:
             )
         try:
             with self._guard():
-                self._database.execute("PRAGMA journal_mode=WAL")
-                self._database.execute(f"PRAGMA synchronous={durability.value}")
-                self._prepare()
+                self._prepare(durability)
         except StorageError:
             self._database.close()
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, durability: Durability) -> None:
+        mode: str = self._database.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        if mode not in ("wal", "memory"):
+            # What is promised about power loss was argued for this mode only.
+            raise StorageError(f"{self.path}: journal mode {mode}, this file system has no wal")
+        self._database.execute(f"PRAGMA synchronous={durability.value}")
         version: int = self._database.execute("PRAGMA user_version").fetchone()[0]
         if version > STORE_SCHEMA:
             raise StorageError(

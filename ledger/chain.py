@@ -351,9 +351,8 @@ class Chain(ChainQueries):
         self._verify_certificate(block_id, certificate)
         if self._store.height_of(block_id) is not None:
             return ()
-        for block in ancestors:
-            if block.header.height > self.head.height:
-                self._execute_certified(block, certificate)
+        for block in self._without_final(ancestors, certificate):
+            self._execute_certified(block, certificate)
         last = self._lookup(block_id)
         if last is None:
             raise BlockNotReadyError(block_id, block_id, "the certified block is unknown")

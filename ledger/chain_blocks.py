@@ -87,7 +87,7 @@ class Executed:
 
 
 def execute_block(block: Block, parent: Executed, rules: ChainRules) -> Executed:
-    """Executes a block on its parent and compares everything its header commits to.
+    """Executes a block on its parent and compares all its header commits to (L30, L31).
 
     Raises:
         InvalidBlockError: it breaks a rule; the same verdict wherever and whenever it is judged.

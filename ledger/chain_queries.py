@@ -22,6 +22,7 @@ from ledger.state_keys import split_manifest_key
 from ledger.validators import ValidatorSet
 from protocol.approval import Action
 from protocol.digest import BlockId, DidId, Digest, ManifestId, TransactionId
+from protocol.errors import StorageError
 from protocol.genesis import Genesis
 from protocol.group import Policy
 from protocol.keys import PublicKey
@@ -66,13 +67,22 @@ class ChainQueries:
     def __init__(
         self, store: BlockStore, genesis: Genesis, rules: ChainRules, final: Executed
     ) -> None:
-        """Made by `Chain.open`."""
+        """Made by `Chain.open`.
+
+        Raises:
+            StorageError: the genesis block is not in the store.
+        """
         self.genesis: Final = genesis
         """The document the chain starts from."""
         self.rules: Final = rules
         """Chain id, era and validators."""
         self.mempool: Final = Mempool()
         """Transactions that wait for a block."""
+        first = store.header(0)
+        if first is None:
+            raise StorageError(f"{store.path}: damaged, no genesis block in it")
+        self.anchor: Final = TrustAnchor.of_genesis(genesis, first.block_id)
+        """What this node believes: the validators, and the genesis header without certificate."""
         self._store = store
         self._tip = Tip(final, None)
         self._executed: dict[BlockId, Executed] = {}
@@ -84,13 +94,6 @@ class ChainQueries:
         return self._executed.get(block_id)
 
     # The final head.
-
-    @property
-    def anchor(self) -> TrustAnchor:
-        """What this node believes: the validators, and the genesis header without certificate."""
-        first = self._store.header(0)
-        assert first is not None, "an open ledger has a genesis block"
-        return TrustAnchor.of_genesis(self.genesis, first.block_id)
 
     @property
     def validators(self) -> ValidatorSet:

@@ -51,7 +51,7 @@ class BlockNotReadyError(NotYetError):
 
 
 class ForkAlarmError(VerificationError):
-    """A quorum of validators certified what the rules forbid; nothing of it is adopted.
+    """A quorum of validators certified what the rules forbid; nothing of it is adopted (L33).
 
     Attributes:
         block_id: the certified block at fault.

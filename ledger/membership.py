@@ -76,7 +76,7 @@ def verify_membership_proof(
     height_min: int,
     verifier: Verifier | None = None,
 ) -> Membership:
-    """Checks that a transport key belongs to a subject, whatever its status.
+    """Checks that a transport key belongs to a subject, whatever its status (L90).
 
     Args:
         data: the proof, untrusted.

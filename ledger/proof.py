@@ -247,7 +247,7 @@ def verify_proof(
     *,
     verifier: Verifier | None = None,
 ) -> VerifiedProof:
-    """Checks a proof file, offline.
+    """Checks a proof file, offline (L80 to L89).
 
     Args:
         data: the file, untrusted.

@@ -107,7 +107,7 @@ def apply_transaction(block: BlockDraft, signed: SignedTransaction) -> None:
 
 
 def apply_evidence(block: BlockDraft, evidence: Evidence, verifier: Verifier) -> None:
-    """Records a conviction, or refuses the evidence and leaves the block as it was.
+    """Records a conviction, or refuses the evidence and leaves the block as it was (L59).
 
     Raises:
         LedgerError: `evidence.epoch`, `evidence.signature`, or `evidence.known`: one conviction for
@@ -143,7 +143,7 @@ def apply_block(
     evidence: Sequence[Evidence],
     verifier: Verifier,
 ) -> Outcome:
-    """Executes a whole block.
+    """Executes a whole block (L30).
 
     Raises:
         LedgerError: the first entry that is not valid makes the block invalid.
@@ -191,7 +191,7 @@ def judge_body(state: StateReader, signed: SignedTransaction, context: BlockCont
 
 
 def check_envelope(state: StateReader, signed: SignedTransaction, context: BlockContext) -> None:
-    """Checks era, signer, signature, lifetime and nonce.
+    """Checks era, signer, signature, lifetime and nonce (L40).
 
     Raises:
         LedgerNotYetError: `tx.signer` unknown, `tx.lifetime` too far ahead, `tx.nonce_ahead`.
@@ -277,7 +277,7 @@ def _apply_body(draft: Draft, signer: DidId, body: Body, context: BlockContext) 
 
 
 def _charge(draft: Draft, signed: SignedTransaction, context: BlockContext) -> None:
-    """Marks the nonce as used and counts the transaction against its signer's shares.
+    """Marks the nonce as used and counts the transaction against its signer's shares (L41).
 
     Kinds that protect are counted but never refused: owners' approvals bound them already.
     """

@@ -50,7 +50,7 @@ class Consent:
 def check_approvals(
     approvals: Sequence[bytes], consent: Consent, context: BlockContext
 ) -> tuple[SignedApproval, ...]:
-    """Checks that every approval is a valid one by a distinct owner to exactly this consent.
+    """Checks that every approval is by a distinct owner and to exactly this consent (L42).
 
     A transaction with a single unfit approval is refused whole: its submitter chose the list.
 

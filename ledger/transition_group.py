@@ -24,7 +24,7 @@ from protocol.group import Group, Policy, check_policy_fits, decode_group, decod
 
 
 def create_group(draft: Draft, body: CreateGroup, context: BlockContext) -> None:
-    """Adds a group if enough governance keys agree.
+    """Adds a group if enough governance keys agree (L53).
 
     Raises:
         LedgerError: `group.malformed`, `group.known`, `approval.*`.
@@ -63,7 +63,7 @@ def write_group(draft: Draft, group: Group, *, creators: tuple[Digest, ...]) -> 
 
 
 def set_policy(draft: Draft, body: SetPolicy, context: BlockContext) -> None:
-    """Schedules a policy if the old one's amendment rule is met; it waits the old one's delay.
+    """Schedules a policy if the old one's rule is met; it waits the old one's delay (L54).
 
     A policy scheduled earlier and not yet in force is replaced, which is how owners take it back.
 

@@ -25,7 +25,7 @@ from protocol.manifest import Manifest, SignedManifest, parse_manifest
 def propose_manifest(
     draft: Draft, signer: DidId, body: ProposeManifest, context: BlockContext
 ) -> None:
-    """Enters a manifest as proposed in each of its target groups.
+    """Enters a manifest as proposed in each of its target groups (L55).
 
     Raises:
         LedgerError: `manifest.malformed`, `manifest.era`, `manifest.publisher`,
@@ -105,7 +105,7 @@ def _require_above_floor(draft: Draft, group: str, product: str, sequence: int) 
 
 
 def approve_manifest(draft: Draft, body: ApproveManifest, context: BlockContext) -> None:
-    """Adds approvals; with enough of them the manifest is authorised and becomes the latest.
+    """Adds approvals; with enough of them the manifest is authorised and the latest (L56).
 
     More approvals than needed are welcome: a gateway may ask for more than the policy does.
 
@@ -138,7 +138,7 @@ def approve_manifest(draft: Draft, body: ApproveManifest, context: BlockContext)
 
 
 def revoke_manifest(draft: Draft, body: RevokeManifest, context: BlockContext) -> None:
-    """Adds revocations; with enough of them the manifest is revoked for good.
+    """Adds revocations; with enough of them the manifest is revoked for good (L57).
 
     The floor against rollback stays where it was.
 

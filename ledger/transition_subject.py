@@ -29,7 +29,7 @@ from protocol.errors import SignatureError
 
 
 def create_subject(draft: Draft, body: CreateSubject, context: BlockContext) -> None:
-    """Admits a subject if the owners of each of its groups agree (`enrol_threshold`).
+    """Admits a subject if owners of each of its groups agree, `enrol_threshold` of them (L50).
 
     Raises:
         LedgerError: `did.join`, `did.kind`, `did.groups`, `did.known`, `did.key`, `group.unknown`,
@@ -88,7 +88,7 @@ def write_subject(draft: Draft, did: DidId, record: SubjectRecord) -> None:
 
 
 def rotate_keys(draft: Draft, body: RotateKeys, context: BlockContext) -> None:
-    """Replaces a subject's keys by those it committed to earlier.
+    """Replaces a subject's keys by those it committed to earlier (L51).
 
     A thief of the current keys cannot rotate, since the next ones are known by digest only. The
     seat of a validator keeps its vote key, which changes with the validator set.
@@ -143,7 +143,7 @@ def _check_reuse(draft: Draft, old: Keys, body: RotateKeys) -> None:
 
 
 def suspend_subject(draft: Draft, body: SuspendSubject, context: BlockContext) -> None:
-    """Suspends a subject by owners of one of its groups (`revoke_threshold`).
+    """Suspends a subject by owners of one of its groups, `revoke_threshold` of them (L52).
 
     Raises:
         LedgerError: `did.unknown`, `did.status`, `did.group`, `did.validator`, `approval.*`.
@@ -183,7 +183,7 @@ def _is_validator(did: DidId, context: BlockContext) -> bool:
 def anchor_receipts(
     draft: Draft, signer: DidId, body: AnchorReceipts, context: BlockContext
 ) -> None:
-    """Fixes the signer's receipt log.
+    """Fixes the signer's receipt log (L58).
 
     Raises:
         LedgerError: `anchor.shrunk` fewer entries than before; `anchor.conflict` another root for

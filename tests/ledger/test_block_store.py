@@ -63,6 +63,11 @@ def test_files_that_are_no_ledger_are_refused_by_name(tmp_path):
         BlockStore(tmp_path / "nowhere" / "ledger.db", Durability.FULL)
 
 
+def test_a_file_system_without_wal_is_refused():
+    with pytest.raises(StorageError, match="journal mode delete"):
+        BlockStore("", Durability.FULL)  # SQLite's private temporary file has none
+
+
 def test_a_newer_schema_is_refused(tmp_path):
     BlockStore(tmp_path / "ledger.db", Durability.FULL).close()
     newer = sqlite3.connect(tmp_path / "ledger.db")

@@ -127,6 +127,9 @@ def test_two_certified_blocks_at_one_height_raise_the_alarm():
         with pytest.raises(ForkAlarmError):
             follower.follow(run, lab.certificate(run[-1]))
         assert snapshot(follower) == before
+    with pytest.raises(ForkAlarmError):
+        follower.commit(other.block_id, lab.certificate(other), ancestors=[other])
+    assert follower.head == one.header
 
 
 def test_runs_that_do_not_hang_together_are_the_peers_fault():

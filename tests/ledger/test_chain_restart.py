@@ -133,6 +133,7 @@ def test_a_database_of_another_chain_is_refused_by_name(tmp_path, steps):
         ("UPDATE headers SET header = x'00' WHERE height = 2", "header"),
         ("DELETE FROM headers WHERE height = 2", "state"),
         ("DELETE FROM headers", "genesis"),
+        ("DELETE FROM headers WHERE height = 0", "genesis"),
         ("UPDATE meta SET value = 'text' WHERE name = 'chain'", "str for a blob"),
     ],
 )
