@@ -21,7 +21,7 @@ from protocol.approval import Action
 from protocol.did import KeyPurpose
 from protocol.digest import ChainId, DidId, sha256
 from protocol.encoding import decode_canonical, encode_canonical
-from protocol.errors import EncodingError, NotYetError, VerificationError
+from protocol.errors import EncodingError, NotYetError, SignatureError, VerificationError
 from protocol.hello import MEMBERSHIP_BYTES_MAX
 from tests.support.ledger import FLEET, advance, authorise, make_key, make_lab
 
@@ -112,6 +112,17 @@ def test_a_certificate_of_another_view_or_kind_is_refused(world):
             verify_header(raw, junk, world.anchor, VERIFIER)
         with pytest.raises(VerificationError):
             verify_header(junk, genuine.encode(), world.anchor, VERIFIER)
+
+
+def test_every_signature_of_a_certificate_counts(world):
+    raw = world.block.header.encoded
+    genuine = world.lab.certificate(world.block)
+    first, *others = genuine.signatures
+    flipped = bytes((first[0] ^ 1,)) + first[1:]
+    for signatures in ((flipped, *others), (*others, first), (first,) * len(genuine.signatures)):
+        forged = replace(genuine, signatures=tuple(signatures))
+        with pytest.raises(SignatureError):
+            verify_header(raw, forged.encode(), world.anchor, VERIFIER)
 
 
 def test_the_genesis_header_needs_no_certificate_where_it_is_known(world):

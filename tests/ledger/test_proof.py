@@ -264,6 +264,27 @@ def test_a_weaker_policy_invented_by_validators_does_not_help(case):
         case.verify(replace(forged, policy=weak.encode()))
 
 
+def test_a_stricter_policy_holds_even_if_validators_authorise_too_early():
+    strict = make_policy(approve_threshold=3, amend_threshold=3)
+    lab = make_lab(policy=strict)
+    chain = lab.open_chain()
+    manifest = lab.manifest(image=IMAGE)
+    advance(lab, chain, [lab.propose(manifest)])
+    advance(lab, chain, [lab.approve(manifest.manifest_id, count=3)])
+    early = Case.__new__(Case)
+    early.lab, early.chain, early.manifest = lab, chain, manifest
+    early.proof = decode_proof(make_proof(chain, manifest.manifest_id, FLEET))
+    record = chain.manifest_record(manifest.manifest_id, FLEET)
+    assert len(early.verify(conspire(early, record)).approvers) == 3
+    forged = conspire(
+        early,
+        replace(record, approvers=record.approvers[:2]),
+        approvals=early.proof.approvals[:2],
+    )
+    with pytest.raises(VerificationError, match="2 valid owner approvals, 3 needed"):
+        early.verify(forged)
+
+
 def test_what_the_record_says_counts(case):
     record = case.chain.manifest_record(case.manifest.manifest_id, FLEET)
     time_ms = case.chain.head.time_ms
