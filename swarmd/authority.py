@@ -5,7 +5,8 @@ all of these: my own final ledger state says authorised, unrevoked, unexpired; t
 approvals verify against the owner root that this node has *pinned*, whatever validators say; my
 local floor is met; my knowledge is fresh enough for the group; no alarm is raised. If the ledger
 says yes and the owners do not, that is no matter of waiting: it raises the node's alarm (promise
-G2).
+G2). Under an alarm every answer is no, also about what was authorised before, because a copy that
+cannot go on cannot learn of revocations; the bytes stay until an operator has looked.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ class Authority:
         own_groups: Callable[[], tuple[str, ...]],
         approvals_min: int,
         monotonic: Callable[[], float],
+        time_ms: Callable[[], int],
     ) -> None:
         """Wires the authority.
 
@@ -135,7 +137,9 @@ class Authority:
             own_groups: groups this node belongs to now.
             approvals_min: local floor of owner approvals; can only tighten.
             monotonic: seconds.
+            time_ms: this node's ledger time, which goes on between blocks; milliseconds.
         """
+        self._time_ms = time_ms
         self._ledger = ledger
         self._pins = OwnerPins(genesis)
         self._age = age
@@ -144,23 +148,33 @@ class Authority:
         self._approvals_min = approvals_min
         self._monotonic = monotonic
         self._cache: dict[ManifestId, tuple[int, Verdict]] = {}
+        self._checked: dict[tuple[ManifestId, str], tuple[ManifestRecord, tuple[str, ...]]] = {}
 
     # -- verdicts ------------------------------------------------------------------------------
 
     def verdict(self, manifest: ManifestId) -> Verdict:
-        """Judges a manifest for this node, apart from freshness; cached for each height."""
+        """Judges a manifest for this node, apart from freshness."""
+        if self._ledger.alarm is not None:
+            return Denial("node.alarm", "this node raised an alarm and accepts nothing")
+        verdict = self._at_head(manifest)
+        if isinstance(verdict, Permit):
+            expires_ms = verdict.authorised.manifest.expires_ms
+            if expires_ms is not None and self._time_ms() > expires_ms:
+                return Denial("manifest.expired", f"expired at {expires_ms}")
+        return verdict
+
+    def _at_head(self, manifest: ManifestId) -> Verdict:
+        """The verdict of the newest final state; cached for its height."""
         height = self._ledger.chain.head.height
         cached = self._cache.get(manifest)
-        if cached is not None and cached[0] == height and self._ledger.alarm is None:
+        if cached is not None and cached[0] == height:
             return cached[1]
         verdict = self._judge(manifest)
-        self._cache = {key: held for key, held in self._cache.items() if held[0] == height}
-        self._cache[manifest] = (height, verdict)
+        if manifest in self._ledger.manifests:  # peers may ask about anything
+            self._cache[manifest] = (height, verdict)
         return verdict
 
     def _judge(self, manifest: ManifestId) -> Verdict:
-        if self._ledger.alarm is not None:
-            return Denial("node.alarm", "this node raised an alarm and accepts nothing new")
         signed = self._ledger.manifests.get(manifest)
         if signed is None:
             return Denial("manifest.unknown", "the ledger does not know this manifest", True)
@@ -189,13 +203,18 @@ class Authority:
             return Denial("manifest.unknown", f"not proposed in group {group!r}", True)
         if (denial := _standing(record, group, self._ledger.chain.head.time_ms)) is not None:
             return denial
+        checked = self._checked.get((manifest, group))
+        if checked is not None and checked[0] == record:
+            return checked[1], record.policy
         try:
-            return self._check_owners(manifest, group, record), record.policy
+            names = self._check_owners(manifest, group, record)
         except VerificationError as error:
             self._ledger.raise_alarm(error)
             return Denial("manifest.owners", str(error))
         except PolicyError as error:
             return Denial(error.rule, str(error))
+        self._checked[manifest, group] = (record, names)  # signatures do not change with blocks
+        return names, record.policy
 
     def _check_owners(
         self, manifest: ManifestId, group: str, record: ManifestRecord
@@ -207,6 +226,8 @@ class Authority:
             raise VerificationError(f"a manifest is authorised in unknown group {group!r}")
         root = self._pins.root(group, group_record, self._ledger)
         policy = state.policy(record.policy)
+        if policy.policy_id != record.policy:
+            raise VerificationError(f"group {group!r}: the ledger names another policy than it has")
         stored = [
             state.approval(Digest(manifest), Action.AUTHORISE, key_id, group)
             for key_id in record.approvers
@@ -303,5 +324,6 @@ def _standing(record: ManifestRecord, group: str, time_ms: int) -> Denial | None
             assert_never(record.status)
 
 
-REFUSALS: Final = ("manifest.revoked", "manifest.expired", "node.alarm", "manifest.owners")
-"""Rules after which stored bytes must go, not only wait."""
+REFUSALS: Final = ("manifest.revoked", "manifest.expired", "manifest.owners")
+"""Rules after which stored bytes must go, not only wait. An alarm is none of them: whoever holds
+the validators' keys could otherwise wipe a fleet."""

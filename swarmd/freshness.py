@@ -7,8 +7,9 @@ validator held. The age of my knowledge counts from the moment of asking, on the
 so the wall clock may stand at 1970. Non-goal: proof to others; a statement convinces only the node
 that drew the nonce.
 
-Across restarts the age is persisted and only ever rounded up: a node that is power-cycled by an
-attacker grows older, never younger. Pure: time and randomness come in as arguments.
+Across restarts the age is persisted and only ever rounded up: every start adds a save interval and
+is saved at once, so a node that is power-cycled by an attacker grows older, never younger. Pure:
+time and randomness come in as arguments.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from protocol.keys import PublicKey
 from protocol.merkle import leaf_hash, verify_inclusion
 
 SAVE_INTERVAL_S: Final = 600.0
-"""Seconds between two saves of the age: 144 small writes a day; a restart adds as much to it."""
+"""Seconds between two saves of the age: 144 small writes a day; a restart adds as much to it, since
+a crash may come right before the next save."""
 ASK_INTERVAL_MAX_S: Final = 3600.0
 """Longest wait between two questions, seconds."""
 _RECORD_BYTES_MAX: Final = 64
@@ -130,9 +132,11 @@ class FreshnessClock:
             wall_ms: wall clock; used only where it makes the age larger.
         """
         self._anchor: float | None = None
+        self._wall_ms_min = 0
         if saved is not None and (restored := _decode_record(saved)) is not None:
             age_ms, saved_wall_ms = restored
             away_ms = max(0, wall_ms - saved_wall_ms)
+            self._wall_ms_min = saved_wall_ms  # a clock that fell back to 1970 must not count twice
             self._anchor = now - (age_ms + away_ms) / 1000 - SAVE_INTERVAL_S
 
     def confirm(self, asked_at: float) -> None:
@@ -152,9 +156,11 @@ class FreshnessClock:
         return age is not None and age <= limit_ms
 
     def save(self, *, now: float, wall_ms: int) -> bytes | None:
-        """What to store durably every `SAVE_INTERVAL_S` and at shutdown; None: nothing to store."""
+        """What to store at start, every `SAVE_INTERVAL_S` and at shutdown; None: nothing."""
         age = self.age_ms(now)
-        return None if age is None else encode_canonical({0: 1, 1: age, 2: max(0, wall_ms)})
+        if age is None:
+            return None
+        return encode_canonical({0: 1, 1: age, 2: max(self._wall_ms_min, wall_ms)})
 
 
 def _decode_record(saved: bytes) -> tuple[int, int] | None:

@@ -6,9 +6,9 @@ from the world (directory, clock, entropy, wire) comes in as an argument.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,11 @@ from ledger.journal import JournalDamagedError, SqliteJournal
 from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import Parameters
 from ledger.vote import Ed25519Verifier
-from protocol.did import SubjectKind, did_text
+from protocol.did import KeyPurpose, SubjectKind, did_text
 from protocol.digest import DidId, Digest
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, StorageError
 from protocol.genesis import Genesis
-from protocol.keys import PrivateKey
+from protocol.keys import PrivateKey, PublicKey
 from protocol.limits import HELLO_SECONDS_MAX
 from protocol.version import ProtocolName, protocol_id
 from swarmd.authority import Authority
@@ -143,7 +143,7 @@ class Node:
         self._stop = stop
         self._wire = wire
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[tuple[str, ...]]:
         """Runs the node within the block; yields the multiaddrs it listens on.
 
@@ -241,6 +241,7 @@ class RunningNode:
             own_groups=self._own_groups,
             approvals_min=config.floor.approvals_min,
             monotonic=clock.monotonic,
+            time_ms=self.ledger_time_ms,
         )
 
     def _saved_age(self) -> bytes | None:
@@ -248,8 +249,14 @@ class RunningNode:
         return read_bounded(path, bytes_max=64) if path.exists() else None
 
     async def _save_age(self, saved: bytes) -> None:
+        """Stores the age; a disk that takes no newer one must not keep an old one either."""
         path = self._data.path / FRESHNESS_FILE
-        await trio.to_thread.run_sync(write_atomic, path, saved)
+        try:
+            await trio.to_thread.run_sync(write_atomic, path, saved)
+        except StorageError:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise
 
     def _own_groups(self) -> tuple[str, ...]:
         record = self._chain.state.subject(self._identity.did)
@@ -269,7 +276,7 @@ class RunningNode:
 
     # -- wiring --------------------------------------------------------------------------------
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def serve(self, wire: Wire | None) -> AsyncIterator[tuple[str, ...]]:
         """Opens network and control socket and runs every service within the block."""
         listen = tuple((item.host, item.port) for item in self._config.network.listen)
@@ -304,6 +311,7 @@ class RunningNode:
             age=self._age,
             save=self._save_age,
             validator=self._vote_seat(),
+            on_confirmed=self._on_confirmed,
         )
         self.ledger_service = LedgerService(
             network=network,
@@ -336,6 +344,9 @@ class RunningNode:
             entropy=self._entropy,
             addresses=self._config.network.bootstrap,
             greet=self.hello.greet,
+            owner_of=lambda peer: self._chain.state.holder(PublicKey(peer)),
+            current_key=self._current_key,
+            is_current=lambda: self.freshness.is_current,
         )
 
     def _wire_writing(self, network: Network) -> None:
@@ -475,6 +486,7 @@ class RunningNode:
                 frame_bytes_max=CONSENSUS_BYTES_MAX,
             )
         self.ledger.listen(self._on_commit)
+        self.ledger.listen_alarm(self.images.on_alarm)
         operator = Operator(self._parts())
         await nursery.start(partial(serve_control, self._data.control_socket, operator.handlers()))
         nursery.start_soon(self._watch_peers)
@@ -579,13 +591,25 @@ class RunningNode:
         return reached < self._chain.validators.quorum
 
     def _announces(self, proposer: int) -> bool:
-        """Whether this validator tells followers of a block: its proposer does, and the next one.
+        """Whether this validator tells followers of a block: its proposer does, and the f after it.
 
-        Two of n suffice: a follower that misses both asks by itself after a heartbeat.
+        So one at least is honest; a follower that misses all asks by itself after a heartbeat.
         """
         seat = self._vote_seat()
-        count = len(self._chain.validators.members)
-        return seat is not None and seat[1] in (proposer, (proposer + 1) % count)
+        validators = self._chain.validators
+        count = len(validators.members)
+        return seat is not None and (seat[1] - proposer) % count <= validators.fault_limit
+
+    def _current_key(self, peer: PeerKey) -> PeerKey:
+        """The transport key, by my copy of the ledger, of whoever holds or once held this one."""
+        state = self._chain.state
+        did = state.holder(PublicKey(peer))
+        record = None if did is None else state.subject(did)
+        key = None if record is None else record.key(KeyPurpose.TRANSPORT)
+        return peer if key is None else PeerKey(key.raw)
+
+    def _on_confirmed(self) -> None:
+        self.images.wake()
 
     def _mempool_changed(self) -> None:
         if self.consensus is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -49,6 +49,18 @@ class PeerEvent:
     """Who."""
     is_connected: bool
     """Whether it came."""
+
+
+class OtherPeerError(TransportError):
+    """Nobody at the addresses proved the key we dialed, but somebody proved another one.
+
+    Attributes:
+        proven: where, with the key that was proved there; the other side does not know ours.
+    """
+
+    def __init__(self, message: str, proven: PeerAddress) -> None:
+        super().__init__(message)
+        self.proven = proven
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,6 +207,7 @@ class Connections:
 
     async def _dial(self, peer: PeerKey, addresses: Sequence[PeerAddress]) -> None:
         failures: list[str] = []
+        others: list[PeerAddress] = []
 
         async def attempt(address: PeerAddress, ended: trio.Event) -> None:
             try:
@@ -202,6 +215,9 @@ class Connections:
                     await self._dial_one(address)
             except trio.TooSlowError:
                 failures.append(f"{address.host} port {address.port} does not answer")
+            except OtherPeerError as error:
+                failures.append(str(error))
+                others.append(error.proven)
             except Exception as error:  # noqa: BLE001 - handshakes fail in many ways, all alike
                 failures.append(f"{address.host} port {address.port}: {error}")
             else:
@@ -216,7 +232,8 @@ class Connections:
                     await ended.wait()
         if peer not in self._by_peer:
             reasons = "; ".join(failures) or "the connection ended at once"
-            raise TransportError(f"cannot reach {short_peer(peer)}: {reasons}")
+            message = f"cannot reach {short_peer(peer)}: {reasons}"
+            raise OtherPeerError(message, others[0]) if others else TransportError(message)
 
     async def _dial_one(self, address: PeerAddress) -> None:
         raw = self._counted(await self._wire.dial(address.host, address.port))
@@ -224,8 +241,12 @@ class Connections:
             await self.swarm.upgrade_outbound_raw_conn(
                 RawConnection(raw, initiator=True), id_of(address.peer)
             )
-        except BaseException:
+        except BaseException as error:
             await raw.close()
+            if raw.other is not None and isinstance(error, Exception):
+                where = f"{address.host} port {address.port}"
+                proven = replace(address, peer=raw.other)
+                raise OtherPeerError(f"{where} is {short_peer(raw.other)}", proven) from error
             raise
 
     def _counted(self, stream: ByteStream) -> RawStream:

@@ -6,6 +6,7 @@ Only public names of libp2p are overridden. What each fence keeps out is in
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,7 @@ from libp2p.peer.peerstore import PeerStore
 from libp2p.protocol_muxer.exceptions import MultiselectClientError, MultiselectError
 from libp2p.protocol_muxer.generic_selector import GenericMultistreamSelector
 from libp2p.security.exceptions import HandshakeFailure
+from libp2p.security.noise.exceptions import PeerIDMismatchesPubkey
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.tools.anyio_service.api import InternalManagerAPI
@@ -83,6 +85,8 @@ class RawStream(ReadWriteCloser):
         self._is_closed = False
         self.peer: PeerKey | None = None
         """Who proved to be at the other end, once the handshake is done."""
+        self.other: PeerKey | None = None
+        """Who proved to be there instead of the peer we dialed."""
         self.bytes_in = 0
         """Bytes received so far."""
         self.bytes_out = 0
@@ -153,6 +157,28 @@ class RawStream(ReadWriteCloser):
         return remote_address(self._stream)
 
 
+class _Expected(ID):
+    """The peer id we dial; remembers which one the other side proved.
+
+    libp2p compares the two right after it has verified the other side's signature, and before it
+    tells who we are.
+    """
+
+    proven: ID | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Compares, and remembers what with."""
+        if isinstance(other, ID):
+            self.proven = other
+        return super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:
+        """Compares, and remembers what with."""
+        return not self == other
+
+    __hash__ = ID.__hash__
+
+
 class GatedNoise(NoiseTransport):
     """Noise, followed by one question: may the peer that proved this key stay?"""
 
@@ -167,7 +193,15 @@ class GatedNoise(NoiseTransport):
 
     async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
         """Secures a connection we opened."""
-        secured = await super().secure_outbound(conn, peer_id)
+        expected = _Expected(peer_id.to_bytes())
+        try:
+            secured = await super().secure_outbound(conn, expected)
+        except PeerIDMismatchesPubkey:
+            raw = getattr(conn, "stream", None)
+            if isinstance(raw, RawStream) and expected.proven is not None:
+                with contextlib.suppress(EncodingError):
+                    raw.other = key_of(expected.proven)
+            raise
         return await self._admit(conn, secured, is_inbound=False)
 
     async def _admit(

@@ -27,7 +27,7 @@ from protocol.errors import LocalProtocolError, TransportError
 from protocol.limits import FRAME_BYTES_MAX
 from swarmd.net.address import PeerAddress, PeerKey, short_peer
 from swarmd.net.config import Admission, GossipConfig, NetworkConfig, PeerClass
-from swarmd.net.connections import Connections, PeerEvent
+from swarmd.net.connections import Connections, OtherPeerError, PeerEvent
 from swarmd.net.dispatch import Dispatcher, ServedProtocol
 from swarmd.net.gossip import GOSSIP_PROTOCOL, Gossip, GossipMessage, TopicValidator
 from swarmd.net.guards import id_of, key_pair, quiet_logging
@@ -44,6 +44,7 @@ __all__ = [
     "Network",
     "NetworkConfig",
     "NetworkStatistics",
+    "OtherPeerError",
     "PeerAddress",
     "PeerClass",
     "PeerEvent",
@@ -162,6 +163,7 @@ class Network:
 
         Raises:
             LocalProtocolError: no address, or addresses of several peers.
+            OtherPeerError: somebody else's key was proved at one of them, the peer's at none.
             TransportError: none of them led to the peer, or it is not admitted.
         """
         peers = {address.peer for address in addresses}

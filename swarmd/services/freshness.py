@@ -22,7 +22,13 @@ from protocol.catchup import (
     sign_freshness,
 )
 from protocol.digest import Digest
-from protocol.errors import PolicyError, RemoteProtocolError, TransportError, VerificationError
+from protocol.errors import (
+    PolicyError,
+    RemoteProtocolError,
+    StorageError,
+    TransportError,
+    VerificationError,
+)
 from protocol.keys import PrivateKey
 from protocol.merkle import inclusion_proof, leaf_hash, merkle_root
 from swarmd.clock import Clock
@@ -124,6 +130,7 @@ class FreshnessService:
         age: FreshnessClock,
         save: Callable[[bytes], Awaitable[None]],
         validator: tuple[PrivateKey, int] | None,
+        on_confirmed: Callable[[], None] = lambda: None,
     ) -> None:
         """Wires the service.
 
@@ -135,7 +142,11 @@ class FreshnessService:
             age: the age, restored from before the restart.
             save: stores the age durably.
             validator: vote key and index when this node is a validator.
+            on_confirmed: told when the copy was found current after a time in which it was not
+                known to be; must not block.
         """
+        self._on_confirmed = on_confirmed
+        self._current_until = -1.0
         self._ledger = ledger
         self._registry = registry
         self._clock = clock
@@ -152,9 +163,25 @@ class FreshnessService:
         statement = await self._signer.statement(nonce)
         return () if statement is None else (statement,)
 
+    @property
+    def validator_keys(self) -> ValidatorKeys:
+        """Whose statements count, by my copy of the ledger."""
+        validators = self._ledger.chain.validators
+        return ValidatorKeys(
+            epoch=validators.epoch,
+            keys=tuple(member.key for member in validators.members),
+            fault_limit=validators.fault_limit,
+        )
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this run found its copy current, two ask intervals ago at most."""
+        return self._clock.monotonic() <= self._current_until
+
     def hurry(self) -> None:
-        """Asks again soon: a peer arrived while knowledge was old."""
-        self._wake.set()
+        """Asks again soon if knowledge is old: a peer arrived that may know more."""
+        if not self.is_current:
+            self._wake.set()
 
     async def run(self, ask: Ask) -> None:
         """Asks at its interval and saves the age, until cancelled."""
@@ -167,6 +194,8 @@ class FreshnessService:
         while True:
             interval_s = ask_interval_s(self._offer_limits())
             confirmed = await self._ask_round(ask)
+            if confirmed:
+                self._note_confirmed(interval_s)
             wait_s = interval_s if confirmed else min(wait_s * 2, interval_s)
             if not confirmed and wait_s == interval_s:
                 logger.warning("knowledge of the chain could not be confirmed as current")
@@ -176,17 +205,17 @@ class FreshnessService:
                 self._wake = trio.Event()
                 wait_s = RETRY_S
 
+    def _note_confirmed(self, interval_s: float) -> None:
+        was_current = self.is_current
+        self._current_until = self._clock.monotonic() + 2 * interval_s
+        if not was_current:
+            self._on_confirmed()
+
     def _offer_limits(self) -> tuple[int, ...]:
         return tuple(policy.offer_freshness_ms for policy in self._ledger.policies())
 
     async def _ask_round(self, ask: Ask) -> bool:
-        chain = self._ledger.chain
-        validators = chain.validators
-        keys = ValidatorKeys(
-            epoch=validators.epoch,
-            keys=tuple(member.key for member in validators.members),
-            fault_limit=validators.fault_limit,
-        )
+        chain, keys = self._ledger.chain, self.validator_keys
         question = FreshnessRound(self._entropy.token(NONCE_BYTES), self._clock.monotonic(), keys)
         own = await self.own_statements(question.nonce)
         if own:
@@ -205,8 +234,9 @@ class FreshnessService:
         return False
 
     def _is_confirmed(self, question: FreshnessRound) -> bool:
-        chain = self._ledger.chain
-        head = chain.head
+        if self._ledger.alarm is not None:
+            return False  # who certified what the rules forbid cannot vouch for my copy
+        head = self._ledger.chain.head
         own = Head(era=head.era, epoch=head.epoch, height=head.height, block_id=head.block_id)
         return question.is_confirmed(own, self._ledger.block_id_at)
 
@@ -235,14 +265,16 @@ class FreshnessService:
 
     async def _keep_saving(self) -> None:
         while True:
-            try:
-                await trio.sleep(SAVE_INTERVAL_S)
-            finally:
-                with trio.CancelScope(shield=True):
-                    await self.save_now()
+            await self.save_now()
+            await trio.sleep(SAVE_INTERVAL_S)
 
     async def save_now(self) -> None:
         """Stores the age; also called at an orderly stop."""
         saved = self.age.save(now=self._clock.monotonic(), wall_ms=self._clock.wall_ms())
         if saved is not None:
-            await self._save(saved)
+            try:
+                await self._save(saved)
+            except StorageError as error:
+                logger.error(  # noqa: TRY400 - no defect
+                    "the age of knowledge was not saved: %s", error
+                )

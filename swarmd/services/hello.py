@@ -88,7 +88,7 @@ class HelloService:
         self._on_member = on_member
         self._on_demoted = on_demoted
         self._proof: tuple[int, bytes] = (-1, b"")
-        self._anchor = TrustAnchor.of_genesis(ledger.chain.genesis)
+        self._anchor: TrustAnchor = ledger.chain.anchor
         self._protocol = protocol_id(ledger.chain_id, ProtocolName.HELLO)
 
     async def greet(self, key: PeerKey) -> PeerClass:
@@ -139,13 +139,13 @@ class HelloService:
         """Handles an inbound hello stream; the network adapter bounds its time."""
         key = stream.peer
         peer = self._registry.connected(key)
-        frame = await stream.receive_frame()
-        if frame is None:
-            return
         try:
+            frame = await stream.receive_frame()
+            if frame is None:
+                return
             hello = decode_hello(frame)
             standing = self._judge(key, hello)
-        except VerificationError as error:
+        except (VerificationError, RemoteProtocolError) as error:
             self._registry.blame(key, Offence.MALFORMED, f"hello: {error}")
             await stream.reset()
             return
@@ -218,6 +218,8 @@ class HelloService:
 
     def _admit(self, peer: Peer, standing: Standing, height: int) -> None:
         assert standing.record is not None, "only a peer with a record is admitted"
+        if self._registry.get(peer.key) is not peer or not self._network.is_connected(peer.key):
+            return  # it left meanwhile; whoever came back under this key says hello again
         peer.peer_class = standing.peer_class
         peer.did = standing.did
         peer.name = standing.record.name

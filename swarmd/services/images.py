@@ -2,8 +2,9 @@
 
 A node wants the newest authorised release of each product in its groups, and goes on with whatever
 it has begun. A publisher's staged images become servable when their manifest is authorised. What
-is revoked, expired or under an alarm is no longer served from the moment the block is final; its
-bytes go unless another authorised manifest covers them. Verdicts come from the authority alone.
+is revoked or expired is no longer served from the moment the block is final; its bytes go unless
+another authorised manifest covers them. Under an alarm nothing is fetched, served or offered, and
+all bytes stay. A store that fails is asked again later. Verdicts come from the authority alone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from swarmd.services.receipts import ReceiptService
 logger = logging.getLogger(__name__)
 
 RETRY_S: Final = 10.0
-"""Pause before a failed or stopped fetch is tried again, seconds."""
+"""Pause before a fetch without room or a failing store is tried again, seconds."""
+REVIEW_S: Final = 60.0
+"""Everything is looked at again this often, because expiry and freshness change without blocks,
+seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +110,14 @@ class ImageService:
         self._exchange.reevaluate()
         self.wake()
 
+    def on_alarm(self, alarm: str) -> None:
+        """Alarm listener: ends all serving and fetching at once."""
+        self._exchange.reevaluate()
+        for scope in tuple(self._tasks.values()):
+            scope.cancel()
+        self._receipts.note_once(ReceiptKind.ALARM, subject="", detail=alarm)
+        self.wake()
+
     def request(self, manifest: ManifestId) -> None:
         """Has a manifest fetched although this node would not want it by itself."""
         self._requested[manifest] = None
@@ -120,8 +132,16 @@ class ImageService:
         async with trio.open_nursery() as nursery:
             while True:
                 self._changed = trio.Event()
-                await self._review(nursery)
-                with trio.move_on_after(RETRY_S * 6):  # expiry and freshness change without blocks
+                pause_s = REVIEW_S
+                self._exchange.reevaluate()
+                try:
+                    await self._review(nursery)
+                except StorageError as error:
+                    logger.error(  # noqa: TRY400 - no defect
+                        "the image store fails: %s", error
+                    )
+                    pause_s = RETRY_S
+                with trio.move_on_after(pause_s):
                     await self._changed.wait()
 
     async def _review(self, nursery: trio.Nursery) -> None:
@@ -142,11 +162,8 @@ class ImageService:
                         await self._exchange.offer(authorised)
                 case Denial(rule, message):
                     if rule in REFUSALS:
-                        kind = (
-                            ReceiptKind.REVOKED
-                            if rule == "manifest.revoked"
-                            else ReceiptKind.REFUSED
-                        )
+                        is_revoked = rule == "manifest.revoked"
+                        kind = ReceiptKind.REVOKED if is_revoked else ReceiptKind.REFUSED
                         await self._give_up(manifest)
                         await self._note(manifest, rule, kind, message)
 
@@ -202,7 +219,9 @@ class ImageService:
                     try:
                         await self._exchange.fetch(authorised)
                     except DiskFullError as error:
-                        logger.error("no room for %s: %s", content.version, error)  # noqa: TRY400  (no defect)
+                        logger.error(  # noqa: TRY400 - no defect
+                            "no room for %s: %s", content.version, error
+                        )
                     else:
                         await self._receipts.note(ReceiptKind.FETCHED, manifest=manifest)
                         logger.info("%s %s is complete", content.product, content.version)
@@ -211,8 +230,12 @@ class ImageService:
         except FetchStoppedError:
             logger.info("fetching %s was stopped", content.version)
         except (StorageError, VerificationError) as error:
-            logger.error("fetching %s failed: %s", content.version, error)  # noqa: TRY400  (no defect)
-            await self._receipts.note(ReceiptKind.FAILED, manifest=manifest, detail=str(error))
+            logger.error(  # noqa: TRY400 - no defect
+                "fetching %s failed: %s", content.version, error
+            )
+            self._receipts.note_once(
+                ReceiptKind.FAILED, subject="", manifest=manifest, detail=str(error)
+            )
         finally:
             self._tasks.pop(manifest, None)
             self._requested.pop(manifest, None)
@@ -230,11 +253,15 @@ class ImageService:
         if (scope := self._tasks.get(manifest)) is not None:
             scope.cancel()
         self._offered.pop(manifest, None)
+        held = {record.image for record in self._store.images()}
+        named = [item.digest for item in signed.manifest.components if item.digest in held]
+        if not named:
+            return
         covered = self._covered_digests()
-        held = {record.image for record in await trio.to_thread.run_sync(self._store.images)}
-        for component in signed.manifest.components:
-            if component.digest in held and component.digest not in covered:
-                digest = component.digest
+        if self._ledger.alarm is not None:
+            return  # raised by one of these verdicts: nothing may be deleted on this ground
+        for digest in named:
+            if digest not in covered:
                 await trio.to_thread.run_sync(self._store.withdraw, digest)
                 logger.info("image %s withdrawn", digest.hex()[:8])
         self._tell()
