@@ -24,7 +24,7 @@ from typing import Final
 from ledger.log import Log, decode_log
 from protocol.digest import ChainId, Digest
 from protocol.encoding import Fields, Value, decode_canonical, encode_canonical
-from protocol.errors import StorageError
+from protocol.errors import StorageError, VerificationError
 from protocol.merkle import inclusion_proof, leaf_hash
 
 ENTRY_BYTES_MAX: Final = 1024
@@ -138,32 +138,46 @@ class ReceiptLog:
         self._lock = Lock()
         with _storage_errors(path):
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._log = self._prepare(chain)
+            try:
+                self._database.execute("PRAGMA journal_mode=WAL")
+                self._database.execute("PRAGMA synchronous=FULL")
+                self._log = self._prepare(chain)
+            except BaseException:
+                self._database.close()
+                raise
 
     def _prepare(self, chain: ChainId) -> Log:
         version = int(self._database.execute("PRAGMA user_version").fetchone()[0])
         if version > SCHEMA_VERSION:
             raise StorageError(f"{self._path}: made by a newer version (schema {version})")
         if version == 0:
-            self._database.executescript(
-                "BEGIN IMMEDIATE;"
-                "CREATE TABLE entry (number INTEGER PRIMARY KEY, data BLOB NOT NULL,"
-                " leaf BLOB NOT NULL) STRICT;"
-                "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;"
-                f"PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
-            )
-            self._database.execute("INSERT INTO meta VALUES ('chain', ?)", (chain,))
-            self._database.execute("INSERT INTO meta VALUES ('log', ?)", (Log().encode(),))
+            self._create(chain)
         meta = dict(self._database.execute("SELECT name, value FROM meta").fetchall())
         if meta.get("chain") != chain:
             raise StorageError(f"{self._path}: belongs to another chain")
-        log = decode_log(meta["log"])
-        count = int(self._database.execute("SELECT count(*) FROM entry").fetchone()[0])
-        if count != log.size:
+        try:
+            log = decode_log(meta.get("log", b""))
+        except VerificationError as error:
+            raise StorageError(f"{self._path}: damaged: {error}") from error
+        count, newest = self._database.execute("SELECT count(*), max(number) FROM entry").fetchone()
+        if count != log.size or (newest is not None and newest != count - 1):
             raise StorageError(f"{self._path}: damaged: {count} entries, log size {log.size}")
         return log
+
+    def _create(self, chain: ChainId) -> None:
+        """Makes tables and first rows in one transaction: a power cut leaves all or nothing."""
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.execute(
+            "CREATE TABLE entry (number INTEGER PRIMARY KEY, data BLOB NOT NULL,"
+            " leaf BLOB NOT NULL) STRICT"
+        )
+        self._database.execute(
+            "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT"
+        )
+        self._database.execute("INSERT INTO meta VALUES ('chain', ?)", (chain,))
+        self._database.execute("INSERT INTO meta VALUES ('log', ?)", (Log().encode(),))
+        self._database.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        self._database.execute("COMMIT")
 
     @property
     def size(self) -> int:
@@ -175,12 +189,20 @@ class ReceiptLog:
         """RFC 6962 root over all entries."""
         return self._log.root
 
+    @property
+    def head(self) -> tuple[int, Digest]:
+        """Size and root of one moment: another thread may append between two questions."""
+        log = self._log
+        return log.size, log.root
+
     def append(self, receipts: Sequence[Receipt]) -> None:
         """Adds entries durably, in one transaction.
 
         Raises:
             StorageError: the disk failed; nothing was added.
         """
+        if not receipts:
+            return
         with self._lock, _storage_errors(self._path):
             rows = []
             log = self._log
@@ -202,12 +224,19 @@ class ReceiptLog:
             self._log = log
 
     def entries(self, *, newest: int) -> tuple[Receipt, ...]:
-        """The newest entries, oldest first."""
+        """The newest entries, oldest first.
+
+        Raises:
+            StorageError: unreadable or damaged.
+        """
         with self._lock, _storage_errors(self._path):
             rows = self._database.execute(
                 "SELECT data FROM entry ORDER BY number DESC LIMIT ?", (newest,)
             ).fetchall()
-        return tuple(decode_receipt(row[0]) for row in reversed(rows))
+        try:
+            return tuple(decode_receipt(row[0]) for row in reversed(rows))
+        except VerificationError as error:
+            raise StorageError(f"{self._path}: damaged: {error}") from error
 
     def prove(self, number: int, size: int) -> ReceiptProof:
         """Proves an entry against the root that the log had at `size` (an anchored one).

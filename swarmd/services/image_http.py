@@ -2,9 +2,9 @@
 
 `GET` or `HEAD /v1/images/<sha256>` gives an authorised image, with `Range` for one range and the
 digest as `ETag` (RFC 9110). Every chunk is asked for from the store, which hashes what it has not
-verified since boot, and the authority is asked again before each, so that a revocation ends a
-transfer under way. Refusals are 404 without saying whether the image exists; the receipt log has
-the reason.
+verified since boot, and the authority is asked again before each is sent, so that a revocation
+ends a transfer under way. Refusals are 404 without saying whether the image exists; the receipt
+log has the reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
@@ -23,9 +22,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from chunks.recipe import Recipe
-from chunks.store import ChunkStore
+from chunks.store import ChunkStore, ImageMissingError, ImageState
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import Digest
 from protocol.errors import StorageError
@@ -80,8 +80,14 @@ class ImageServer:
         config.h11_max_incomplete_size = 16 * 1024
         config.keep_alive_timeout = 15
         async with trio.open_nursery() as nursery:
+            never = trio.sleep_forever
             binds = await nursery.start(
-                partial(serve, self.application, config, shutdown_trigger=trio.sleep_forever)  # type: ignore[arg-type]
+                partial(
+                    serve,
+                    self.application,  # type: ignore[arg-type]  # its Scope is a MutableMapping
+                    config,
+                    shutdown_trigger=never,
+                )
             )
             self.url = binds[0]
             logger.info("devices are served at %s", self.url)
@@ -97,18 +103,28 @@ class ImageServer:
         digest = Digest(bytes.fromhex(text))
         permit = self._permit(digest)
         if isinstance(permit, Denial):
-            self._receipts.note_refusal(_device(request), permit.rule)
+            self._receipts.note_once(
+                ReceiptKind.REFUSED, subject=_device(request), detail=permit.rule
+            )
             return _refusal(404, "no such image")
         try:
-            recipe = await trio.to_thread.run_sync(self._store.recipe, digest)
+            recipe = await trio.to_thread.run_sync(self._complete_recipe, digest)
         except StorageError:
             return _refusal(404, "no such image")
-        span = _span(request.headers.get("range"), recipe.size_bytes)
+        size = recipe.size_bytes
+        wanted = request.headers.get("range") if request.method == "GET" else None
+        if wanted is None or not wanted.strip().startswith("bytes="):
+            return self._respond(request, permit, digest, recipe, None)  # RFC 9110, 14.2: ignored
+        span = _span(wanted, size)
         if span is None:
-            return Response(
-                status_code=416, headers={"Content-Range": f"bytes */{recipe.size_bytes}"}
-            )
+            return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
         return self._respond(request, permit, digest, recipe, span)
+
+    def _complete_recipe(self, digest: Digest) -> Recipe:
+        """The recipe of an image that is whole and was checked; a download is not offered."""
+        if self._store.record(digest).state is not ImageState.COMPLETE:
+            raise ImageMissingError("the image is not complete")
+        return self._store.recipe(digest)
 
     def _respond(
         self,
@@ -116,9 +132,9 @@ class ImageServer:
         permit: AuthorisedManifest,
         digest: Digest,
         recipe: Recipe,
-        span: tuple[int, int],
+        span: tuple[int, int] | None,
     ) -> Response:
-        start, end = span
+        start, end = (0, recipe.size_bytes) if span is None else span
         device = _device(request)
         headers = {
             "ETag": f'"{digest.hex()}"',
@@ -126,10 +142,9 @@ class ImageServer:
             "Content-Length": str(end - start),
             "Content-Type": "application/octet-stream",
         }
-        is_partial = request.headers.get("range") is not None
-        if is_partial:
+        if span is not None:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{recipe.size_bytes}"
-        status = 206 if is_partial else 200
+        status = 200 if span is None else 206
         if request.method == "HEAD":
             return Response(status_code=status, headers=headers)
         try:
@@ -137,36 +152,49 @@ class ImageServer:
         except trio.WouldBlock:
             return Response(status_code=503, headers={"Retry-After": "10"})
         body = self._chunks(digest, recipe, start, end, partial(self._done, permit, device))
-        return StreamingResponse(body, status_code=status, headers=headers)
+        return _Transfer(body, status_code=status, headers=headers, release=self._slots.release)
 
     async def _chunks(
         self, digest: Digest, recipe: Recipe, start: int, end: int, done: Callable[[], None]
     ) -> AsyncIterator[bytes]:
         try:
-            async with _closing_slot(self._slots):
-                for index in range(recipe.index_at(start), recipe.index_at(end - 1) + 1):
-                    if isinstance(self._permit(digest), Denial):
-                        raise StorageError("the authorisation ended during the transfer")
-                    data = await trio.to_thread.run_sync(self._store.read_chunk, digest, index)
-                    offset = recipe.offset(index)
-                    yield data[max(start - offset, 0) : end - offset]
-                done()
+            for index in range(recipe.index_at(start), recipe.index_at(end - 1) + 1):
+                data = await trio.to_thread.run_sync(self._store.read_chunk, digest, index)
+                if isinstance(self._permit(digest), Denial):
+                    raise StorageError("the authorisation ended during the transfer")
+                offset = recipe.offset(index)
+                yield data[max(start - offset, 0) : end - offset]
+            done()
         except StorageError as error:
             logger.warning("transfer of %s cut off: %s", digest.hex()[:8], error)
             raise
 
     def _done(self, permit: AuthorisedManifest, device: str) -> None:
-        self._receipts.note_nowait(
+        self._receipts.note_once(
             ReceiptKind.OFFERED, manifest=permit.manifest_id, subject=device, detail="http"
         )
 
 
-@asynccontextmanager
-async def _closing_slot(slots: trio.Semaphore) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        slots.release()
+class _Transfer(StreamingResponse):
+    """A streamed image; gives its slot back however it ends, even if it never began."""
+
+    def __init__(
+        self,
+        body: AsyncIterator[bytes],
+        *,
+        status_code: int,
+        headers: dict[str, str],
+        release: Callable[[], None],
+    ) -> None:
+        super().__init__(body, status_code=status_code, headers=headers)
+        self._release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the response."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
 
 
 def _device(request: Request) -> str:
@@ -177,10 +205,8 @@ def _refusal(status: int, message: str) -> Response:
     return JSONResponse({"error": message}, status_code=status)
 
 
-def _span(header: str | None, size: int) -> tuple[int, int] | None:
+def _span(header: str, size: int) -> tuple[int, int] | None:
     """The half-open byte range a request wants; None when it cannot be satisfied."""
-    if header is None:
-        return 0, size
     match = _RANGE.fullmatch(header.strip())
     if match is None or (match.group(1) is None and match.group(2) is None):
         return None

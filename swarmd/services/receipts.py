@@ -1,8 +1,10 @@
 """The receipt service: notes outcomes in the receipt log and anchors its root in the ledger.
 
-Notes are queued (bounded) and written together, so that deciding never waits for a disk. Refusals
-of one rule by one subject are noted once an hour. The root is anchored when the log has grown and
-the anchor interval has passed; an anchor that did not become final is submitted again.
+Notes are queued (bounded) and written together, so that deciding never waits for a disk; while the
+disk refuses, they wait, and what finds the queue full is counted. What others can provoke at will
+(refusals, transfers to devices) is noted once an hour for each subject, so that nobody can fill the
+disk with it. The root is anchored when the log has grown and the anchor interval has passed; an
+anchor that did not become final is submitted again.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import trio
 
 from ledger.transaction import AnchorReceipts
 from protocol.digest import DidId
-from protocol.errors import SwarmError
+from protocol.errors import StorageError, SwarmError
 from swarmd.ledger_host import LedgerHost
 from swarmd.receipts import DETAIL_BYTES_MAX, Receipt, ReceiptKind, ReceiptLog
 
@@ -28,9 +30,11 @@ FIRST_ANCHOR_S: Final = 5.0
 QUEUE_MAX: Final = 1024
 """Receipts that wait to be written; beyond it the newest are dropped and counted."""
 REPEAT_S: Final = 3600.0
-"""A refusal of one rule to one subject is noted this often, seconds."""
+"""The same outcome for the same subject is noted this often, seconds."""
 REPEATS_MAX: Final = 4096
-"""Remembered refusals."""
+"""Remembered outcomes."""
+WRITE_RETRY_S: Final = 10.0
+"""Pause after the disk refused, seconds."""
 
 
 class ReceiptService:
@@ -50,7 +54,9 @@ class ReceiptService:
         self._own_did = own_did
         self._time_ms = time_ms
         self._send, self._receive = trio.open_memory_channel[Receipt](QUEUE_MAX)
-        self._seen: dict[tuple[str, str], float] = {}
+        self._seen: dict[tuple[ReceiptKind, str, str, bytes], float] = {}
+        self._unwritten: list[Receipt] = []
+        self._writing = trio.Lock()
         self.dropped = 0
         """Receipts lost because the queue was full."""
 
@@ -88,15 +94,19 @@ class ReceiptService:
         except trio.WouldBlock:
             self.dropped += 1
 
-    def note_refusal(self, subject: str, rule: str, *, manifest: bytes = b"") -> None:
-        """Notes a refusal, once an hour for each subject and rule."""
+    def note_once(
+        self, kind: ReceiptKind, *, subject: str, detail: str, manifest: bytes = b""
+    ) -> None:
+        """Notes an outcome, once an hour for each kind, subject, detail and manifest."""
         now = trio.current_time()
-        last = self._seen.pop((subject, rule), None)
-        self._seen[subject, rule] = now if last is None or now - last > REPEAT_S else last
+        key = (kind, subject, detail, manifest)
+        last = self._seen.pop(key, None)
+        is_due = last is None or now - last > REPEAT_S
+        self._seen[key] = now if last is None or is_due else last
         while len(self._seen) > REPEATS_MAX:
             self._seen.pop(next(iter(self._seen)))
-        if last is None or now - last > REPEAT_S:
-            self.note_nowait(ReceiptKind.REFUSED, manifest=manifest, subject=subject, detail=rule)
+        if is_due:
+            self.note_nowait(kind, manifest=manifest, subject=subject, detail=detail)
 
     async def run(self, submit: Callable[[AnchorReceipts], Awaitable[bytes]]) -> None:
         """Writes and anchors until cancelled; `submit` signs and submits a transaction body."""
@@ -106,8 +116,23 @@ class ReceiptService:
 
     async def _keep_writing(self) -> None:
         async for first in self._receive:
-            batch = [first, *self._drain()]
-            await trio.to_thread.run_sync(lambda: self._log.append(batch))  # noqa: B023
+            self._unwritten += [first, *self._drain()]
+            while self._unwritten:
+                try:
+                    await self._write()
+                except StorageError as error:
+                    logger.error(  # noqa: TRY400 - no defect
+                        "receipts wait for the disk: %s", error
+                    )
+                    await trio.sleep(WRITE_RETRY_S)
+
+    async def _write(self) -> None:
+        """Writes what is unwritten, all or nothing; never abandoned half-way."""
+        with trio.CancelScope(shield=True):
+            async with self._writing:
+                batch = tuple(self._unwritten)
+                await trio.to_thread.run_sync(self._log.append, batch)
+                del self._unwritten[: len(batch)]
 
     def _drain(self) -> list[Receipt]:
         waiting: list[Receipt] = []
@@ -119,8 +144,14 @@ class ReceiptService:
 
     async def flush(self) -> None:
         """Writes what waits; for an orderly stop."""
-        if batch := self._drain():
-            await trio.to_thread.run_sync(lambda: self._log.append(batch))
+        self._unwritten += self._drain()
+        if self._unwritten:
+            try:
+                await self._write()
+            except StorageError as error:
+                logger.error(  # noqa: TRY400 - no defect
+                    "receipts are lost: %s", error
+                )
 
     async def _keep_anchoring(self, submit: Callable[[AnchorReceipts], Awaitable[bytes]]) -> None:
         wait_s = FIRST_ANCHOR_S
@@ -128,11 +159,11 @@ class ReceiptService:
             await trio.sleep(wait_s)
             wait_s = FIRST_ANCHOR_S
             anchored = self._ledger.chain.state.anchor(self._own_did)
-            size = self._log.size
+            size, root = self._log.head
             if size == 0 or (anchored is not None and anchored.size >= size):
                 continue
             try:
-                await submit(AnchorReceipts(size=size, root=self._log.root))
+                await submit(AnchorReceipts(size=size, root=root))
                 wait_s = ANCHOR_INTERVAL_S
             except SwarmError as error:
                 logger.info("receipts not anchored yet: %s", error)
