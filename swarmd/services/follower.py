@@ -1,7 +1,8 @@
 """The follower: keeps a node that does not vote at the head of the chain.
 
-It hears of heights from hello, gossip and freshness answers, follows the peer that told, and looks
-around by itself when nothing was heard for longer than the chain's heartbeat.
+It hears of heights from hello and gossip, follows the peer that told, and looks around by itself
+when nothing was heard for longer than the chain's heartbeat. A peer that tells of heights and does
+not deliver goes behind all others, so that nobody holds this node up by promises.
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ from typing import Final
 
 import trio
 
-from protocol.errors import PolicyError, RemoteProtocolError, TransportError, VerificationError
+from protocol.errors import (
+    PolicyError,
+    RemoteProtocolError,
+    StorageError,
+    TransportError,
+    VerificationError,
+)
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.peers import PeerClass, PeerRegistry
@@ -21,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 SILENCE_FACTOR: Final = 1.5
 """Heartbeats of silence after which the follower asks by itself."""
+FAILURES_MAX: Final = 1024
+"""Peers remembered for what they promised and did not deliver."""
 RETRY_S: Final = 1.0
 """Pause after every peer that was asked failed, seconds."""
 
@@ -42,6 +51,7 @@ class FollowerService:
         self._service = service
         self._silence_s = heartbeat_ms / 1000 * SILENCE_FACTOR
         self._heard: dict[PeerKey, int] = {}
+        self._failures: dict[PeerKey, int] = {}
         self._wake = trio.Event()
 
     def hear(self, peer: PeerKey, height: int) -> None:
@@ -67,7 +77,7 @@ class FollowerService:
         """Follows the peer that told the greatest height; returns whether the head moved."""
         if not self._heard:
             return True
-        peer = max(self._heard, key=lambda key: self._heard[key])
+        peer = max(self._heard, key=lambda key: (-self._failures.get(key, 0), self._heard[key]))
         told = self._heard.pop(peer)
         before = self._ledger.chain.head.height
         if self._registry.peer_class(peer) is PeerClass.STRANGER or 0 < told <= before:
@@ -76,4 +86,17 @@ class FollowerService:
             await self._service.catch_up(peer)
         except (TransportError, PolicyError, VerificationError, RemoteProtocolError) as error:
             logger.info("following %s: %s", peer[:4].hex(), error)
+        except StorageError as error:
+            logger.error(  # noqa: TRY400 - no defect
+                "blocks cannot be stored: %s", error
+            )
+        self._note_outcome(peer, told)
         return self._ledger.chain.head.height > before
+
+    def _note_outcome(self, peer: PeerKey, told: int) -> None:
+        """Counts a promise that was not kept; forgets the oldest ones beyond a bound."""
+        failures = self._failures.pop(peer, 0)
+        if told > self._ledger.chain.head.height:
+            self._failures[peer] = failures + 1
+        while len(self._failures) > FAILURES_MAX:
+            self._failures.pop(next(iter(self._failures)))

@@ -1,7 +1,9 @@
 """Signed gossip: transactions to validators, heads to followers, announcements to groups.
 
-A message is checked before it is relayed: its author must be a member and its signature good. What
-names a height beyond my own copy is parked (bounded) until the copy is there, never rejected.
+A message is checked before it is relayed: its author must be a member and its signature good, and
+what my own copy shows to be false goes no further. What names a height beyond my own copy is parked
+(bounded) until the copy is there, never rejected. A false announcement is its author's fault, who
+signed it; relayers answer for authors that do not exist and for signatures that do not verify.
 Gossip tells *that* something is final; the ledger copy decides whether to believe it.
 """
 
@@ -24,7 +26,7 @@ from protocol.announcement import (
 )
 from protocol.did import KeyPurpose
 from protocol.digest import DidId, ManifestId
-from protocol.errors import PolicyError, VerificationError
+from protocol.errors import PolicyError, StorageError, VerificationError
 from protocol.keys import PrivateKey
 from protocol.transaction import parse_transaction
 from protocol.version import group_topic, heads_topic, transactions_topic
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 PARKED_MAX: Final = 256
 """Announcements kept for a height this node has not reached; the oldest is dropped first."""
+PARKED_PER_RELAYER_MAX: Final = 32
+"""Of these, from one relayer: more push out its own, not those of others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +104,12 @@ class GossipService:
     async def _receive(self, channel: trio.MemoryReceiveChannel[GossipMessage]) -> None:
         async for message in channel:
             if message.topic == self._transactions:
-                await self._take_transaction(message)
+                try:
+                    await self._take_transaction(message)
+                except StorageError as error:
+                    logger.error(  # noqa: TRY400 - no defect
+                        "gossiped transaction lost: %s", error
+                    )
             else:
                 self._take_announcement(message.relayer, parse_announcement(message.data))
 
@@ -109,7 +118,13 @@ class GossipService:
         try:
             if topic == self._transactions:
                 return self._check_author_of_transaction(data)
-            return self._check_author(topic, parse_announcement(data), relayer)
+            signed = parse_announcement(data)
+            if not self._check_author(topic, signed, relayer):
+                return False
+            if (falsehood := self._falsehood(signed.announcement)) is not None:
+                self._blame_author(signed.announcement, relayer, falsehood)
+                return False
+            return True
         except VerificationError as error:
             self._registry.blame(relayer, Offence.MALFORMED, f"gossip: {error}")
             return False
@@ -119,8 +134,8 @@ class GossipService:
         chain = self._ledger.chain
         subject = chain.state.subject(signed.transaction.signer)
         key = None if subject is None else subject.key(KeyPurpose.NODE)
-        if key is None:
-            return True  # perhaps enrolled in a block I do not have yet; validators decide
+        if subject is None or key is None or subject.status is not SubjectStatus.ACTIVE:
+            return False  # enrolled in a block I do not have, perhaps: nobody's fault
         signed.verify(key, self._ledger.chain_id)
         return True
 
@@ -156,32 +171,44 @@ class GossipService:
         content = signed.announcement
         chain = self._ledger.chain
         if content.height > chain.head.height:
-            self._parked[signed.signed.signature] = (relayer, signed)
-            while len(self._parked) > PARKED_MAX:
-                self._parked.pop(next(iter(self._parked)))
+            self._park(relayer, signed)
             self._hooks.head_heard(relayer, content.height)
-            return
-        if (known := self._ledger.block_id_at(content.height)) not in (None, content.block_id):
-            self._registry.blame(relayer, Offence.FALSE_ANNOUNCEMENT, "announces another chain")
-            logger.warning("announced block %s is not mine %s", content.block_id.hex()[:8], known)
-            return
-        if content.manifest is not None:
-            self._take_manifest(relayer, content, content.manifest)
+        elif (falsehood := self._falsehood(content)) is not None:
+            self._blame_author(content, relayer, falsehood)
+        elif content.manifest is not None:
+            self._hooks.manifest_announced(content.manifest)
 
-    def _take_manifest(self, relayer: PeerKey, content: Announcement, manifest: ManifestId) -> None:
+    def _park(self, relayer: PeerKey, signed: SignedAnnouncement) -> None:
+        own = [key for key, (by, _) in self._parked.items() if by == relayer]
+        if len(own) >= PARKED_PER_RELAYER_MAX:
+            del self._parked[own[0]]
+        self._parked[signed.signed.raw] = (relayer, signed)
+        while len(self._parked) > PARKED_MAX:
+            self._parked.pop(next(iter(self._parked)))
+
+    def _falsehood(self, content: Announcement) -> str | None:
+        """What my copy, if it reaches that height, shows to be wrong with an announcement."""
+        if content.height > self._ledger.chain.head.height:
+            return None
+        if self._ledger.block_id_at(content.height) not in (None, content.block_id):
+            return f"announces another block at height {content.height}"
+        if content.manifest is None:
+            return None
         group = self._groups.get(content.topic)
-        record = None if group is None else self._ledger.chain.state.manifest(manifest, group)
+        if group is None:
+            return "announces a manifest on a topic of no group"
+        record = self._ledger.chain.state.manifest(content.manifest, group)
         authorised_at = None if record is None else record.authorised_height
         if authorised_at is None or authorised_at > content.height:
-            author = self._registry.by_did(content.author)
-            culprit = relayer if author is None else author.key
-            self._registry.blame(
-                culprit,
-                Offence.FALSE_ANNOUNCEMENT,
-                f"announces manifest {manifest.hex()[:8]}, which is not authorised",
-            )
-            return
-        self._hooks.manifest_announced(manifest)
+            return f"announces manifest {content.manifest.hex()[:8]}, which is not authorised"
+        return None
+
+    def _blame_author(self, content: Announcement, relayer: PeerKey, falsehood: str) -> None:
+        """Holds a false announcement against who signed it, connected or not."""
+        subject = self._ledger.chain.state.subject(content.author)
+        key = None if subject is None else subject.key(KeyPurpose.TRANSPORT)
+        culprit = relayer if key is None else PeerKey(key.raw)
+        self._registry.blame(culprit, Offence.FALSE_ANNOUNCEMENT, falsehood)
 
     def review(self) -> None:
         """Looks at parked announcements again; call from a commit listener."""

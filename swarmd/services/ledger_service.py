@@ -43,6 +43,7 @@ from protocol.errors import (
 )
 from protocol.transaction import parse_transaction
 from protocol.version import ProtocolName, protocol_id
+from swarmd.freshness import FreshnessRound
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.net.network import Network, Stream
@@ -55,6 +56,9 @@ ANSWER_S_MAX: Final = 15.0
 """Longest wait for an answer: 512 KiB at 300 kbit/s, seconds."""
 REQUESTS_PER_STREAM_MAX: Final = 1024
 """A stream that asks more often than this is closed; its peer opens another."""
+CATCH_UP_S_MAX: Final = 60.0
+"""Longest catching up with one peer before another gets its turn: one that sends a block now and
+then must not keep this node from those that have more, seconds."""
 KNOWN_RULES: Final = ("mempool.known", "tx.final")
 """Refusals that mean: it is here already; good news to whoever hands it over again."""
 
@@ -151,12 +155,19 @@ class LedgerService:
         collected: list[Statement] = []
 
         async def ask_one(validator: PeerKey) -> None:
+            request = FreshnessRequest(nonce=nonce, relay=False)
             try:
-                answer = await self.ask(validator, FreshnessRequest(nonce=nonce, relay=False))
-            except (TransportError, PolicyError, VerificationError, RemoteProtocolError):
-                return
-            if isinstance(answer, FreshnessAnswer):
-                collected.extend(answer.statements[:1])
+                answer = await self.ask(validator, request)
+                if isinstance(answer, FreshnessAnswer) and answer.statements:
+                    # Checked here: who passes on a forgery answers for it.
+                    own = FreshnessAnswer(statements=answer.statements[:1])
+                    question = FreshnessRound(nonce, 0.0, self._freshness.validator_keys)
+                    question.add(own, self._ledger.chain_id)
+                    collected.extend(own.statements)
+            except (TransportError, PolicyError, RemoteProtocolError) as error:
+                logger.debug("freshness relay: %s", error)
+            except VerificationError as error:
+                self._registry.blame(validator, Offence.FORGED, f"freshness: {error}")
 
         with trio.move_on_after(ANSWER_S_MAX / 2):
             async with trio.open_nursery() as nursery:
@@ -180,11 +191,10 @@ class LedgerService:
             try:
                 await stream.send_frame(encode_ledger_message(request))
                 frame = await stream.receive_frame()
-                await stream.close_write()
-            except BaseException:
+            finally:
+                # One question per stream; a peer that never ends its half must not keep it open.
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                     await stream.reset()
-                raise
             if frame is None:
                 raise TransportError(f"peer {peer[:4].hex()} closed the stream without an answer")
             answer = decode_ledger_message(frame)
@@ -195,13 +205,14 @@ class LedgerService:
         raise TransportError(f"peer {peer[:4].hex()} did not answer in {ANSWER_S_MAX} s")
 
     async def catch_up(self, peer: PeerKey) -> None:
-        """Follows a peer to its head, batch by batch; one peer at a time.
+        """Follows a peer to its head, batch by batch; one peer at a time, for a while.
 
         Raises:
             TransportError: the connection failed on the way; what was adopted stays.
         """
+        ends_at = trio.current_time() + CATCH_UP_S_MAX
         async with self._catching_up:
-            while self._ledger.alarm is None:
+            while self._ledger.alarm is None and trio.current_time() < ends_at:
                 start = self._ledger.chain.head.height + 1
                 answer = await self.ask(peer, BlocksRequest(from_height=start))
                 if not isinstance(answer, BlocksAnswer):
