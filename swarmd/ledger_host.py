@@ -3,7 +3,9 @@
 `Chain` is synchronous and writes to disk. All calls that execute, write or read the store go
 through `run`, one at a time, in a worker thread; the event loop never waits for a disk. State and
 head are immutable and may be read at any time. What became final is told to listeners in the event
-loop, in order, before `run_commit` returns to its caller.
+loop, in order, before `run_commit` returns to its caller. An alarm is raised at most once in the
+life of a process: what the validators certified against the rules is not believed, and neither is
+anything after it.
 """
 
 from __future__ import annotations
@@ -38,20 +40,22 @@ class LedgerHost:
         self.chain: Final = chain
         self._time_ms = time_ms
         self._limiter = trio.CapacityLimiter(1)
+        self._committing = trio.Lock()
         self._listeners: list[Listener] = []
+        self._alarm_listeners: list[Callable[[str], None]] = []
         self._advanced = trio.Event()
         self._manifests: dict[ManifestId, SignedManifest] = {}
         self._recent: dict[int, BlockId] = {chain.head.height: chain.head.block_id}
         self.alarm: str | None = None
         """Why this node stopped believing the validators; None: it believes them."""
         for manifest, _group, _record in chain.manifest_records():
-            self._load_manifest(manifest)
+            if manifest not in self._manifests:
+                self._manifests[manifest] = self._read_manifest(manifest)
 
-    def _load_manifest(self, manifest: ManifestId) -> None:
-        if manifest not in self._manifests:
-            raw = self.chain.manifest_bytes(manifest)
-            assert raw is not None, "the store keeps every manifest that was proposed"
-            self._manifests[manifest] = parse_manifest(raw)
+    def _read_manifest(self, manifest: ManifestId) -> SignedManifest:
+        raw = self.chain.manifest_bytes(manifest)
+        assert raw is not None, "the store keeps every manifest that was proposed"
+        return parse_manifest(raw)
 
     # -- what may be read at any time ----------------------------------------------------------
 
@@ -106,16 +110,24 @@ class LedgerHost:
         self, call: Callable[[], tuple[CommitResult, ...]]
     ) -> tuple[CommitResult, ...]:
         """Executes a call that makes blocks final, and tells the listeners."""
+        read: dict[ManifestId, SignedManifest] = {}
 
         def commit() -> tuple[CommitResult, ...]:
             results = call()
             for result in results:
                 for change in result.manifests:
-                    self._load_manifest(change.manifest_id)
+                    if change.manifest_id not in self._manifests:
+                        read[change.manifest_id] = self._read_manifest(change.manifest_id)
             return results
 
         with trio.CancelScope(shield=True):
-            results = await self.run(commit)
+            async with self._committing:
+                results = await self.run(commit)
+                self._manifests.update(read)  # here, since the event loop iterates over them
+                self._tell(results)
+        return results
+
+    def _tell(self, results: tuple[CommitResult, ...]) -> None:
         for result in results:
             self._recent[result.header.height] = result.header.block_id
             while len(self._recent) > RECENT_MAX:
@@ -125,7 +137,6 @@ class LedgerHost:
         if results:
             self._advanced.set()
             self._advanced = trio.Event()
-        return results
 
     @property
     def advanced(self) -> trio.Event:
@@ -136,8 +147,14 @@ class LedgerHost:
         """Waits until at least one more block became final."""
         await self._advanced.wait()
 
+    def listen_alarm(self, listener: Callable[[str], None]) -> None:
+        """Adds a listener for the alarm; called in the event loop, must not block."""
+        self._alarm_listeners.append(listener)
+
     def raise_alarm(self, error: SwarmError) -> None:
         """Stops believing the validators: they certified what the rules forbid."""
         if self.alarm is None:
             self.alarm = str(error)
-            logger.error("ALARM: %s; nothing new is accepted until an operator looks", error)
+            logger.error("ALARM: %s; nothing is accepted until an operator looks", error)
+            for listener in self._alarm_listeners:
+                listener(self.alarm)

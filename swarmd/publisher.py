@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +16,9 @@ import trio
 
 from chunks.store import ChunkStore, StagedImage
 from ledger.transaction import ProposeManifest
-from protocol.digest import DidId, TransactionId
+from protocol.digest import DidId, Digest, TransactionId
 from protocol.encoding import check_text
-from protocol.errors import ConfigError, PolicyError
+from protocol.errors import ConfigError, EncodingError, PolicyError
 from protocol.keys import PrivateKey
 from protocol.limits import CHUNKS_PER_COMPONENT_MAX, NAME_BYTES_MAX
 from protocol.manifest import (
@@ -104,17 +105,40 @@ class Publisher:
                 raise PolicyError("group.unknown", f"the ledger knows no group {group!r}")
         parameters = chunker_for(size)
         staged = await trio.to_thread.run_sync(self._store.stage, release.path, parameters)
-        manifest = Manifest(
+        try:
+            return sign_manifest(
+                self._manifest(release, _component(staged, parameters)),
+                self._key,
+                self._ledger.chain_id,
+            )
+        except EncodingError:
+            await self._discard(staged.image)
+            raise
+
+    def _manifest(self, release: Release, component: Component) -> Manifest:
+        return Manifest(
             era=self._ledger.chain.head.era,
             publisher=self._did,
             product=release.product,
             version=release.version,
             sequence=release.sequence or self._next_sequence(release),
             groups=tuple(sorted(set(release.groups))),
-            components=(_component(staged, parameters),),
+            components=(component,),
             metadata=dict(release.metadata),
         )
-        return sign_manifest(manifest, self._key, self._ledger.chain_id)
+
+    async def discard(self, signed: SignedManifest) -> None:
+        """Frees what was staged for a manifest that the ledger refused."""
+        for component in signed.manifest.components:
+            await self._discard(component.digest)
+
+    async def _discard(self, image: Digest) -> None:
+        """Removes a staged image unless a manifest in the ledger waits for it."""
+        for manifest in self._ledger.manifests.values():
+            if any(item.digest == image for item in manifest.manifest.components):
+                return
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(partial(self._store.remove, image, staged=True))
 
     def _next_sequence(self, release: Release) -> int:
         state = self._ledger.chain.state

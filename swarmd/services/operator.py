@@ -310,8 +310,12 @@ class Operator:
         size = release.size()
         await report({"stage": "cutting", "bytes": 0, "total": size})
         signed = await publisher.stage(release)
-        await report({"stage": "submitting", "bytes": size, "total": size})
-        transaction = await publisher.propose(signed)
+        try:
+            await report({"stage": "submitting", "bytes": size, "total": size})
+            transaction = await publisher.propose(signed)
+        except PolicyError:
+            await publisher.discard(signed)
+            raise
         await self._parts.submission.wait_final(transaction, FINAL_S)
         return {
             "manifest": signed.manifest_id.hex(),
@@ -414,11 +418,15 @@ class Operator:
             case Permit(authorised):
                 if not self._parts.images.is_complete(authorised):
                     self._parts.images.request(manifest)
-                    await self._until(
-                        lambda: self._is_reached(manifest, "complete"), manifest, report
-                    )
+                    await self._until(lambda: self._is_fetched(manifest), manifest, report)
         path = self._parts.image_path(component.digest)
         return {"path": str(path), "sha256": component.digest.hex(), "size": component.size}
+
+    def _is_fetched(self, manifest: ManifestId) -> bool:
+        verdict = self._parts.authority.may_offer(manifest)
+        if isinstance(verdict, Denial):
+            raise verdict.error()
+        return self._is_reached(manifest, "complete")
 
     async def _prove(self, params: Mapping[str, object], _report: Report) -> JSON:
         reader = Params(params)

@@ -72,6 +72,7 @@ class SubmissionService:
         self._waiting: dict[TransactionId, bytes] = {}
         self._final: OrderedDict[TransactionId, int] = OrderedDict()
         self._to_offer = trio.Event()
+        self._loaded = trio.Event()
 
     async def submit(self, body: Body) -> TransactionId:
         """Signs a transaction with the next free nonce and submits it.
@@ -83,6 +84,7 @@ class SubmissionService:
             PolicyError: my own copy of the ledger refuses it.
             NotYetError: too many own transactions wait already.
         """
+        await self._loaded.wait()
         async with self._lock:
             chain = self._ledger.chain
             signed = sign_transaction(
@@ -148,6 +150,7 @@ class SubmissionService:
         """Hands over what is not final, at once and then again and again, until cancelled."""
         for raw in await self._ledger.run(self._ledger.chain.own_pending):
             self._waiting[parse_transaction(raw).transaction_id] = raw
+        self._loaded.set()  # not before: the nonces of the last run are taken
         gossip_at = trio.current_time()
         while True:
             self._to_offer = trio.Event()
