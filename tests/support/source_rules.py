@@ -38,7 +38,7 @@ EXCEPTIONS: Final[dict[str, tuple[str, ...]]] = {
     # The one place that turns a ledger verdict into permission, and builders of test data.
     "authority": ("swarmd/authority.py", "tests/*"),
     # Waits for a condition on real sockets, where no clock of ours decides.
-    "sleep": ("tests/support/network_*.py",),
+    "sleep": ("tests/support/network_*.py", "tests/support/swarm.py"),
     # Blocking file access below swarmd: the stores, each reached through worker threads.
     "files": (
         "chunks/file_backend.py",

@@ -1,0 +1,424 @@
+"""Whole production nodes in one process: a laboratory whose nodes tests start, crash and tamper with.
+
+Every node is a `swarmd.node.Node` over its own data directory. They share a wire in memory unless a
+test gives them another; everything else is what the daemon runs. Waiting is always for a condition,
+within `LIMIT_S`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from chunks.store import ChunkStore, ImageState
+from ledger.transaction import (
+    ApproveManifest,
+    Body,
+    CreateSubject,
+    RevokeManifest,
+    RotateKeys,
+    SuspendSubject,
+    rotation_message,
+)
+from protocol.approval import Action, Approval, sign_approval
+from protocol.did import KeyPurpose, Keys, SubjectKind, next_keys_digest
+from protocol.digest import ChainId, DidId, Digest, PolicyId
+from protocol.group import DAY_MS
+from protocol.keys import PrivateKey
+from protocol.manifest import SignedManifest
+from swarmd.clock import Clock, SystemClock
+from swarmd.config import Config, Endpoint
+from swarmd.config_template import render_config
+from swarmd.datadir import DataDir, KeyName, load_key, write_atomic
+from swarmd.enrolment import JoinFile, NodePlan, create_node
+from swarmd.entropy import Entropy, SeededEntropy, SystemEntropy
+from swarmd.net.address import PeerAddress, PeerKey
+from swarmd.net.memory import MemoryWire
+from swarmd.net.wire import Wire
+from swarmd.network_creation import LabOptions, create_lab, node_config
+from swarmd.node import Node, RunningNode
+from swarmd.peers import PeerClass
+from swarmd.publisher import Release
+
+LIMIT_S = 20.0
+"""Every wait ends by then, seconds: 20 times what it takes, for a machine that is busy."""
+GROUP = "fleet"
+PRODUCT = "pump"
+_LABS: dict[LabOptions, Path] = {}
+
+
+async def until(condition: Callable[[], object], what: str = "condition") -> None:
+    """Lets the nodes run until something holds."""
+    with trio.move_on_after(LIMIT_S) as scope:
+        while not condition():
+            await trio.sleep(0.002)
+    assert not scope.cancelled_caught, f"never: {what}"
+
+
+def lab_copy(path: Path, options: LabOptions, cache: Path) -> Path:
+    """A laboratory's folder: made once for each shape, copied for each test."""
+    if options not in _LABS:
+        made = cache / f"lab-{len(_LABS)}"
+        create_lab(made, options, SeededEntropy(1, repr(options)), SystemClock())
+        _LABS[options] = made
+    shutil.copytree(_LABS[options], path)
+    return path
+
+
+@dataclass
+class Process:
+    """One node that runs, or ran."""
+
+    name: str
+    node: Node
+    scope: trio.CancelScope
+    services: RunningNode
+    ended: trio.Event
+    stop: trio.Event
+    error: BaseException | None = None
+
+
+@dataclass
+class Swarm:
+    """A laboratory and the nodes of it that run."""
+
+    path: Path
+    nursery: trio.Nursery
+    wire: Wire
+    chain: ChainId
+    running: dict[str, Process] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> RunningNode:
+        """The services of a running node."""
+        return self.running[name].services
+
+    def directory(self, name: str) -> DataDir:
+        return DataDir(self.path / name)
+
+    def key(self, name: str, key: KeyName = KeyName.NODE) -> PrivateKey:
+        return self.directory(name).load_key(key)
+
+    @property
+    def owners(self) -> list[PrivateKey]:
+        return [load_key(path) for path in sorted((self.path / "keys").glob("owner-*.key"))]
+
+    def names(self, role: str) -> list[str]:
+        """All nodes of a role, running or not."""
+        return sorted(path.name for path in self.path.glob(f"{role}-*"))
+
+    def configure(self, name: str, change: Callable[[Config], Config]) -> None:
+        """Rewrites a node's configuration."""
+        directory = self.directory(name)
+        write_atomic(directory.config, render_config(change(directory.load_config())).encode())
+
+    def address(self, name: str) -> PeerAddress:
+        """Where a node listens, and the transport key in its folder now."""
+        listen = self.directory(name).load_config().network.listen[0]
+        return PeerAddress(self.peer(name), listen.host, listen.port)
+
+    def peer(self, name: str) -> PeerKey:
+        return PeerKey(self.key(name, KeyName.TRANSPORT).public.raw)
+
+    def only_peers(self, name: str, *others: str) -> None:
+        """Leaves a node no other addresses than these."""
+        addresses = tuple(self.address(other) for other in others)
+        self.configure(
+            name,
+            lambda config: dataclasses.replace(
+                config, network=dataclasses.replace(config.network, bootstrap=addresses)
+            ),
+        )
+
+    def isolate(self, name: str, *allowed: str) -> None:
+        """No other node dials this one, and it dials only `allowed`."""
+        self.only_peers(name, *allowed)
+        for folder in self.path.glob("*/config.toml"):
+            other = folder.parent.name
+            if other != name:
+                mine = self.directory(other).load_config().network.bootstrap
+                kept = tuple(item for item in mine if item.peer != self.peer(name))
+                self.configure(
+                    other,
+                    lambda config, kept=kept: dataclasses.replace(  # type: ignore[misc]
+                        config, network=dataclasses.replace(config.network, bootstrap=kept)
+                    ),
+                )
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        *names: str,
+        clock: Clock | None = None,
+        entropy: Entropy | None = None,
+        wire: Wire | None = None,
+        wrap_store: Callable[[ChunkStore], ChunkStore] = lambda store: store,
+        before: Callable[[RunningNode], None] | None = None,
+        lock: bool = True,
+    ) -> None:
+        """Starts nodes; each is listening when this returns."""
+        for name in names:
+            data = self.directory(name)
+            stop, ended = trio.Event(), trio.Event()
+            node = Node(
+                data,
+                clock=clock or SystemClock(),
+                entropy=entropy or SystemEntropy(),
+                stop=stop.set,
+                wire=wire or self.wire,
+                wrap_store=wrap_store,
+            )
+            process = Process(name, node, trio.CancelScope(), None, ended, stop)  # type: ignore[arg-type]
+            self.running[name] = process
+            await self.nursery.start(self._run, process, data, before, lock)
+
+    async def _run(
+        self,
+        process: Process,
+        data: DataDir,
+        before: Callable[[RunningNode], None] | None,
+        lock: bool,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        data.check_usable()
+        try:
+            with process.scope, data.lock() if lock else trio.CancelScope():
+                async with process.node.running():
+                    assert process.node.services is not None
+                    process.services = process.node.services
+                    if before is not None:
+                        before(process.services)
+                    task_status.started()
+                    await process.stop.wait()
+        finally:
+            process.ended.set()
+
+    async def stop(self, *names: str) -> None:
+        """Stops nodes in order."""
+        for name in names:
+            process = self.running.pop(name)
+            process.stop.set()
+            await process.ended.wait()
+
+    async def crash(self, *names: str) -> None:
+        """Ends nodes without any of what an orderly stop does."""
+        for name in names:
+            process = self.running.pop(name)
+
+            async def lost(_saved: bytes) -> None:
+                await trio.lowlevel.checkpoint()
+
+            process.services.freshness._save = lost
+            process.scope.cancel()
+            await process.ended.wait()
+
+    def is_alive(self, name: str) -> bool:
+        return name in self.running and not self.running[name].ended.is_set()
+
+    # -- waiting -------------------------------------------------------------------------------
+
+    async def until_met(self, *names: str) -> None:
+        """Waits until these nodes know each other as members."""
+        for name in names:
+            for other in names:
+                if other != name:
+                    await until(
+                        lambda name=name, other=other: self.class_of(name, other)  # type: ignore[misc]
+                        >= PeerClass.MEMBER,
+                        f"{name} knows {other}",
+                    )
+
+    def class_of(self, name: str, other: str) -> PeerClass:
+        """What a node takes another one for."""
+        return self[name].registry.peer_class(self.peer(other))
+
+    def height(self, name: str) -> int:
+        return self[name].ledger.chain.head.height
+
+    async def until_height(self, height: int, *names: str) -> None:
+        for name in names or tuple(self.running):
+            await until(
+                lambda name=name: self.height(name) >= height,  # type: ignore[misc]
+                f"{name} at height {height}",
+            )
+
+    def holds(self, name: str, digest: Digest) -> bool:
+        """Whether a node has a complete image."""
+        return any(
+            record.image == digest and record.state is ImageState.COMPLETE
+            for record in self[name].store.images()
+        )
+
+    # -- what people do ------------------------------------------------------------------------
+
+    @property
+    def policy(self) -> PolicyId:
+        node = next(iter(self.running.values())).services
+        group = node.ledger.chain.state.group(GROUP)
+        assert group is not None
+        return group.policy
+
+    def approvals(self, action: Action, subject: bytes, *, count: int = 2) -> tuple[bytes, ...]:
+        """Approvals by the first `count` owners."""
+        approval = Approval(
+            era=0,
+            action=action,
+            subject=Digest(subject),
+            group=GROUP,
+            policy=self.policy,
+            valid_until_ms=SystemClock().wall_ms() + DAY_MS,
+        )
+        return tuple(
+            sign_approval(approval, key, self.chain).signed.raw for key in self.owners[:count]
+        )
+
+    async def submit(self, body: Body, *, by: str = "publisher-1") -> int:
+        """Submits a transaction by a node; returns the height at which it became final."""
+        submission = self[by].submission
+        return await submission.wait_final(await submission.submit(body), LIMIT_S)
+
+    async def propose(
+        self, image: bytes, *, version: str = "1.0", product: str = PRODUCT
+    ) -> SignedManifest:
+        """Stages and proposes an image; final when this returns."""
+        publisher = self["publisher-1"].publisher
+        assert publisher is not None
+        path = self.path / f"image-{version}"
+        path.write_bytes(image)
+        release = Release(
+            path=path, product=product, version=version, groups=(GROUP,), metadata={}
+        )
+        signed = await publisher.stage(release)
+        transaction = await publisher.propose(signed)
+        await self["publisher-1"].submission.wait_final(transaction, LIMIT_S)
+        return signed
+
+    async def approve(self, signed: SignedManifest, *, count: int = 2) -> int:
+        approvals = self.approvals(Action.AUTHORISE, signed.manifest_id, count=count)
+        return await self.submit(
+            ApproveManifest(manifest=signed.manifest_id, group=GROUP, approvals=approvals)
+        )
+
+    async def revoke(self, signed: SignedManifest, *, count: int = 2) -> int:
+        approvals = self.approvals(Action.REVOKE, signed.manifest_id, count=count)
+        return await self.submit(
+            RevokeManifest(manifest=signed.manifest_id, group=GROUP, approvals=approvals)
+        )
+
+    async def release(
+        self, image: bytes, *, version: str = "1.0", product: str = PRODUCT
+    ) -> SignedManifest:
+        """Proposes and has two owners approve an image."""
+        signed = await self.propose(image, version=version, product=product)
+        await self.approve(signed)
+        return signed
+
+    async def suspend(self, name: str) -> int:
+        did = self.did(name)
+        return await self.submit(
+            SuspendSubject(did=did, group=GROUP, approvals=self.approvals(Action.SUSPEND, did))
+        )
+
+    def did(self, name: str) -> DidId:
+        from swarmd.enrolment import load_join
+
+        return load_join(self.directory(name).join).record.did
+
+    def new_gateway(self, name: str, *peers: str) -> JoinFile:
+        """Makes the folder of a gateway that the ledger does not know."""
+        port = 60_000 + len(list(self.path.glob("*/config.toml")))
+        plan = NodePlan(
+            kind=SubjectKind.GATEWAY,
+            name=name,
+            groups=(GROUP,),
+            reachable=(("127.0.0.1", port),),
+        )
+        config = node_config(plan, listen=(Endpoint("127.0.0.1", port),), http=None)
+        directory = self.directory(name)
+        join = create_node(directory, plan, config, SeededEntropy(9, name))
+        shutil.copy(self.path / "genesis.cbor", directory.genesis)
+        self.only_peers(name, *peers)
+        return join
+
+    async def enrol(self, join: JoinFile) -> int:
+        """Admits a new node by two owners."""
+        approvals = self.approvals(Action.ENROL, join.record.did)
+        return await self.submit(CreateSubject(join=join.statement, approvals=(approvals,)))
+
+    def rotation(self, name: str) -> tuple[RotateKeys, Callable[[], None]]:
+        """A rotation of a node's transport and node keys, and what puts them in its folder.
+
+        A sitting validator keeps its vote key, so its next keys here differ from those that
+        `create_node` committed to; such laboratories commit to them by `commit_rotations`.
+        """
+        directory = self.directory(name)
+        purposes = _purposes(name)
+        following = {
+            purpose: load_key(directory.key_path(KeyName(purpose.name.lower()).next))
+            for purpose in purposes
+        }
+        keys: Keys = tuple((purpose, key.public) for purpose, key in following.items())
+        did = self.did(name)
+        message = rotation_message(self.chain, 0, did, sequence=1, keys=keys, next_keys=None)
+        body = RotateKeys(
+            did=did,
+            keys=keys,
+            next_keys=None,
+            signatures=tuple(key.sign(message) for key in following.values()),
+        )
+
+        def install() -> None:
+            for purpose, key in following.items():
+                path = directory.key_path(KeyName(purpose.name.lower()))
+                write_atomic(path, key.to_pem())
+
+        return body, install
+
+
+def _purposes(name: str) -> Sequence[KeyPurpose]:
+    third = {"validator": (KeyPurpose.VALIDATOR,), "publisher": (KeyPurpose.PERSON,)}
+    return (KeyPurpose.TRANSPORT, KeyPurpose.NODE, *third.get(name.split("-", maxsplit=1)[0], ()))
+
+
+def commitment(keys: Keys) -> Digest:
+    """What a record says about the keys that follow."""
+    return next_keys_digest(keys)
+
+
+@asynccontextmanager
+async def swarm(
+    tmp_path: Path, *, wire: Wire | None = None, http: Sequence[str] = (), **options: object
+) -> AsyncIterator[Swarm]:
+    """A laboratory with nothing running; what runs at the end is crashed.
+
+    Args:
+        tmp_path: the test's own folder; a shared cache stands beside it.
+        wire: what carries bytes; None: one wire in memory for all.
+        http: gateways that serve devices, each on a free port.
+        options: fields of `LabOptions`.
+    """
+    shape = LabOptions(**{"gateways": 2, "heartbeat_ms": 60_000, **options})  # type: ignore[arg-type]
+    path = lab_copy(tmp_path / "lab", shape, tmp_path.parent)
+    from protocol.genesis import decode_genesis
+
+    chain = decode_genesis((path / "genesis.cbor").read_bytes()).chain
+    async with trio.open_nursery() as nursery:
+        lab = Swarm(path, nursery, wire or MemoryWire(), chain)
+        for name in lab.names("gateway"):
+            listen = Endpoint("127.0.0.1", 0) if name in http else None
+            lab.configure(
+                name,
+                lambda config, listen=listen: dataclasses.replace(  # type: ignore[misc]
+                    config, http=dataclasses.replace(config.http, listen=listen)
+                ),
+            )
+        yield lab
+        await lab.crash(*lab.running)
+        nursery.cancel_scope.cancel()
