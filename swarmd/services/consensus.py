@@ -47,7 +47,6 @@ from ledger.simplex.interface import (
     Verdict,
     Verify,
 )
-from protocol.did import KeyPurpose
 from protocol.errors import (
     LocalProtocolError,
     RemoteProtocolError,
@@ -350,11 +349,12 @@ class ConsensusService:
     # -- streams -------------------------------------------------------------------------------
 
     def _key_of(self, index: int) -> PeerKey | None:
-        """The transport key of a validator as my copy of the ledger has it now."""
-        did = self._ledger.chain.validators.members[index].did
-        record = self._ledger.chain.state.subject(did)
-        key = None if record is None else record.key(KeyPurpose.TRANSPORT)
-        return None if key is None else PeerKey(key.raw)
+        """The transport key under which a validator is connected.
+
+        Not what my copy of the ledger says: the key may have been rotated in a block I do not have.
+        """
+        peer = self._registry.by_did(self._ledger.chain.validators.members[index].did)
+        return None if peer is None else peer.key
 
     def _index_of(self, peer: PeerKey) -> int | None:
         known = self._registry.get(peer)
@@ -388,7 +388,7 @@ class ConsensusService:
         _, outbox = self._outboxes[index]
         while True:
             key = self._key_of(index)
-            if key is not None and self._registry.get(key) is not None:
+            if key is not None:
                 try:
                     await self._send_through(key, outbox)
                 except (TransportError, RemoteProtocolError) as error:
