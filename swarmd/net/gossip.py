@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
@@ -33,6 +32,7 @@ from libp2p.tools.timed_cache.last_seen_cache import LastSeenCache
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError, TransportError
 from protocol.limits import KIB
+from swarmd.entropy import SystemEntropy
 from swarmd.net.address import PeerKey
 from swarmd.net.guards import GuardedSwarm, SafeManager, id_of, key_of
 from swarmd.net.negotiation import request_protocol
@@ -234,7 +234,7 @@ class SafePubsub(Pubsub):
         )
         # A restart with a clock at 1970 would repeat numbers, and gossipsub takes one number with
         # two contents for equivocation.
-        self.counter = int.from_bytes(os.urandom(7), "big")
+        self.counter = int.from_bytes(SystemEntropy().token(7), "big")
         self.seen_messages.stop()
         self.seen_messages = SeenMessages(entries_max=gossip.seen_max, seconds=gossip.seen_s)
 

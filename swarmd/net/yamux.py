@@ -16,6 +16,7 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final, Self
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from libp2p.connection_types import ConnectionType
     from libp2p.peer.id import ID
     from multiaddr import Multiaddr
+
+logger = logging.getLogger(__name__)
 
 _HEADER: Final = struct.Struct("!BBHII")
 _DATA, _WINDOW_UPDATE, _PING, _GO_AWAY = 0, 1, 2, 3
@@ -332,8 +335,8 @@ class Mux(IMuxedConn):
                 self._take_frames(buffer)
         except RemoteProtocolError as error:
             self.violation = error
-        except Exception:  # noqa: BLE001 - any failure of the layers below ends the connection
-            return
+        except Exception as error:  # noqa: BLE001 - any failure of the layers below ends it
+            logger.debug("connection ended: %r", error)
 
     async def _write_loop(self) -> None:
         while True:

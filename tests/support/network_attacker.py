@@ -58,7 +58,7 @@ class Attacker:
         """Opens a stream for a protocol; raises when the victim refuses."""
         stream = await self.mux.open_stream()
         try:
-            await MultiselectClient().select_one_of([protocol], MultiselectCommunicator(stream), 5)  # type: ignore[list-item]
+            await MultiselectClient().select_one_of([protocol], MultiselectCommunicator(stream), 5)
         except BaseException:
             await stream.reset()
             raise
@@ -112,13 +112,13 @@ async def attack(
     connection = RawConnection(raw, initiator=True)
     try:
         client = MultiselectClient()
-        await client.select_one_of(["/noise"], MultiselectCommunicator(connection), 5)  # type: ignore[list-item,arg-type]
+        await client.select_one_of(["/noise"], MultiselectCommunicator(connection), 5)
         noise = NoiseTransport(keys, noise_privkey=create_new_key_pair().private_key)
         session = await noise.secure_outbound(connection, id_of(victim.peer))
         session.__class__ = Recorded
         assert isinstance(session, Recorded)
         session.learned = bytearray()
-        await client.select_one_of(["/yamux/1.0.0"], MultiselectCommunicator(session), 5)  # type: ignore[list-item]
+        await client.select_one_of(["/yamux/1.0.0"], MultiselectCommunicator(session), 5)
         attacker = Attacker(session, Mux(session, id_of(victim.peer)), key)
         async with trio.open_nursery() as nursery:
             if start:

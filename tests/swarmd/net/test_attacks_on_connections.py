@@ -111,7 +111,7 @@ async def test_stock_libp2p_host_with_noise_and_yamux_is_understood() -> None:
                     Multiaddr(str(address(victim))), id_of(victim.peer)
                 )
                 await until(lambda: victim.is_connected(key))
-                stream = await host.new_stream(id_of(victim.peer), [ECHO])  # type: ignore[list-item]
+                stream = await host.new_stream(id_of(victim.peer), [ECHO])
                 frame = (400_000).to_bytes(4, "big") + bytes(400_000)
                 received = b""
                 async with trio.open_nursery() as nursery:
@@ -142,8 +142,8 @@ async def test_rsa_peers_are_refused() -> None:
             )
             connection = RawConnection(raw, initiator=True)
             await MultiselectClient().select_one_of(
-                ["/noise"],  # type: ignore[list-item]
-                MultiselectCommunicator(connection),  # type: ignore[arg-type]
+                ["/noise"],
+                MultiselectCommunicator(connection),
                 5,
             )
             noise = Transport(new_rsa(1024), noise_privkey=create_new_key_pair().private_key)
@@ -293,10 +293,9 @@ async def test_stranger_slots_do_not_displace_members() -> None:
             rules.strangers.update(attacker_keys(number)[1] for number in range(100, 104))
             async with attack(address(victim), 100), attack(address(victim), 101):
                 await until(lambda: len(victim.peers()) == 2)
-                with contextlib.suppress(Exception):  # a refusal may look like anything
+                with pytest.raises(Exception):  # noqa: B017, PT011  (refusals vary)
                     async with attack(address(victim), 102) as third:
                         await third.list_protocols()
-                        raise AssertionError("a third stranger got in")
                 assert victim.statistics().connections[PeerClass.STRANGER] == 2
                 await assert_echoes(member, victim)
 
@@ -409,7 +408,7 @@ async def test_peer_that_stops_reading_loses_the_connection(
         async def dial(self, host: str, port: int) -> ByteStream:
             return Deaf(await wire.dial(host, port))
 
-    async with node(1, wire=wire, stall_s=30.0) as server, node(2, wire=DeafWire()) as client:  # type: ignore[arg-type]
+    async with node(1, wire=wire, stall_s=30.0) as server, node(2, wire=DeafWire()) as client:
         await client.connect(server.listen_addresses)
         await until(lambda: server.is_connected(client.peer))
         streams = [await server.open_stream(client.peer, ECHO) for _ in range(4)]

@@ -32,7 +32,7 @@ async def meshed(*networks: Network) -> None:
     for network in networks:
         gossip = network._gossip
         await until(
-            lambda network=network, gossip=gossip: (  # type: ignore[misc]
+            lambda network=network, gossip=gossip: (
                 len(gossip.pubsub.peer_topics.get(TOPIC, ())) >= len(network.peers())
                 and len(gossip.router.mesh.get(TOPIC, ())) >= 1
             )
@@ -48,7 +48,7 @@ async def connect_all(networks: list[Network]) -> None:
         for other in networks[:index]:
             await network.connect(other.listen_addresses)
     for network in networks:
-        await until(lambda network=network: len(network.peers()) == len(networks) - 1)  # type: ignore[misc]
+        await until(lambda network=network: len(network.peers()) == len(networks) - 1)
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ async def test_burst_of_one_publisher_arrives() -> None:
                     for number in range(60):
                         await three.publish(TOPIC, b"burst %d" % number)
                         await until(
-                            lambda number=number: one.statistics().gossip_delivered > number - 16  # type: ignore[misc]
+                            lambda number=number: one.statistics().gossip_delivered > number - 16
                         )
 
                 nursery.start_soon(publish)
@@ -195,7 +195,7 @@ def garbage_key_message() -> bytes:
 
 
 def control(**fields: object) -> bytes:
-    return rpc(rpc_pb2.RPC(control=rpc_pb2.ControlMessage(**fields)))  # type: ignore[arg-type]
+    return rpc(rpc_pb2.RPC(control=rpc_pb2.ControlMessage(**fields)))
 
 
 VANDALISM = {
@@ -436,7 +436,7 @@ async def test_message_numbers_do_not_repeat_after_a_restart_without_a_clock(
             for life in range(3):
                 async with node(2, wire=wire) as two:
                     await two.connect(relay.listen_addresses)
-                    await until(lambda two=two: TOPIC in two._gossip.pubsub.peer_topics)  # type: ignore[misc]
+                    await until(lambda two=two: TOPIC in two._gossip.pubsub.peer_topics)
                     await two.publish(TOPIC, b"life %d" % life)
                     assert await next_data(channel) == b"life %d" % life
             scorer = far._gossip.router.scorer

@@ -199,7 +199,7 @@ async def test_both_sides_dialing_at_once_keep_one_connection(wire: Wire) -> Non
                 nursery.start_soon(one.connect, two.listen_addresses)
                 nursery.start_soon(two.connect, one.listen_addresses)
             for side in (one, two):
-                await until(lambda side=side: len(side._swarm.get_connections()) == 1)  # type: ignore[misc]
+                await until(lambda side=side: len(side._swarm.get_connections()) == 1)
             await assert_echoes(one, two)
             await assert_echoes(two, one)
 
@@ -339,7 +339,7 @@ async def test_port_in_use_is_a_clear_error(wire: Wire) -> None:
 )
 def test_config_refuses(change: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
-        NetworkConfig(**{"seed": bytes(32), **change})  # type: ignore[arg-type]
+        NetworkConfig(**{"seed": bytes(32), **change})
 
 
 def test_config_hides_the_secret() -> None:
