@@ -22,10 +22,9 @@ from ledger.state_keys import split_evidence_key, split_manifest_key
 from ledger.transition import (
     BlockDraft,
     Outcome,
+    apply_block,
     apply_evidence,
     apply_transaction,
-    begin,
-    finish,
     read_transaction,
 )
 from ledger.transition_approvals import BlockContext
@@ -97,20 +96,13 @@ def execute_block(block: Block, parent: Executed, rules: ChainRules) -> Executed
     skipped = list(skipped_views(header.parent_view, header.view))
     _require(header, "block.skips", skipped, [skip.view for skip in block.skips])
     context = rules.context(height=header.height, time_ms=header.time_ms)
-    draft = begin(parent.state, context)
-    transactions: list[SignedTransaction] = []
     try:
-        for raw in block.transactions:
-            signed = read_transaction(raw)
-            apply_transaction(draft, signed)
-            transactions.append(signed)
-        for item in block.evidence:
-            apply_evidence(draft, item, rules.verifier)
+        transactions = tuple(read_transaction(raw) for raw in block.transactions)
+        outcome = apply_block(parent.state, context, transactions, block.evidence, rules.verifier)
     except LedgerError as error:
         raise InvalidBlockError(block.block_id, error.rule, str(error)) from error
-    outcome = finish(draft)
     _check_roots(header, outcome)
-    return Executed(block=block, outcome=outcome, transactions=tuple(transactions))
+    return Executed(block=block, outcome=outcome, transactions=transactions)
 
 
 def _require(header: Header, rule: str, expected: object, actual: object) -> None:

@@ -139,7 +139,7 @@ def finish(block: BlockDraft) -> Outcome:
 def apply_block(
     parent: LedgerState,
     context: BlockContext,
-    transactions: Sequence[bytes],
+    transactions: Sequence[SignedTransaction],
     evidence: Sequence[Evidence],
     verifier: Verifier,
 ) -> Outcome:
@@ -149,8 +149,8 @@ def apply_block(
         LedgerError: the first entry that is not valid makes the block invalid.
     """
     block = begin(parent, context)
-    for raw in transactions:
-        apply_transaction(block, read_transaction(raw))
+    for signed in transactions:
+        apply_transaction(block, signed)
     for item in evidence:
         apply_evidence(block, item, verifier)
     return finish(block)

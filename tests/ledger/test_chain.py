@@ -136,6 +136,8 @@ def test_events_name_subjects_groups_and_convictions():
         lab.vote(VoteKind.FINALIZE, 3, view=1, block_id=BlockId(sha256(b"a"))),
         lab.vote(VoteKind.NULLIFY, 3, view=1, block_id=None),
     )
+    other = lab.open_chain()
+    other.follow([chain.block(chain.head.block_id)], chain.certificate)
     for expected in (((1, 3),), ()):  # once for a signer and epoch
         block = chain.build(
             chain.head.block_id,
@@ -146,6 +148,8 @@ def test_events_name_subjects_groups_and_convictions():
         )
         (result,) = chain.commit(block.block_id, lab.certificate(block))
         assert result.convictions == expected
+        (followed,) = other.follow([block], lab.certificate(block))
+        assert followed == result
     policy = make_policy(enrol_threshold=1)
     from ledger.transaction import SetPolicy
 
@@ -255,6 +259,8 @@ def test_blocks_are_built_on_unfinal_parents_and_committed_together():
     assert other.commit(second.block_id, lab.certificate(second)) == ()
     assert other.commit(first.block_id, lab.certificate(first)) == ()
     other.check(first)  # final already: nothing to say
+    fourth = build_next(chain, parent=third)
+    other.check(fourth, ancestors=[first, second, third])
     (result,) = other.commit(third.block_id, lab.certificate(third))
     assert result.header == third.header
 

@@ -60,7 +60,7 @@ def forged_authorisation(lab, chain, manifest):
     # The state the conspirators claim: as if real owners had approved.
     genuine = lab.approve(manifest.manifest_id)
     context = chain.rules.context(height=chain.head.height + 1, time_ms=chain.head.time_ms + 1000)
-    claimed = apply_block(chain.state, context, [genuine.signed.raw], [], Ed25519Verifier())
+    claimed = apply_block(chain.state, context, [genuine], [], Ed25519Verifier())
     view = chain.head.view + 1
     raws = (signed.signed.raw,)
     header = replace(

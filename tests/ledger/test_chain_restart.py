@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ledger.errors import (
@@ -145,4 +147,16 @@ def test_a_damaged_database_is_refused_by_name(tmp_path, statement, message):
     chain._store._database.execute(statement)
     chain._store.close()
     with pytest.raises(StorageError, match=rf"ledger\.db.*{message}"):
+        lab.open_chain(tmp_path / "ledger.db")
+
+
+def test_a_genesis_block_that_the_document_does_not_give_is_refused(tmp_path):
+    lab = make_lab()
+    chain = lab.open_chain(tmp_path / "ledger.db")
+    forged = replace(chain.head, time_ms=GENESIS_MS + 1)
+    chain._store._database.execute(
+        "UPDATE headers SET header = ?, block_id = ?", (forged.encoded, forged.block_id)
+    )
+    chain._store.close()
+    with pytest.raises(StorageError, match=r"ledger\.db.*genesis"):
         lab.open_chain(tmp_path / "ledger.db")

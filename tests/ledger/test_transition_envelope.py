@@ -13,7 +13,13 @@ from ledger.errors import LedgerError, LedgerNotYetError
 from ledger.log import Log
 from ledger.state_keys import account_key
 from ledger.transaction import AnchorReceipts, SuspendSubject
-from ledger.transition import apply_block, apply_evidence, apply_transaction, begin, finish
+from ledger.transition import (
+    apply_evidence,
+    apply_transaction,
+    begin,
+    finish,
+    read_transaction,
+)
 from ledger.vote import Ed25519Verifier, Evidence, VoteKind
 from protocol.approval import Action
 from protocol.did import KeyPurpose, SubjectKind
@@ -106,7 +112,7 @@ def test_malformed_bytes_are_refused_with_a_code():
         bench.lab.transaction(bench.lab.gateways[0], ANCHOR).signed.raw[:-1],
     ):
         with pytest.raises(LedgerError) as caught:
-            apply_block(bench.state, bench.lab.context(), [raw], [], Ed25519Verifier())
+            read_transaction(raw)
         assert caught.value.rule == "tx.malformed"
 
 

@@ -49,7 +49,7 @@ class History(RuleBasedStateMachine):
             # A refused transaction spends no nonce.
             self.bench.lab.nonces[signed.transaction.signer] -= 1
         else:
-            self.accepted.append((signed.signed.raw, self.bench.height, self.bench.time_ms))
+            self.accepted.append((signed, self.bench.height, self.bench.time_ms))
 
     @rule(
         sequence=st.integers(1, 4),
@@ -141,9 +141,9 @@ class History(RuleBasedStateMachine):
         """A replica that executes the same blocks comes to the same state."""
         lab = self.bench.lab
         state = genesis_outcome(lab.genesis).state
-        for raw, height, time_ms in self.accepted:
+        for signed, height, time_ms in self.accepted:
             context = lab.context(height=height, time_ms=time_ms)
-            state = apply_block(state, context, [raw], [], Ed25519Verifier()).state
+            state = apply_block(state, context, [signed], [], Ed25519Verifier()).state
         assert state.tree.root == self.bench.state.tree.root
         assert state.log == self.bench.state.log
         assert self.bench.time_ms >= GENESIS_MS

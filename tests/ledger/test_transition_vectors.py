@@ -10,7 +10,7 @@ from ledger.errors import LedgerError
 from ledger.proof import verify_proof
 from ledger.state_tree import StateTree
 from ledger.transaction import KINDS
-from ledger.transition import apply_block
+from ledger.transition import apply_block, read_transaction
 from ledger.transition_approvals import BlockContext
 from ledger.transition_genesis import genesis_block, genesis_outcome, genesis_validators
 from ledger.vote import Ed25519Verifier
@@ -61,7 +61,7 @@ def test_transactions_replay_to_the_pinned_roots_and_codes():
         )
         raw = bytes.fromhex(step["transaction"])
         try:
-            outcome = apply_block(state, context, [raw], [], Ed25519Verifier())
+            outcome = apply_block(state, context, [read_transaction(raw)], [], Ed25519Verifier())
         except LedgerError as error:
             refused.append((error.rule, step.get("refused")))
             continue

@@ -432,7 +432,7 @@ class Bench:
     def apply(self, signed: SignedTransaction, *, after_ms: int = 1000) -> LedgerState:
         """Applies a transaction in a next block; on refusal nothing changes."""
         context = self.lab.context(height=self.height + 1, time_ms=self.time_ms + after_ms)
-        outcome = apply_block(self.state, context, [signed.signed.raw], [], Ed25519Verifier())
+        outcome = apply_block(self.state, context, [signed], [], Ed25519Verifier())
         self.state, self.height, self.time_ms = outcome.state, context.height, context.time_ms
         return self.state
 
