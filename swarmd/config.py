@@ -226,8 +226,6 @@ class FloorConfig:
 class LedgerConfig:
     """`[ledger]`: how this node follows the chain or takes part in it."""
 
-    bodies_kept: int = field(default=10_000, metadata=_by(_integer(100, 10_000_000)))
-    """Newest blocks whose transactions are kept; headers and certificates are kept for ever."""
     view_timeout_ms: int = field(default=1000, metadata=_by(_integer(50, 60_000)))
     """A validator's first estimate of a message delay, milliseconds; grows while views fail."""
 

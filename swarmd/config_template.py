@@ -40,8 +40,6 @@ COMMENTS: Final[dict[str, str]] = {
     "floor.approvals_min": "Owner approvals an image needs here, 1 to 32. The policy holds if it\n"
     "asks for more.",
     "ledger": "How this node follows the chain, or takes part in it.",
-    "ledger.bodies_kept": "Newest blocks whose transactions are kept, 100 to 10000000. Headers\n"
-    "and certificates are kept for ever.",
     "ledger.view_timeout_ms": "Validators: first estimate of a message's delay, milliseconds,\n"
     "50 to 60000. It grows while views fail.",
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,8 +26,8 @@ from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import Parameters
 from ledger.vote import Ed25519Verifier
 from protocol.did import KeyPurpose, SubjectKind, did_text
-from protocol.digest import DidId, Digest
-from protocol.errors import ConfigError, StorageError
+from protocol.digest import Digest
+from protocol.errors import StorageError
 from protocol.genesis import Genesis
 from protocol.keys import PrivateKey, PublicKey
 from protocol.limits import HELLO_SECONDS_MAX
@@ -38,10 +37,10 @@ from swarmd.clock import Clock
 from swarmd.config import Config
 from swarmd.control.protocol import JSON
 from swarmd.control.server import serve_control
-from swarmd.datadir import DataDir, KeyName, read_bounded, write_atomic
-from swarmd.enrolment import load_join
+from swarmd.datadir import DataDir, read_bounded, write_atomic
 from swarmd.entropy import Entropy
 from swarmd.freshness import FreshnessClock
+from swarmd.identity import Identity, load_identity, own_subject
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.net.network import Network, NetworkConfig, open_network
@@ -73,42 +72,6 @@ FRESHNESS_FILE: Final = "freshness.cbor"
 """In the data directory: the age of knowledge at its last save."""
 STOP_S: Final = 10.0
 """An orderly stop may take this long before tasks are simply cancelled, seconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who a node is."""
-
-    did: DidId
-    """Its name."""
-    kind: SubjectKind
-    """Its role."""
-    node_key: PrivateKey
-    """Signs transactions, announcements, receipts."""
-    transport_key: PrivateKey
-    """Proves it to peers."""
-    vote_key: PrivateKey | None
-    """Validators only."""
-    person_key: PrivateKey | None
-    """Publishers only."""
-
-
-def load_identity(data: DataDir, did: DidId, kind: SubjectKind) -> Identity:
-    """Reads the keys a role needs.
-
-    Raises:
-        StorageError: a key is missing, unreadable, or open to others.
-    """
-    is_validator = kind is SubjectKind.VALIDATOR
-    is_publisher = kind is SubjectKind.PUBLISHER
-    return Identity(
-        did=did,
-        kind=kind,
-        node_key=data.load_key(KeyName.NODE),
-        transport_key=data.load_key(KeyName.TRANSPORT),
-        vote_key=data.load_key(KeyName.VALIDATOR) if is_validator else None,
-        person_key=data.load_key(KeyName.PERSON) if is_publisher else None,
-    )
 
 
 class Node:
@@ -182,19 +145,6 @@ class Node:
                 store.close()
         finally:
             block_store.close()
-
-
-def own_subject(data: DataDir, genesis: Genesis) -> tuple[DidId, SubjectKind]:
-    """Who this directory's join file says the node is.
-
-    Raises:
-        ConfigError: the join file is missing or damaged.
-    """
-    record = load_join(data.join).record
-    known = genesis.record(record.did)
-    if known is not None and known.kind is not record.kind:
-        raise ConfigError(f"{data.join}: genesis has another role for this node")
-    return record.did, record.kind
 
 
 class RunningNode:

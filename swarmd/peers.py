@@ -50,8 +50,8 @@ class Offence(Enum):
     """Sent what was valid once."""
     REFUSED_TRANSACTION = ("refused_transaction", 5)
     """Submitted what the rules forbid."""
-    STALLED = ("stalled", 10)
-    """Promised data and did not send it in time."""
+    STALLED = ("stalled", 0)
+    """Did not send in time what it promised: counted, but thin links are no offence."""
     MALFORMED = ("malformed", 50)
     """Broke an encoding or a protocol."""
     FALSE_ANNOUNCEMENT = ("false_announcement", 50)

@@ -298,15 +298,20 @@ class ConsensusService:
         chain = self._ledger.chain
         now_ms = self._clock.wall_ms()
 
-        def check() -> bool:
+        def check() -> bool | None:
             try:
                 chain.check(job.block, now_ms, ancestors=job.ancestors)
-            except (InvalidBlockError, BlockNotReadyError) as error:
+            except InvalidBlockError as error:
                 logger.warning("proposal of view %d refused: %s", job.block.header.view, error)
                 return False
+            except BlockNotReadyError as error:  # missing is not invalid: no verdict
+                logger.warning("proposal of view %d not judged: %s", job.block.header.view, error)
+                return None
             return True
 
-        self._feed(Verdict(job.block.block_id, await self._ledger.run(check)))
+        verdict = await self._ledger.run(check)
+        if verdict is not None:
+            self._feed(Verdict(job.block.block_id, verdict))
 
     async def _commit(self, job: Commit) -> None:
         chain = self._ledger.chain
@@ -318,6 +323,7 @@ class ConsensusService:
                     certificate,
                     ancestors=job.blocks,
                     skips=job.skips,
+                    notarized=job.notarized,
                 )
             )
         except ForkAlarmError as error:

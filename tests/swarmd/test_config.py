@@ -154,7 +154,6 @@ def changed_config() -> Config:
         [floor]
         approvals_min = 2
         [ledger]
-        bodies_kept = 100
         view_timeout_ms = 50
         """
     )

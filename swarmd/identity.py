@@ -1,0 +1,62 @@
+"""Who a node is: its DID, its role, and the private keys that role needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protocol.did import SubjectKind
+from protocol.digest import DidId
+from protocol.errors import ConfigError
+from protocol.genesis import Genesis
+from protocol.keys import PrivateKey
+from swarmd.datadir import DataDir, KeyName
+from swarmd.enrolment import load_join
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who a node is."""
+
+    did: DidId
+    """Its name."""
+    kind: SubjectKind
+    """Its role."""
+    node_key: PrivateKey
+    """Signs transactions, announcements, receipts."""
+    transport_key: PrivateKey
+    """Proves it to peers."""
+    vote_key: PrivateKey | None
+    """Validators only."""
+    person_key: PrivateKey | None
+    """Publishers only."""
+
+
+def load_identity(data: DataDir, did: DidId, kind: SubjectKind) -> Identity:
+    """Reads the keys a role needs.
+
+    Raises:
+        StorageError: a key is missing, unreadable, or open to others.
+    """
+    is_validator = kind is SubjectKind.VALIDATOR
+    is_publisher = kind is SubjectKind.PUBLISHER
+    return Identity(
+        did=did,
+        kind=kind,
+        node_key=data.load_key(KeyName.NODE),
+        transport_key=data.load_key(KeyName.TRANSPORT),
+        vote_key=data.load_key(KeyName.VALIDATOR) if is_validator else None,
+        person_key=data.load_key(KeyName.PERSON) if is_publisher else None,
+    )
+
+
+def own_subject(data: DataDir, genesis: Genesis) -> tuple[DidId, SubjectKind]:
+    """Who this directory's join file says the node is.
+
+    Raises:
+        ConfigError: the join file is missing or damaged.
+    """
+    record = load_join(data.join).record
+    known = genesis.record(record.did)
+    if known is not None and known.kind is not record.kind:
+        raise ConfigError(f"{data.join}: genesis has another role for this node")
+    return record.did, record.kind
