@@ -109,9 +109,10 @@ class LedgerService:
         chain = self._ledger.chain
         match request:
             case HeadRequest():
-                certificate = chain.certificate
+                tip = chain.tip
+                certificate = tip.certificate
                 return HeadAnswer(
-                    header=chain.head.encode(),
+                    header=tip.header.encode(),
                     certificate=b"" if certificate is None else certificate.encode(),
                 )
             case BlocksRequest():
