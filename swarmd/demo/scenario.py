@@ -233,7 +233,7 @@ class Story:
 
     def _crash_gateway(self) -> None:
         gateway, validator = self._swarm.gateways[-1], self._swarm.validators[1]
-        gateway.kill()
+        self._swarm.kill_gateway(gateway)
         for node in (gateway, validator):
             node.start()
         for node in (gateway, validator):

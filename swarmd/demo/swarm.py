@@ -33,7 +33,9 @@ class Transfer:
     """Bytes that gateways wrote and, of these, took from images they held."""
 
     written: int
+    """Chunk bytes written, from wherever."""
     reused: int
+    """Of these, taken from images already held."""
 
 
 class Swarm:
@@ -55,6 +57,7 @@ class Swarm:
         self.gateways: Final = tuple(honest)
         self.malicious = liar
         self._running: list[NodeProcess] = []
+        self._ended: list[dict[str, int]] = []
 
     def _processes(self, kind: SubjectKind) -> tuple[NodeProcess, ...]:
         return tuple(NodeProcess(node.directory.path) for node in self.lab.of_kind(kind))
@@ -141,12 +144,17 @@ class Swarm:
         return content is not None and hashlib.sha256(content).hexdigest() == digest
 
     def transfer(self) -> Transfer:
-        """Bytes written and reused by all gateways since they were started."""
-        stores = [self.status(node)["store"] for node in self.gateways]
+        """Bytes written and reused by all gateways, those of killed processes included."""
+        stores = [self.status(node)["store"] for node in self.gateways] + self._ended
         return Transfer(
             written=sum(store["written_bytes"] for store in stores),
             reused=sum(store["reused_bytes"] for store in stores),
         )
+
+    def kill_gateway(self, node: NodeProcess) -> None:
+        """Kills a gateway as a power failure would; its counters so far are remembered."""
+        self._ended.append(self.status(node)["store"])
+        node.kill()
 
     def offences(self, node: NodeProcess) -> dict[str, int]:
         """What a node holds against the malicious member."""
