@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -40,21 +39,26 @@ PROBES = 200
 """Measurements of each limit."""
 
 
+ECHO = f"""
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+connection, _ = server.accept()
+connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+while data := connection.recv({MESSAGE_BYTES}):
+    connection.sendall(data)
+"""
+"""The other end of the round trip, as a process of its own."""
+
+
 def loopback_round_trip_ms() -> float:
-    """Median of a request and answer between two threads over TCP on loopback."""
-    server = socket.create_server(("127.0.0.1", 0))
-
-    def echo() -> None:
-        connection, _ = server.accept()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with connection:
-            while data := connection.recv(MESSAGE_BYTES):
-                connection.sendall(data)
-
-    thread = threading.Thread(target=echo)
-    thread.start()
+    """Median of a request and answer between two processes over TCP on loopback."""
     times = []
-    with server, socket.create_connection(server.getsockname()) as client:
+    command = [sys.executable, "-c", ECHO]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
+        assert echo.stdout is not None, "its stdout is a pipe"
+        port = int(echo.stdout.readline())
+        client = socket.create_connection(("127.0.0.1", port))
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for _ in range(PROBES):
             started = time.perf_counter()
@@ -63,7 +67,7 @@ def loopback_round_trip_ms() -> float:
             while received < MESSAGE_BYTES:
                 received += len(client.recv(MESSAGE_BYTES))
             times.append(time.perf_counter() - started)
-    thread.join()
+        client.close()
     return statistics.median(times) * 1000
 
 

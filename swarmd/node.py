@@ -74,6 +74,10 @@ STOP_S: Final = 10.0
 """An orderly stop may take this long before tasks are simply cancelled, seconds."""
 
 
+STOP_ANSWER_S: Final = 0.2
+"""Between the answer to `stop` and the stop itself, seconds."""
+
+
 class Node:
     """A node of the swarm."""
 
@@ -475,8 +479,13 @@ class RunningNode:
             publisher=self.publisher,
             image_path=partial(_image_file, self._data.images),
             about=self._about,
-            stop=self._stop,
+            stop=lambda: self._nursery.start_soon(self._stop_soon),
         )
+
+    async def _stop_soon(self) -> None:
+        """Begins the stop once whoever asked for it has had time to read the answer."""
+        await trio.sleep(STOP_ANSWER_S)
+        self._stop()
 
     def _about(self) -> dict[str, JSON]:
         http = getattr(self, "http", None)
@@ -500,6 +509,7 @@ class RunningNode:
             else:
                 self.registry.disconnected(event.peer)
                 self.exchange.peer_disconnected(event.peer)
+                self.ledger_service.peer_disconnected(event.peer)
                 self.reach.peer_disconnected(event.peer)
 
     def _on_member(self, peer: Peer) -> None:

@@ -49,6 +49,7 @@ from swarmd.net.address import PeerKey
 from swarmd.net.network import Network, Stream
 from swarmd.peers import Offence, PeerClass, PeerRegistry
 from swarmd.services.freshness import FreshnessService, Statement
+from swarmd.services.ledger_streams import LedgerStreams
 
 logger = logging.getLogger(__name__)
 
@@ -85,12 +86,16 @@ class LedgerService:
             on_pending: told when the mempool took a transaction.
         """
         self._on_pending = on_pending
-        self._network = network
         self._ledger = ledger
         self._registry = registry
         self._freshness = freshness
         self._catching_up = trio.Lock()
         self.protocol: Final = protocol_id(ledger.chain_id, ProtocolName.LEDGER)
+        self._streams = LedgerStreams(network, self.protocol, STREAM_BYTES_MAX)
+
+    def peer_disconnected(self, peer: PeerKey) -> None:
+        """A connection ended; streams kept for questions went with it."""
+        self._streams.forget(peer)
 
     async def answer(self, stream: Stream) -> None:
         """Handles an inbound ledger stream until the peer closes it."""
@@ -186,16 +191,7 @@ class LedgerService:
             VerificationError: the answer is malformed.
         """
         with trio.move_on_after(ANSWER_S_MAX):
-            stream = await self._network.open_stream(
-                peer, self.protocol, frame_bytes_max=STREAM_BYTES_MAX
-            )
-            try:
-                await stream.send_frame(encode_ledger_message(request))
-                frame = await stream.receive_frame()
-            finally:
-                # One question per stream; a peer that never ends its half must not keep it open.
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                    await stream.reset()
+            frame = await self._streams.ask(peer, encode_ledger_message(request))
             if frame is None:
                 raise TransportError(f"peer {peer[:4].hex()} closed the stream without an answer")
             answer = decode_ledger_message(frame)
