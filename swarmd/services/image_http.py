@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Final
 
@@ -156,7 +157,7 @@ class ImageServer:
 
     async def _chunks(
         self, digest: Digest, recipe: Recipe, start: int, end: int, done: Callable[[], None]
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         try:
             for index in range(recipe.index_at(start), recipe.index_at(end - 1) + 1):
                 data = await trio.to_thread.run_sync(self._store.read_chunk, digest, index)
@@ -176,25 +177,50 @@ class ImageServer:
 
 
 class _Transfer(StreamingResponse):
-    """A streamed image; gives its slot back however it ends, even if it never began."""
+    """A streamed image; gives its slot back however it ends, even if it never began.
+
+    Starlette cancels the sending task when the server reports the end of the exchange. Hypercorn
+    reports it from within the last `send`, which must not be cancelled: the connection would never
+    be used again, nor closed. So a device that leaves is noticed between two chunks instead.
+    """
 
     def __init__(
         self,
-        body: AsyncIterator[bytes],
+        body: AsyncGenerator[bytes, None],
         *,
         status_code: int,
         headers: dict[str, str],
         release: Callable[[], None],
     ) -> None:
         super().__init__(body, status_code=status_code, headers=headers)
+        self._body = body
         self._release = release
+        self._is_gone = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Sends the response."""
         try:
-            await super().__call__(scope, receive, send)
+            async with aclosing(self._body), trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch, receive)
+                await self.stream_response(send)
+                nursery.cancel_scope.cancel()
         finally:
             self._release()
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._is_gone = True
+
+    async def stream_response(self, send: Send) -> None:
+        """Sends head and body, until the device leaves."""
+        head = {"type": "http.response.start", "status": self.status_code}
+        await send({**head, "headers": self.raw_headers})
+        async for chunk in self._body:
+            if self._is_gone:
+                return
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _device(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""Whole production nodes in one process: a laboratory whose nodes tests start, crash and tamper with.
+"""Whole production nodes in one process: a laboratory that tests start, crash and tamper with.
 
 Every node is a `swarmd.node.Node` over its own data directory. They share a wire in memory unless a
 test gives them another; everything else is what the daemon runs. Waiting is always for a condition,
@@ -27,8 +27,9 @@ from ledger.transaction import (
     rotation_message,
 )
 from protocol.approval import Action, Approval, sign_approval
-from protocol.did import KeyPurpose, Keys, SubjectKind, next_keys_digest
+from protocol.did import KeyPurpose, Keys, SubjectKind
 from protocol.digest import ChainId, DidId, Digest, PolicyId
+from protocol.genesis import decode_genesis
 from protocol.group import DAY_MS
 from protocol.keys import PrivateKey
 from protocol.manifest import SignedManifest
@@ -36,7 +37,7 @@ from swarmd.clock import Clock, SystemClock
 from swarmd.config import Config, Endpoint
 from swarmd.config_template import render_config
 from swarmd.datadir import DataDir, KeyName, load_key, write_atomic
-from swarmd.enrolment import JoinFile, NodePlan, create_node
+from swarmd.enrolment import JoinFile, NodePlan, create_node, load_join
 from swarmd.entropy import Entropy, SeededEntropy, SystemEntropy
 from swarmd.net.address import PeerAddress, PeerKey
 from swarmd.net.memory import MemoryWire
@@ -46,17 +47,18 @@ from swarmd.node import Node, RunningNode
 from swarmd.peers import PeerClass
 from swarmd.publisher import Release
 
-LIMIT_S = 20.0
-"""Every wait ends by then, seconds: 20 times what it takes, for a machine that is busy."""
+LIMIT_S = 60.0
+"""Every wait ends by then, seconds: far more than it takes, for a machine that is busy."""
 GROUP = "fleet"
 PRODUCT = "pump"
+VALIDATORS = tuple(f"validator-{number}" for number in range(1, 5))
 _LABS: dict[LabOptions, Path] = {}
 
 
 async def until(condition: Callable[[], object], what: str = "condition") -> None:
     """Lets the nodes run until something holds."""
     with trio.move_on_after(LIMIT_S) as scope:
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - any state of a node may be waited for
             await trio.sleep(0.002)
     assert not scope.cancelled_caught, f"never: {what}"
 
@@ -78,10 +80,13 @@ class Process:
     name: str
     node: Node
     scope: trio.CancelScope
-    services: RunningNode
     ended: trio.Event
     stop: trio.Event
-    error: BaseException | None = None
+
+    @property
+    def services(self) -> RunningNode:
+        assert self.node.services is not None, "the node runs"
+        return self.node.services
 
 
 @dataclass
@@ -174,9 +179,9 @@ class Swarm:
                 wire=wire or self.wire,
                 wrap_store=wrap_store,
             )
-            process = Process(name, node, trio.CancelScope(), None, ended, stop)  # type: ignore[arg-type]
-            self.running[name] = process
+            process = Process(name, node, trio.CancelScope(), ended, stop)
             await self.nursery.start(self._run, process, data, before, lock)
+            self.running[name] = process
 
     async def _run(
         self,
@@ -191,8 +196,6 @@ class Swarm:
         try:
             with process.scope, data.lock() if lock else trio.CancelScope():
                 async with process.node.running():
-                    assert process.node.services is not None
-                    process.services = process.node.services
                     if before is not None:
                         before(process.services)
                     task_status.started()
@@ -230,8 +233,10 @@ class Swarm:
             for other in names:
                 if other != name:
                     await until(
-                        lambda name=name, other=other: self.class_of(name, other)  # type: ignore[misc]
-                        >= PeerClass.MEMBER,
+                        lambda name=name, other=other: (
+                            self.class_of(name, other)  # type: ignore[misc]
+                            >= PeerClass.MEMBER
+                        ),
                         f"{name} knows {other}",
                     )
 
@@ -265,8 +270,10 @@ class Swarm:
         assert group is not None
         return group.policy
 
-    def approvals(self, action: Action, subject: bytes, *, count: int = 2) -> tuple[bytes, ...]:
-        """Approvals by the first `count` owners."""
+    def approvals(
+        self, action: Action, subject: bytes, *, owners: Sequence[int] = (0, 1)
+    ) -> tuple[bytes, ...]:
+        """Approvals by some owners."""
         approval = Approval(
             era=0,
             action=action,
@@ -276,7 +283,7 @@ class Swarm:
             valid_until_ms=SystemClock().wall_ms() + DAY_MS,
         )
         return tuple(
-            sign_approval(approval, key, self.chain).signed.raw for key in self.owners[:count]
+            sign_approval(approval, self.owners[index], self.chain).signed.raw for index in owners
         )
 
     async def submit(self, body: Body, *, by: str = "publisher-1") -> int:
@@ -292,22 +299,20 @@ class Swarm:
         assert publisher is not None
         path = self.path / f"image-{version}"
         path.write_bytes(image)
-        release = Release(
-            path=path, product=product, version=version, groups=(GROUP,), metadata={}
-        )
+        release = Release(path=path, product=product, version=version, groups=(GROUP,), metadata={})
         signed = await publisher.stage(release)
         transaction = await publisher.propose(signed)
         await self["publisher-1"].submission.wait_final(transaction, LIMIT_S)
         return signed
 
-    async def approve(self, signed: SignedManifest, *, count: int = 2) -> int:
-        approvals = self.approvals(Action.AUTHORISE, signed.manifest_id, count=count)
+    async def approve(self, signed: SignedManifest, *, owners: Sequence[int] = (0, 1)) -> int:
+        approvals = self.approvals(Action.AUTHORISE, signed.manifest_id, owners=owners)
         return await self.submit(
             ApproveManifest(manifest=signed.manifest_id, group=GROUP, approvals=approvals)
         )
 
-    async def revoke(self, signed: SignedManifest, *, count: int = 2) -> int:
-        approvals = self.approvals(Action.REVOKE, signed.manifest_id, count=count)
+    async def revoke(self, signed: SignedManifest, *, owners: Sequence[int] = (0, 1)) -> int:
+        approvals = self.approvals(Action.REVOKE, signed.manifest_id, owners=owners)
         return await self.submit(
             RevokeManifest(manifest=signed.manifest_id, group=GROUP, approvals=approvals)
         )
@@ -327,8 +332,6 @@ class Swarm:
         )
 
     def did(self, name: str) -> DidId:
-        from swarmd.enrolment import load_join
-
         return load_join(self.directory(name).join).record.did
 
     def new_gateway(self, name: str, *peers: str) -> JoinFile:
@@ -353,10 +356,9 @@ class Swarm:
         return await self.submit(CreateSubject(join=join.statement, approvals=(approvals,)))
 
     def rotation(self, name: str) -> tuple[RotateKeys, Callable[[], None]]:
-        """A rotation of a node's transport and node keys, and what puts them in its folder.
+        """A rotation to the keys a node committed to, and what puts them in its folder.
 
-        A sitting validator keeps its vote key, so its next keys here differ from those that
-        `create_node` committed to; such laboratories commit to them by `commit_rotations`.
+        Not for validators, which keep their vote key while they sit.
         """
         directory = self.directory(name)
         purposes = _purposes(name)
@@ -387,11 +389,6 @@ def _purposes(name: str) -> Sequence[KeyPurpose]:
     return (KeyPurpose.TRANSPORT, KeyPurpose.NODE, *third.get(name.split("-", maxsplit=1)[0], ()))
 
 
-def commitment(keys: Keys) -> Digest:
-    """What a record says about the keys that follow."""
-    return next_keys_digest(keys)
-
-
 @asynccontextmanager
 async def swarm(
     tmp_path: Path, *, wire: Wire | None = None, http: Sequence[str] = (), **options: object
@@ -406,8 +403,6 @@ async def swarm(
     """
     shape = LabOptions(**{"gateways": 2, "heartbeat_ms": 60_000, **options})  # type: ignore[arg-type]
     path = lab_copy(tmp_path / "lab", shape, tmp_path.parent)
-    from protocol.genesis import decode_genesis
-
     chain = decode_genesis((path / "genesis.cbor").read_bytes()).chain
     async with trio.open_nursery() as nursery:
         lab = Swarm(path, nursery, wire or MemoryWire(), chain)

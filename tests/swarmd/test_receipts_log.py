@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -195,10 +196,8 @@ def test_power_cut_while_it_is_made(tmp_path: Path, cut_at: int) -> None:
             finally:
                 self._database = database
 
-    try:
+    with contextlib.suppress(Cut):
         Dying(tmp_path / "r.db", CHAIN).close()
-    except Cut:
-        pass
     log = ReceiptLog(tmp_path / "r.db", CHAIN)
     log.append(receipts(1))
     assert log.size == 1

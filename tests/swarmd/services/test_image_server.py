@@ -1,0 +1,168 @@
+"""HTTP for devices over a real store and a real socket, without a network of nodes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from chunks.file_store import FileStore
+from protocol.digest import Digest
+from protocol.manifest import DEFAULT_CHUNKER
+from swarmd.authority import Denial
+from swarmd.config import Endpoint
+from swarmd.ledger_host import LedgerHost
+from swarmd.receipts import ReceiptKind, ReceiptLog
+from swarmd.services.image_http import TRANSFERS_MAX, ImageServer, _span
+from swarmd.services.receipts import ReceiptService
+from tests.support.ledger import make_lab
+
+IMAGE = hashlib.shake_256(b"image").digest(300_000)
+
+
+class Bench:
+    def __init__(self, path: Path) -> None:
+        self.lab = make_lab()
+        self.chain = self.lab.open_chain()
+        self.manifest = self.lab.manifest()
+        self.store = FileStore.open(path / "images")
+        self.path = path / "image"
+        self.path.write_bytes(IMAGE)
+        self.log = ReceiptLog(path / "receipts.db", self.lab.chain_id)
+        self.receipts = ReceiptService(
+            log=self.log,
+            ledger=LedgerHost(self.chain, lambda: 0),
+            own_did=self.lab.gateways[0].did,
+            time_ms=lambda: 0,
+        )
+        self.denial: Denial | None = None
+        self.questions = 0
+        self.server = ImageServer(
+            endpoint=Endpoint("127.0.0.1", 0),
+            store=self.store,
+            permit=self.permit,  # type: ignore[arg-type]
+            receipts=self.receipts,
+        )
+
+    def permit(self, digest: Digest) -> object:
+        self.questions += 1
+        if self.denial is not None:
+            return self.denial
+        if digest != hashlib.sha256(IMAGE).digest():
+            return Denial("image.unknown", "no")
+        return self.manifest  # has the manifest_id that receipts name
+
+
+@asynccontextmanager
+async def serving(path: Path, *, is_complete: bool = True) -> AsyncIterator[Bench]:
+    bench = Bench(path)
+    if is_complete:
+        staged = bench.store.stage(bench.path, DEFAULT_CHUNKER)
+        bench.store.promote(staged.image)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bench.server.run)
+        with trio.fail_after(30):
+            yield bench
+        nursery.cancel_scope.cancel()
+    bench.store.close()
+    bench.log.close()
+
+
+async def connect(bench: Bench) -> trio.SocketStream:
+    assert bench.server.url is not None
+    host, port = bench.server.url.removeprefix("http://").split(":")
+    return await trio.open_tcp_stream(host, int(port))
+
+
+async def get(bench: Bench, digest: bytes = hashlib.sha256(IMAGE).digest()) -> tuple[int, bytes]:
+    async with await connect(bench) as stream:
+        head = f"GET /v1/images/{digest.hex()} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        await stream.send_all(head.encode())
+        answer = b"".join([data async for data in stream])
+    start, _, body = answer.partition(b"\r\n\r\n")
+    return int(start.split()[1]), body
+
+
+async def test_an_image_is_served_and_noted_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as bench:
+        for _ in range(3):
+            assert await get(bench) == (200, IMAGE)
+        assert (await get(bench, bytes(32)))[0] == 404
+        await bench.receipts.flush()
+        kinds = [entry.kind for entry in bench.log.entries(newest=9)]
+        assert kinds == [ReceiptKind.OFFERED, ReceiptKind.REFUSED]
+
+
+async def test_a_download_is_not_offered(tmp_path: Path) -> None:
+    async with serving(tmp_path, is_complete=False) as bench:
+        source = FileStore.open(tmp_path / "source")
+        staged = source.stage(bench.path, DEFAULT_CHUNKER)
+        source.close()
+        bench.store.begin(staged.image, len(IMAGE), staged.recipe)
+        assert (await get(bench))[0] == 404
+
+
+async def test_a_revocation_cuts_a_transfer_off(tmp_path: Path) -> None:
+    async with serving(tmp_path) as bench:
+        real = bench.permit
+
+        def revoke_later(digest: Digest) -> object:
+            if bench.questions == 5:
+                bench.denial = Denial("manifest.revoked", "no")
+            return real(digest)
+
+        bench.server._permit = revoke_later  # type: ignore[assignment]
+        status, body = await get(bench)
+        assert status == 200
+        assert len(body) < len(IMAGE)
+        assert IMAGE.startswith(body)
+        assert (await get(bench))[0] == 404
+        await bench.receipts.flush()
+        assert [entry.detail for entry in bench.log.entries(newest=9)] == ["manifest.revoked"]
+
+
+async def test_transfers_are_bounded_and_their_slots_come_back(tmp_path: Path) -> None:
+    async with serving(tmp_path) as bench:
+        for _ in range(TRANSFERS_MAX):
+            bench.server._slots.acquire_nowait()
+        assert (await get(bench))[0] == 503
+        bench.server._slots.release()
+        for _ in range(3):  # leavers must not keep the only slot
+            stream = await connect(bench)
+            path = f"/v1/images/{hashlib.sha256(IMAGE).hexdigest()}"
+            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await stream.aclose()
+            while bench.server._slots.value == 0:
+                await trio.lowlevel.checkpoint()
+        while True:
+            status, body = await get(bench)
+            if status == 200:
+                break
+        assert body == IMAGE
+
+
+@pytest.mark.parametrize(
+    ("header", "span"),
+    [
+        ("bytes=0-", (0, 10)),
+        ("bytes=2-4", (2, 5)),
+        (" bytes=9-9 ", (9, 10)),
+        ("bytes=3-99", (3, 10)),
+        ("bytes=-3", (7, 10)),
+        ("bytes=-99", (0, 10)),
+        ("bytes=10-", None),
+        ("bytes=4-2", None),
+        ("bytes=-0", None),
+        ("bytes=-", None),
+        ("bytes=1-2,4-5", None),
+        ("bytes=+1-2", None),
+        ("bytes=1-2-3", None),
+        ("bytes=" + "9" * 13 + "-", None),
+    ],
+)
+def test_ranges(header: str, span: tuple[int, int] | None) -> None:
+    assert _span(header, 10) == span
