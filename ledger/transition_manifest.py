@@ -124,8 +124,8 @@ def approve_manifest(draft: Draft, body: ApproveManifest, context: BlockContext)
         if publisher is None or publisher.status is not SubjectStatus.ACTIVE:
             raise LedgerError("manifest.publisher", "the publisher has been suspended")
     checked = _check_owners(draft, body, record, Action.AUTHORISE, context)
-    approvers = _join_key_ids(record.approvers, checked)
-    record_approvals(draft, checked)
+    fresh = _without_known(record.approvers, checked)
+    approvers = tuple(sorted((*record.approvers, *record_approvals(draft, fresh))))
     following = replace(record, approvers=approvers)
     policy = draft.policy(record.policy)
     if record.status is ManifestStatus.PROPOSED and len(approvers) >= policy.approve_threshold:
@@ -149,8 +149,8 @@ def revoke_manifest(draft: Draft, body: RevokeManifest, context: BlockContext) -
     if record.status is ManifestStatus.REVOKED:
         raise LedgerError("manifest.revoked", "this manifest is revoked already")
     checked = _check_owners(draft, body, record, Action.REVOKE, context)
-    revokers = _join_key_ids(record.revokers, checked)
-    record_approvals(draft, checked)
+    fresh = _without_known(record.revokers, checked)
+    revokers = tuple(sorted((*record.revokers, *record_approvals(draft, fresh))))
     following = replace(record, revokers=revokers)
     if len(revokers) >= draft.policy(record.policy).revoke_threshold:
         following = replace(following, status=ManifestStatus.REVOKED, revoked_height=context.height)
@@ -185,10 +185,17 @@ def _check_owners(
     return check_approvals(body.approvals, consent, context)
 
 
-def _join_key_ids(
-    known: tuple[Digest, ...], added: tuple[SignedApproval, ...]
-) -> tuple[Digest, ...]:
-    key_ids = [signed.signed.key_id for signed in added]
-    if any(key_id in known for key_id in key_ids):
-        raise LedgerError("approval.duplicate", "an owner has approved this before")
-    return tuple(sorted((*known, *key_ids)))
+def _without_known(
+    known: tuple[Digest, ...], approvals: tuple[SignedApproval, ...]
+) -> tuple[SignedApproval, ...]:
+    """Leaves out the owners that agreed before; what they signed first stays.
+
+    Approvals are public: who submits one of several first must not make the others void.
+
+    Raises:
+        LedgerError: `approval.duplicate`: nobody else is among them.
+    """
+    fresh = tuple(signed for signed in approvals if signed.signed.key_id not in known)
+    if not fresh:
+        raise LedgerError("approval.duplicate", "these owners have agreed before")
+    return fresh
