@@ -15,7 +15,7 @@ from chunks.store import ChunkRottenError, ChunkStore, ImageMissingError
 from protocol.authorised import AuthorisedManifest
 from protocol.bitfield import Bitfield
 from protocol.digest import Digest, ManifestId
-from protocol.errors import StorageError
+from protocol.errors import StorageError, VerificationError
 from protocol.exchange_events import ReadChunks, ReadPage
 from protocol.manifest import Component
 from protocol.upload import ServedManifest
@@ -88,7 +88,7 @@ class ServedLibrary:
                 if record.recipe_root != component.recipe_root:
                     raise ImageMissingError("held under another recipe")
                 field = Bitfield.decode(self._store.have(component.digest), component.chunk_count)
-            except StorageError:
+            except (StorageError, VerificationError):  # the manifest may lie about its own recipe
                 field = Bitfield(component.chunk_count)
             held.append(field)
         return tuple(held)
