@@ -17,7 +17,7 @@ import trio
 from ledger.chain_blocks import CommitResult
 from ledger.transaction import Body, kind_of
 from protocol.digest import DidId, TransactionId
-from protocol.errors import NotYetError
+from protocol.errors import NotYetError, PolicyError, StorageError
 from protocol.keys import PrivateKey
 from protocol.limits import NONCE_WINDOW
 from protocol.transaction import Transaction, parse_transaction, sign_transaction
@@ -29,6 +29,8 @@ LIFETIME_MS: Final = 6 * 3600 * 1000
 """How long an own transaction may wait for a block, milliseconds of header time."""
 FINAL_MAX: Final = 1024
 """Lately final transactions whose height is remembered without asking the store."""
+KNOWN_RULES: Final = ("mempool.known", "tx.final")
+"""Refusals that mean: it is here already, or will be told as final."""
 RESEND_S: Final = 10.0
 """Pause between two attempts to hand over what is not final, seconds."""
 
@@ -71,6 +73,9 @@ class SubmissionService:
         self._lock = trio.Lock()
         self._waiting: dict[TransactionId, bytes] = {}
         self._final: OrderedDict[TransactionId, int] = OrderedDict()
+        self._refused: OrderedDict[TransactionId, PolicyError] = OrderedDict()
+        self._offer_at: dict[TransactionId, float] = {}
+        self._news = trio.Event()
         self._to_offer = trio.Event()
         self._loaded = trio.Event()
 
@@ -121,11 +126,25 @@ class SubmissionService:
         for transaction, _kind in result.transactions:
             self._waiting.pop(transaction, None)
             self._final[transaction] = result.header.height
+            self._offer_at.pop(transaction, None)
         while len(self._final) > FINAL_MAX:
             self._final.popitem(last=False)
+        if self._waiting:
+            self._to_offer.set()  # some may have become hopeless
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
 
     async def _height_of(self, transaction: TransactionId) -> int | None:
-        """The height at which a transaction became final: lately, or ever."""
+        """The height at which a transaction became final: lately, or ever.
+
+        Raises:
+            PolicyError: it never will.
+        """
+        if (refused := self._refused.get(transaction)) is not None:
+            raise PolicyError(refused.rule, str(refused))
         if transaction in self._final or transaction in self._waiting:
             return self._final.get(transaction)
         chain = self._ledger.chain
@@ -136,14 +155,15 @@ class SubmissionService:
 
         Raises:
             NotYetError: not within `timeout_s`.
+            PolicyError: the ledger moved on so that it never will be.
         """
         with trio.move_on_after(timeout_s):
             while True:
-                advanced = self._ledger.advanced
+                news = self._news
                 height = await self._height_of(transaction)
                 if height is not None:
                     return height
-                await advanced.wait()
+                await news.wait()
         raise NotYetError("tx.pending", f"transaction {transaction.hex()[:8]} is not final yet")
 
     async def run(self) -> None:
@@ -152,22 +172,58 @@ class SubmissionService:
             self._waiting[parse_transaction(raw).transaction_id] = raw
         self._loaded.set()  # not before: the nonces of the last run are taken
         gossip_at = trio.current_time()
-        while True:
-            self._to_offer = trio.Event()
-            self._forget_expired()
-            is_repeat = trio.current_time() >= gossip_at
-            for raw in tuple(self._waiting.values()):
-                if is_repeat:
-                    await self._gossip(raw)
-                await self._offer(raw)
-            if is_repeat:
-                gossip_at = trio.current_time() + RESEND_S
-            with trio.move_on_after(RESEND_S):
-                await self._to_offer.wait()
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._to_offer = trio.Event()
+                self._forget_expired()
+                await self._forget_hopeless()
+                now = trio.current_time()
+                for transaction, raw in tuple(self._waiting.items()):
+                    if now >= gossip_at:
+                        await self._gossip(raw)
+                    if now >= self._offer_at.get(transaction, now):
+                        # Beside the others: a validator that never answers holds up none of them.
+                        self._offer_at[transaction] = now + RESEND_S
+                        nursery.start_soon(self._offer, raw)
+                if now >= gossip_at:
+                    gossip_at = now + RESEND_S
+                with trio.move_on_after(RESEND_S):
+                    await self._to_offer.wait()
+
+    async def _forget_hopeless(self) -> None:
+        """Gives up what my own copy refuses for good by now: another transaction came first.
+
+        Validators would take it for an offence, and its nonce is needed.
+        """
+        chain = self._ledger.chain
+        for transaction, raw in tuple(self._waiting.items()):
+            if transaction in chain.mempool:
+                continue
+            try:
+                await self._ledger.submit(raw, is_own=True)
+            except NotYetError:
+                continue
+            except StorageError as error:
+                logger.error(  # noqa: TRY400 - no defect
+                    "own transaction not kept: %s", error
+                )
+            except PolicyError as error:
+                if error.rule not in KNOWN_RULES and transaction in self._waiting:
+                    self._forget_refused(transaction, error)
+
+    def _forget_refused(self, transaction: TransactionId, error: PolicyError) -> None:
+        logger.warning("transaction %s will never be final: %s", transaction.hex()[:8], error)
+        del self._waiting[transaction]
+        self._offer_at.pop(transaction, None)
+        self._refused[transaction] = error
+        self._tell()
+        while len(self._refused) > FINAL_MAX:
+            self._refused.popitem(last=False)
 
     def _forget_expired(self) -> None:
         now_ms = self._ledger.chain.head.time_ms
         for transaction, raw in tuple(self._waiting.items()):
             if parse_transaction(raw).transaction.valid_until_ms < now_ms:
                 del self._waiting[transaction]
+                self._offer_at.pop(transaction, None)
                 logger.warning("transaction %s expired before it was final", transaction.hex()[:8])

@@ -1,0 +1,80 @@
+"""Own transactions that lose a race, and validators that never answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from ledger.records import ManifestStatus
+from ledger.transaction import ApproveManifest
+from protocol.approval import Action
+from protocol.errors import PolicyError
+from swarmd.net.network import Stream
+from swarmd.services import submission
+from swarmd.services.ledger_service import LedgerService
+from tests.support.swarm import GROUP, swarm, until
+
+VALIDATORS = ("validator-1", "validator-2", "validator-3", "validator-4")
+NODES = (*VALIDATORS, "publisher-1", "gateway-1", "gateway-2")
+
+
+@pytest.mark.slow
+async def test_a_transaction_that_lost_a_race_is_given_up_and_costs_nobody_a_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "RESEND_S", 0.05)
+    async with swarm(tmp_path) as lab:
+        await lab.start(*NODES)
+        await lab.until_met(*NODES)
+        signed = await lab.propose(b"image")
+        approvals = lab.approvals(Action.AUTHORISE, signed.manifest_id)
+        body = ApproveManifest(manifest=signed.manifest_id, group=GROUP, approvals=approvals)
+        first = await lab["gateway-2"].submission.submit(body)
+        second = await lab["gateway-1"].submission.submit(body)
+        service = lab["gateway-1"].submission
+        await lab["gateway-2"].submission.wait_final(first, 20)
+        with pytest.raises(PolicyError) as caught:
+            await service.wait_final(second, 20)
+        assert caught.value.rule == "approval.duplicate"
+        assert not service._waiting, "its nonce is free again"
+        assert await lab.revoke(signed) > 0
+        record = lab["validator-1"].ledger.chain.state.manifest(signed.manifest_id, GROUP)
+        assert record is not None
+        assert record.status is ManifestStatus.REVOKED
+        for name in VALIDATORS:
+            assert not lab[name].registry.is_banned(lab.peer("gateway-1"))
+
+
+@pytest.mark.slow
+async def test_a_validator_that_never_answers_holds_up_no_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent: list[object] = []
+    answer = LedgerService.answer
+
+    async def answer_or_not(self: LedgerService, stream: Stream) -> None:
+        if self._ledger in silent:
+            await trio.sleep_forever()
+        await answer(self, stream)
+
+    monkeypatch.setattr(LedgerService, "answer", answer_or_not)
+    async with swarm(tmp_path) as lab:
+        await lab.start(*NODES)
+        await lab.until_met(*NODES)
+        silent.append(lab["validator-4"].ledger)
+        await lab.propose(b"first", version="1")
+        offered: list[bytes] = []
+        service = lab["publisher-1"].submission
+        offer = service._offer
+
+        async def note(raw: bytes) -> None:
+            offered.append(raw)
+            await offer(raw)
+
+        monkeypatch.setattr(service, "_offer", note)
+        with trio.move_on_after(2):
+            await lab.propose(b"second", version="2")
+        assert offered, "handed over while the first one still waits for an answer"
+        await until(lambda: lab.height("publisher-1") >= 2)
