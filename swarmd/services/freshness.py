@@ -147,6 +147,7 @@ class FreshnessService:
         """
         self._on_confirmed = on_confirmed
         self._current_until = -1.0
+        self._has_news = trio.Event()
         self._ledger = ledger
         self._registry = registry
         self._clock = clock
@@ -209,6 +210,7 @@ class FreshnessService:
         was_current = self.is_current
         self._current_until = self._clock.monotonic() + 2 * interval_s
         if not was_current:
+            self._has_news.set()  # what took long to learn is worth a write
             self._on_confirmed()
 
     def _offer_limits(self) -> tuple[int, ...]:
@@ -265,8 +267,10 @@ class FreshnessService:
 
     async def _keep_saving(self) -> None:
         while True:
+            self._has_news = trio.Event()
             await self.save_now()
-            await trio.sleep(SAVE_INTERVAL_S)
+            with trio.move_on_after(SAVE_INTERVAL_S):
+                await self._has_news.wait()
 
     async def save_now(self) -> None:
         """Stores the age; also called at an orderly stop."""
