@@ -149,7 +149,7 @@ class HelloService:
             self._registry.blame(key, Offence.MALFORMED, f"hello: {error}")
             await stream.reset()
             return
-        status = _status_of(standing, hello, self._ledger.chain.head.height)
+        status = _status_of(standing)
         shown = status in (HelloStatus.WELCOME, HelloStatus.READER)
         answer = HelloAnswer(
             status=status,
@@ -245,9 +245,10 @@ class HelloService:
                 self._on_demoted(peer)
 
 
-def _status_of(standing: Standing, hello: Hello, own_height: int) -> HelloStatus:
+def _status_of(standing: Standing) -> HelloStatus:
+    """Tells strangers one thing only: "not yet" for some would show them the height of my copy."""
     if standing.peer_class is PeerClass.READER:
         return HelloStatus.READER
     if standing.peer_class >= PeerClass.MEMBER:
         return HelloStatus.WELCOME
-    return HelloStatus.NOT_YET if hello.height > own_height else HelloStatus.REFUSED
+    return HelloStatus.REFUSED

@@ -42,7 +42,7 @@ class Forge:
     def transaction(
         self, body: Body, *, by: str = "publisher-1", nonce: int | None = None
     ) -> bytes:
-        """A transaction by a node's node key."""
+        """A transaction signed with a node's key."""
         if nonce is None:
             nonce = self._nonces.get(by, 0)
             self._nonces[by] = nonce + 1

@@ -1,4 +1,4 @@
-"""A gateway whose only peer is a malicious member: what it is not told, it does not act on for long.
+"""A gateway whose only peer is a malicious member does not act on old knowledge for long.
 
 The clock of the gateway stands at 1970; only its monotonic clock moves.
 """
