@@ -22,6 +22,7 @@ from ledger.block_store import BlockStore, Durability
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
 from ledger.journal import JournalDamagedError, SqliteJournal
+from ledger.records import SubjectStatus
 from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import Parameters
 from ledger.vote import Ed25519Verifier
@@ -242,7 +243,7 @@ class RunningNode:
             stranger_connections_max=section.stranger_connections_max,
             member_connections_max=section.member_connections_max,
         )
-        admission = RegistryAdmission(self.registry)
+        admission = RegistryAdmission(self.registry, self._is_enrolled)
         async with open_network(network_config, admission=admission) as network:
             self._wire_services(network)
             async with trio.open_nursery() as nursery:
@@ -560,6 +561,13 @@ class RunningNode:
         count = len(validators.members)
         return seat is not None and (seat[1] - proposer) % count <= validators.fault_limit
 
+    def _is_enrolled(self, peer: PeerKey) -> bool:
+        """Whether a key is the transport key of an active subject, by my copy of the ledger."""
+        held = self._chain.subject_by_key(PublicKey(peer))
+        if held is None or held[1].status is not SubjectStatus.ACTIVE:
+            return False
+        return held[1].key(KeyPurpose.TRANSPORT) == PublicKey(peer)
+
     def _current_key(self, peer: PeerKey) -> PeerKey:
         """The transport key, by my copy of the ledger, of whoever holds or once held this one."""
         state = self._chain.state
@@ -578,9 +586,11 @@ class RunningNode:
     def _on_ban(self, peer: PeerKey, offence: Offence) -> None:
         """Sends a peer away that has used up its credit."""
         self._nursery.start_soon(self.network.disconnect, peer)
-        self.receipts.note_nowait(
-            ReceiptKind.REFUSED, subject=peer.hex()[:16], detail=f"banned: {offence.label}"
-        )
+        known = self.registry.get(peer)
+        if known is not None and known.did is not None:  # strangers' keys cost them nothing
+            self.receipts.note_once(
+                ReceiptKind.REFUSED, subject=peer.hex()[:16], detail=f"banned: {offence.label}"
+            )
 
     async def _open_exchange(self, peer: bytes) -> StreamLike:
         return await self.network.open_stream(

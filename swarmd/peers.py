@@ -186,7 +186,7 @@ class PeerRegistry:
         if (peer := self._peers.get(key)) is not None:
             peer.offences[offence.label] = peer.offences.get(offence.label, 0) + 1
         logger.warning("peer %s: %s: %s", key[:4].hex(), offence.label, detail[:200])
-        if score > 0:
+        if score >= 1:  # what time has given back since the last offence is no point yet
             return
         self._scores.pop(key)
         self._banned_until[key] = now + BAN_S
@@ -216,15 +216,22 @@ class PeerRegistry:
 class RegistryAdmission:
     """What the network adapter asks; answers from the registry."""
 
-    def __init__(self, registry: PeerRegistry) -> None:
-        """Answers from `registry`."""
+    def __init__(
+        self, registry: PeerRegistry, is_enrolled: Callable[[PeerKey], bool] = lambda _peer: False
+    ) -> None:
+        """Answers from `registry`; `is_enrolled` tells whether an active subject holds a key."""
         self._registry = registry
+        self._is_enrolled = is_enrolled
 
     def peer_class(self, peer: PeerKey) -> SlotClass:
-        """The slots a peer takes; a reader is known, so it takes a member's."""
+        """The slots a peer takes; a reader is known, so it takes a member's.
+
+        So does a key that the ledger names, before its hello: else strangers, whose keys cost
+        nothing, keep every member out by taking all slots of strangers.
+        """
         match self._registry.peer_class(peer):
             case PeerClass.STRANGER:
-                return SlotClass.STRANGER
+                return SlotClass.MEMBER if self._is_enrolled(peer) else SlotClass.STRANGER
             case PeerClass.VALIDATOR:
                 return SlotClass.VALIDATOR
             case _:
