@@ -148,6 +148,8 @@ class GossipService:
         chain = self._ledger.chain
         if content.topic != topic:
             raise VerificationError("announcement was made for another topic")
+        if content.era != chain.head.era:
+            return False  # of before a recovery, or of one that my copy does not know
         subject = chain.state.subject(content.author)
         key = None if subject is None else subject.key(KeyPurpose.NODE)
         if subject is None or key is None:
