@@ -94,6 +94,7 @@ class ImageService:
         self._requested: dict[ManifestId, None] = {}
         self._offered: dict[ManifestId, None] = {}
         self._settled: dict[ManifestId, str] = {}
+        self._contradictory: dict[ManifestId, None] = {}
         self._changed = trio.Event()
         self._progress = trio.Event()
 
@@ -120,6 +121,7 @@ class ImageService:
 
     def request(self, manifest: ManifestId) -> None:
         """Has a manifest fetched although this node would not want it by itself."""
+        self._contradictory.pop(manifest, None)
         self._requested[manifest] = None
         self.wake()
 
@@ -181,6 +183,8 @@ class ImageService:
     # -- wanting and fetching ------------------------------------------------------------------
 
     def _wants(self, authorised: AuthorisedManifest) -> bool:
+        if authorised.manifest_id in self._contradictory:
+            return False  # its chunks do not make its image: no peer can mend that
         if authorised.manifest_id in self._requested:
             return not self.is_complete(authorised)
         if not self._fetches:
@@ -233,6 +237,8 @@ class ImageService:
             logger.error(  # noqa: TRY400 - no defect
                 "fetching %s failed: %s", content.version, error
             )
+            if isinstance(error, VerificationError):
+                self._contradictory[manifest] = None
             self._receipts.note_once(
                 ReceiptKind.FAILED, subject="", manifest=manifest, detail=str(error)
             )
