@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -341,9 +342,8 @@ async def _oversized(lab: Swarm, peer: PeerKey) -> None:
     )
     message = encode_canonical([5, {0: bytes(TRANSACTION_BYTES_MAX + 1)}])
     await stream.send_all(encode_frame(message, bytes_max=2**20))
-    with pytest.raises(TransportError):
+    with contextlib.suppress(TransportError):
         assert await stream.receive_frame() is None
-        raise TransportError("closed")
     await stream.reset()
 
 
