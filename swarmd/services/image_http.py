@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
@@ -18,6 +19,7 @@ from typing import Final
 
 import trio
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.config import Sockets
 from hypercorn.trio import serve
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -40,9 +42,26 @@ logger = logging.getLogger(__name__)
 
 TRANSFERS_MAX: Final = 32
 """Transfers at a time; more get 503 with Retry-After."""
+STALL_S: Final = 30.0
+"""A device that takes nothing for this long loses its connection, seconds."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _RANGE: Final = re.compile(r"bytes=(\d{1,12})?-(\d{1,12})?")
 PermitForDigest = Callable[[Digest], AuthorisedManifest | Denial]
+
+
+class _ServerConfig(HypercornConfig):
+    """Hypercorn's, on sockets that give up devices which stopped reading.
+
+    Its sends cannot be cancelled: one device would hold its slot, and the stop of the daemon, for
+    as long as it likes.
+    """
+
+    def create_sockets(self) -> Sockets:
+        """Binds; what is accepted inherits the bound."""
+        sockets = super().create_sockets()
+        for listening in sockets.insecure_sockets:
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(STALL_S * 1000))
+        return sockets
 
 
 class ImageServer:
@@ -73,7 +92,7 @@ class ImageServer:
 
     async def run(self, *, task_status: Started = trio.TASK_STATUS_IGNORED) -> None:
         """Listens and serves until cancelled."""
-        config = HypercornConfig()
+        config = _ServerConfig()
         config.bind = [str(self._endpoint)]
         config.accesslog = None
         config.errorlog = logger
