@@ -266,6 +266,7 @@ class RunningNode:
             age=self._age,
             save=self._save_age,
             validator=self._vote_seat(),
+            may_vouch=self._may_vouch,
             on_confirmed=self._on_confirmed,
         )
         self.ledger_service = LedgerService(
@@ -560,6 +561,10 @@ class RunningNode:
         validators = self._chain.validators
         count = len(validators.members)
         return seat is not None and (seat[1] - proposer) % count <= validators.fault_limit
+
+    def _may_vouch(self) -> bool:
+        """Whether this validator, if it is one, has learnt where the others stand."""
+        return self.consensus is None or self.consensus.status.may_vote
 
     def _is_enrolled(self, peer: PeerKey) -> bool:
         """Whether a key is the transport key of an active subject, by my copy of the ledger."""

@@ -130,6 +130,7 @@ class FreshnessService:
         age: FreshnessClock,
         save: Callable[[bytes], Awaitable[None]],
         validator: tuple[PrivateKey, int] | None,
+        may_vouch: Callable[[], bool] = lambda: True,
         on_confirmed: Callable[[], None] = lambda: None,
     ) -> None:
         """Wires the service.
@@ -142,9 +143,12 @@ class FreshnessService:
             age: the age, restored from before the restart.
             save: stores the age durably.
             validator: vote key and index when this node is a validator.
+            may_vouch: whether a validator knows where the others stand: one that came back with an
+                old copy, and could not ask yet, would make those fresh who know no more.
             on_confirmed: told when the copy was found current after a time in which it was not
                 known to be; must not block.
         """
+        self._may_vouch = may_vouch
         self._on_confirmed = on_confirmed
         self._current_until = -1.0
         self._has_news = trio.Event()
@@ -159,7 +163,7 @@ class FreshnessService:
 
     async def own_statements(self, nonce: bytes) -> tuple[Statement, ...]:
         """This node's statement about a nonce, if it is a validator."""
-        if self._signer is None or self._ledger.alarm is not None:
+        if self._signer is None or self._ledger.alarm is not None or not self._may_vouch():
             return ()
         statement = await self._signer.statement(nonce)
         return () if statement is None else (statement,)
