@@ -54,8 +54,11 @@ BATCH_MAX: Final = 1024
 """Nonces under one signature."""
 MEMBERS_ASKED_MAX: Final = 3
 """Members through which a nonce is relayed in one round."""
-RETRY_S: Final = 5.0
+RETRY_S: Final = 1.0
 """Wait after a round that did not confirm, seconds; doubles up to the ask interval."""
+ADVANCE_S: Final = 5.0
+"""How long a round waits for my copy to reach the height that answers name, up to three times,
+seconds."""
 
 
 class _Batch:
@@ -195,20 +198,20 @@ class FreshnessService:
             nursery.start_soon(self._keep_saving)
 
     async def _keep_asking(self, ask: Ask) -> None:
-        wait_s = RETRY_S
+        retry_s = RETRY_S
         while True:
             interval_s = ask_interval_s(self._offer_limits())
-            confirmed = await self._ask_round(ask)
-            if confirmed:
+            if await self._ask_round(ask):
                 self._note_confirmed(interval_s)
-            wait_s = interval_s if confirmed else min(wait_s * 2, interval_s)
-            if not confirmed and wait_s == interval_s:
-                logger.warning("knowledge of the chain could not be confirmed as current")
+                wait_s, retry_s = interval_s, RETRY_S
+            else:
+                wait_s, retry_s = min(retry_s, interval_s), min(retry_s * 2, interval_s)
+                if wait_s == interval_s:
+                    logger.warning("knowledge of the chain could not be confirmed as current")
             with trio.move_on_after(wait_s):
                 await self._wake.wait()
             if self._wake.is_set():
-                self._wake = trio.Event()
-                wait_s = RETRY_S
+                self._wake, retry_s = trio.Event(), RETRY_S
 
     def _note_confirmed(self, interval_s: float) -> None:
         was_current = self.is_current
@@ -235,7 +238,7 @@ class FreshnessService:
                 return True
             if question.highest <= chain.head.height:
                 break
-            with trio.move_on_after(RETRY_S):
+            with trio.move_on_after(ADVANCE_S):
                 await self._ledger.wait_advanced()
         return False
 

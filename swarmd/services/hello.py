@@ -112,8 +112,9 @@ class HelloService:
                 if standing.peer_class is PeerClass.STRANGER:
                     await stream.reset()
                     return PeerClass.STRANGER
-                self._admit(peer, standing, height)
+                # First, so that the other side knows us before our first question reaches it.
                 await stream.close_write()
+                self._admit(peer, standing, height)
             except (VerificationError, RemoteProtocolError) as error:
                 self._registry.blame(key, Offence.MALFORMED, f"hello: {error}")
                 await stream.reset()

@@ -178,7 +178,10 @@ FORK = BlockId(sha256(b"fork"))
     ("attack", "is_blamed"),
     [("f only", False), ("beyond", False), ("fork", False), ("replayed", True), ("forged", True)],
 )
-async def test_answers_that_do_not_count(tmp_path: Path, attack: str, is_blamed: bool) -> None:
+async def test_answers_that_do_not_count(
+    tmp_path: Path, attack: str, is_blamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarmd.services.freshness.ADVANCE_S", 0.05)
     async with eclipsed(tmp_path) as case:
         forge, old = case.forge, case.asked[-1]
         height = case.lab.height(VICTIM)

@@ -1,4 +1,4 @@
-"""Every control method over the socket of a running node: answers, refusals, malformed questions."""
+"""Every control method over the socket: answers, refusals, malformed questions."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def _before_approval(lab: Swarm, manifest: str) -> None:
 async def _after_approval(lab: Swarm, manifest: str) -> None:
     fetched = await call(lab, "gateway-1", "fetch", manifest=manifest)
     assert fetched["sha256"] == hashlib.sha256(IMAGE).hexdigest()
-    assert Path(fetched["path"]).read_bytes() == IMAGE
+    assert await trio.Path(fetched["path"]).read_bytes() == IMAGE
     shown = await call(lab, "gateway-1", "manifest", manifest=manifest)
     (group,) = shown["groups"]
     assert group["status"] == "authorised"
