@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, assert_never
 
+from ledger.chain_blocks import CommitResult
 from ledger.records import GroupRecord, ManifestRecord, ManifestStatus
 from protocol.approval import Action, verify_threshold
 from protocol.authorised import AuthorisedManifest
@@ -147,7 +148,8 @@ class Authority:
         self._own_groups = own_groups
         self._approvals_min = approvals_min
         self._monotonic = monotonic
-        self._cache: dict[ManifestId, tuple[int, Verdict]] = {}
+        self._cache: dict[ManifestId, Verdict] = {}
+        self._cached_groups: tuple[str, ...] = ()
         self._checked: dict[tuple[ManifestId, str], tuple[ManifestRecord, tuple[str, ...]]] = {}
 
     # -- verdicts ------------------------------------------------------------------------------
@@ -163,15 +165,23 @@ class Authority:
                 return Denial("manifest.expired", f"expired at {expires_ms}")
         return verdict
 
+    def on_commit(self, result: CommitResult) -> None:
+        """Commit listener, the first one: forgets the verdicts that a block may have changed."""
+        own = self._own_groups()
+        if result.groups or own != self._cached_groups:
+            self._cache.clear()
+            self._cached_groups = own
+        for change in result.manifests:
+            self._cache.pop(change.manifest_id, None)
+
     def _at_head(self, manifest: ManifestId) -> Verdict:
-        """The verdict of the newest final state; cached for its height."""
-        height = self._ledger.chain.head.height
+        """The verdict of the newest final state; kept until a block changes what it rests on."""
         cached = self._cache.get(manifest)
-        if cached is not None and cached[0] == height:
-            return cached[1]
+        if cached is not None:
+            return cached
         verdict = self._judge(manifest)
         if manifest in self._ledger.manifests:  # peers may ask about anything
-            self._cache[manifest] = (height, verdict)
+            self._cache[manifest] = verdict
         return verdict
 
     def _judge(self, manifest: ManifestId) -> Verdict:
@@ -324,6 +334,6 @@ def _standing(record: ManifestRecord, group: str, time_ms: int) -> Denial | None
             assert_never(record.status)
 
 
-REFUSALS: Final = ("manifest.revoked", "manifest.expired", "manifest.owners")
-"""Rules after which stored bytes must go, not only wait. An alarm is none of them: whoever holds
-the validators' keys could otherwise wipe a fleet."""
+REFUSALS: Final = ("manifest.revoked", "manifest.owners")
+"""Rules after which stored bytes must go, not only wait. What validators alone can bring about is
+none of them, neither an alarm nor expiry by a false header time: their keys must wipe no fleet."""

@@ -49,6 +49,8 @@ class Head:
     """Its height."""
     block_id: BlockId
     """Its id."""
+    time_ms: int
+    """Its header time, milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,17 +95,22 @@ class FreshnessRound:
             )
             self._answers[content.validator] = signed
 
-    def is_confirmed(self, head: Head, knows: Callable[[int], BlockId | None]) -> bool:
-        """Tells whether f+1 validators answered with nothing beyond `head`.
+    def is_confirmed(
+        self, head: Head, knows: Callable[[int], BlockId | None], lag_ms_max: int
+    ) -> bool:
+        """Tells whether f+1 validators answered with nothing beyond `head`, on a chain that lives.
 
         Args:
             head: my newest final header.
             knows: my block id at a height, or None if I no longer keep it.
+            lag_ms_max: an answer dated farther beyond the head's time does not count: a chain that
+                makes no blocks any more, or a validator cut off from it, vouches for nothing.
         """
         matching = [
             answer
             for answer in self._answers.values()
             if answer.freshness.era == head.era
+            and answer.freshness.time_ms <= head.time_ms + lag_ms_max
             and answer.freshness.height <= head.height
             and knows(answer.freshness.height) in (None, answer.freshness.block_id)
         ]
@@ -129,15 +136,15 @@ class FreshnessClock:
         Args:
             saved: what `save` returned before the restart; damaged or None: nothing is known.
             now: monotonic seconds.
-            wall_ms: wall clock; used only where it makes the age larger.
+            wall_ms: wall clock; used only where it makes the age larger. If it fell back, to 1970
+                for example, the time away is not known, and so nothing is.
         """
         self._anchor: float | None = None
-        self._wall_ms_min = 0
         if saved is not None and (restored := _decode_record(saved)) is not None:
             age_ms, saved_wall_ms = restored
-            away_ms = max(0, wall_ms - saved_wall_ms)
-            self._wall_ms_min = saved_wall_ms  # a clock that fell back to 1970 must not count twice
-            self._anchor = now - (age_ms + away_ms) / 1000 - SAVE_INTERVAL_S
+            if wall_ms + SAVE_INTERVAL_S * 1000 >= saved_wall_ms:  # else: nobody knows how long
+                away_ms = max(0, wall_ms - saved_wall_ms)
+                self._anchor = now - (age_ms + away_ms) / 1000 - SAVE_INTERVAL_S
 
     def confirm(self, asked_at: float) -> None:
         """Notes that my copy was current at `asked_at`, monotonic seconds."""
@@ -160,7 +167,7 @@ class FreshnessClock:
         age = self.age_ms(now)
         if age is None:
             return None
-        return encode_canonical({0: 1, 1: age, 2: max(self._wall_ms_min, wall_ms)})
+        return encode_canonical({0: 1, 1: age, 2: max(0, wall_ms)})
 
 
 def _decode_record(saved: bytes) -> tuple[int, int] | None:

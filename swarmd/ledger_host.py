@@ -11,7 +11,7 @@ anything after it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import trio
@@ -19,7 +19,7 @@ import trio
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
 from ledger.records import GroupRecord
-from protocol.digest import BlockId, ChainId, ManifestId, TransactionId
+from protocol.digest import BlockId, ChainId, Digest, ManifestId, TransactionId
 from protocol.errors import SwarmError
 from protocol.group import Policy
 from protocol.manifest import SignedManifest, parse_manifest
@@ -45,12 +45,22 @@ class LedgerHost:
         self._alarm_listeners: list[Callable[[str], None]] = []
         self._advanced = trio.Event()
         self._manifests: dict[ManifestId, SignedManifest] = {}
+        self._by_digest: dict[Digest, list[ManifestId]] = {}
         self._recent: dict[int, BlockId] = {chain.head.height: chain.head.block_id}
         self.alarm: str | None = None
         """Why this node stopped believing the validators; None: it believes them."""
         for manifest, _group, _record in chain.manifest_records():
             if manifest not in self._manifests:
-                self._manifests[manifest] = self._read_manifest(manifest)
+                self._add_manifest(manifest, self._read_manifest(manifest))
+
+    def _add_manifest(self, manifest: ManifestId, signed: SignedManifest) -> None:
+        self._manifests[manifest] = signed
+        for component in signed.manifest.components:
+            self._by_digest.setdefault(component.digest, []).append(manifest)
+
+    def manifests_of(self, digest: Digest) -> Sequence[ManifestId]:
+        """The manifests that name an image, in order of proposal."""
+        return self._by_digest.get(digest, ())
 
     def _read_manifest(self, manifest: ManifestId) -> SignedManifest:
         raw = self.chain.manifest_bytes(manifest)
@@ -123,7 +133,8 @@ class LedgerHost:
         with trio.CancelScope(shield=True):
             async with self._committing:
                 results = await self.run(commit)
-                self._manifests.update(read)  # here, since the event loop iterates over them
+                for manifest, signed in read.items():  # here, since the event loop iterates
+                    self._add_manifest(manifest, signed)
                 self._tell(results)
         return results
 

@@ -55,7 +55,7 @@ from swarmd.services.exchange import ExchangeService
 from swarmd.services.exchange_ports import StreamLike
 from swarmd.services.exchange_rules import ExchangeRules, ExchangeScore
 from swarmd.services.follower import FollowerService
-from swarmd.services.freshness import FreshnessService
+from swarmd.services.freshness import LAG_HEARTBEATS, FreshnessService
 from swarmd.services.gossip import GossipHooks, GossipService
 from swarmd.services.hello import HelloService
 from swarmd.services.image_http import ImageServer
@@ -226,7 +226,14 @@ class RunningNode:
         return self._chain.head.time_ms + round((self._clock.monotonic() - since) * 1000)
 
     def _next_time_ms(self) -> int:
-        """The best guess of the next header time: a plausible wall clock, else the ledger's."""
+        """The best guess of the next header time.
+
+        While knowledge is fresh the ledger's time is right and a wall clock may be wrong; where the
+        chain was away for long, the wall clock is all there is.
+        """
+        beats_ms = LAG_HEARTBEATS * self._genesis.parameters.heartbeat_ms
+        if self._age.is_within(beats_ms, self._clock.monotonic()):
+            return self.ledger_time_ms()
         return max(self.ledger_time_ms(), self._clock.wall_ms())
 
     # -- wiring --------------------------------------------------------------------------------
@@ -533,6 +540,7 @@ class RunningNode:
             self._nursery.start_soon(self.network.expel, peer.key)
 
     def _on_commit(self, result: CommitResult) -> None:
+        self._authority.on_commit(result)
         self.submission.on_commit(result)
         self.images.on_commit(result)
         self.hello.review()

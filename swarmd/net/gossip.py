@@ -322,7 +322,9 @@ def _score_params() -> ScoreParams:
     """
     return ScoreParams(
         p2_first_message_deliveries=TopicScoreParams(weight=0.1, cap=100.0, decay=0.99),
-        p4_invalid_messages=TopicScoreParams(weight=-2.0, cap=1000.0, decay=0.99),
+        # Whether a message is refused may depend on how far a copy of the ledger is: forwarders
+        # that lag are not punished here; services score authors and malformed bytes.
+        p4_invalid_messages=TopicScoreParams(weight=0.0, cap=1000.0, decay=0.99),
         p5_behavior_penalty_weight=-1.0,
         p5_behavior_penalty_decay=0.97,
         p5_behavior_penalty_threshold=10.0,

@@ -208,8 +208,7 @@ class ExchangeService:
             VerificationError: the manifest contradicts itself.
             StorageError: the store failed; trying again may help.
         """
-        repair = self._repairs.get(authorised.manifest_id)
-        if repair is not None:
+        while (repair := self._repairs.get(authorised.manifest_id)) is not None:
             await repair.wait()
         await self._fetch(authorised)
 

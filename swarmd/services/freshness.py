@@ -47,6 +47,10 @@ from swarmd.peers import Offence, PeerClass, PeerRegistry
 
 logger = logging.getLogger(__name__)
 
+LAG_HEARTBEATS: Final = 3
+"""A chain that made no block for so many heartbeats stands still."""
+LAG_MS: Final = 60_000
+"""Error of a validator's clock on top of that, milliseconds; header times have the same bound."""
 Statement = tuple[bytes, int, tuple[Digest, ...], int]
 """(signed statement, index of the nonce, siblings, batch size)."""
 Ask = Callable[[PeerKey, LedgerMessage], Awaitable[LedgerMessage]]
@@ -246,8 +250,15 @@ class FreshnessService:
         if self._ledger.alarm is not None:
             return False  # who certified what the rules forbid cannot vouch for my copy
         head = self._ledger.chain.head
-        own = Head(era=head.era, epoch=head.epoch, height=head.height, block_id=head.block_id)
-        return question.is_confirmed(own, self._ledger.block_id_at)
+        own = Head(
+            era=head.era,
+            epoch=head.epoch,
+            height=head.height,
+            block_id=head.block_id,
+            time_ms=head.time_ms,
+        )
+        lag_ms_max = LAG_HEARTBEATS * self._ledger.chain.genesis.parameters.heartbeat_ms + LAG_MS
+        return question.is_confirmed(own, self._ledger.block_id_at, lag_ms_max)
 
     async def _ask_all(self, ask: Ask, question: FreshnessRound, least: PeerClass) -> None:
         relay = least is PeerClass.MEMBER

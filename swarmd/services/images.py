@@ -29,6 +29,8 @@ from swarmd.services.receipts import ReceiptService
 
 logger = logging.getLogger(__name__)
 
+REVIEWED_AT_ONCE: Final = 256
+"""Manifests looked at before others get a turn: about a millisecond."""
 RETRY_S: Final = 10.0
 """Pause before a fetch without room or a failing store is tried again, seconds."""
 REVIEW_S: Final = 60.0
@@ -148,7 +150,9 @@ class ImageService:
 
     async def _review(self, nursery: trio.Nursery) -> None:
         staged = await trio.to_thread.run_sync(self._staged)
-        for manifest in tuple(self._ledger.manifests):
+        for number, manifest in enumerate(tuple(self._ledger.manifests)):
+            if number % REVIEWED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
             verdict = self._authority.verdict(manifest)
             match verdict:
                 case Permit(authorised):
@@ -163,11 +167,16 @@ class ImageService:
                         self._offered[manifest] = None
                         await self._exchange.offer(authorised)
                 case Denial(rule, message):
+                    if self._settled.get(manifest) == rule:
+                        continue
                     if rule in REFUSALS:
                         is_revoked = rule == "manifest.revoked"
                         kind = ReceiptKind.REVOKED if is_revoked else ReceiptKind.REFUSED
                         await self._give_up(manifest)
                         await self._note(manifest, rule, kind, message)
+                    elif rule == "manifest.expired":
+                        self._stop(manifest)
+                        await self._note(manifest, rule, ReceiptKind.REFUSED, message)
 
     async def _note(
         self, manifest: ManifestId, standing: str, kind: ReceiptKind, detail: str
@@ -253,12 +262,17 @@ class ImageService:
         verdict = self._authority.verdict(manifest)
         return isinstance(verdict, Denial) and verdict.rule in REFUSALS
 
-    async def _give_up(self, manifest: ManifestId) -> None:
-        signed = self._ledger.manifests[manifest]
+    def _stop(self, manifest: ManifestId) -> None:
+        """Ends fetching and serving of a manifest; what is held stays."""
         self._exchange.stop(manifest)
         if (scope := self._tasks.get(manifest)) is not None:
             scope.cancel()
         self._offered.pop(manifest, None)
+
+    async def _give_up(self, manifest: ManifestId) -> None:
+        """Ends it and deletes what no other authorised manifest covers."""
+        signed = self._ledger.manifests[manifest]
+        self._stop(manifest)
         held = {record.image for record in self._store.images()}
         named = [item.digest for item in signed.manifest.components if item.digest in held]
         if not named:
@@ -293,9 +307,7 @@ class ImageService:
     def permit_for_digest(self, digest: Digest) -> AuthorisedManifest | Denial:
         """The authorisation under which an image may be offered to a device, or why not."""
         denial = Denial("image.unknown", "no authorised manifest names this image")
-        for manifest, signed in self._ledger.manifests.items():
-            if all(c.digest != digest for c in signed.manifest.components):
-                continue
+        for manifest in self._ledger.manifests_of(digest):
             verdict = self._authority.may_offer(manifest)
             if isinstance(verdict, Permit):
                 return verdict.authorised

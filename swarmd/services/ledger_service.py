@@ -50,6 +50,7 @@ from swarmd.net.network import Network, Stream
 from swarmd.peers import Offence, PeerClass, PeerRegistry
 from swarmd.services.freshness import FreshnessService, Statement
 from swarmd.services.ledger_streams import LedgerStreams
+from swarmd.services.refusal_budget import RefusalBudget
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ REQUESTS_PER_STREAM_MAX: Final = 1024
 CATCH_UP_S_MAX: Final = 60.0
 """Longest catching up with one peer before another gets its turn: one that sends a block now and
 then must not keep this node from those that have more, seconds."""
+FORM_RULES: Final = ("tx.malformed", "tx.body", "tx.signature")
+"""Refusals that no older copy of the ledger excuses; the others may have lost a race."""
 KNOWN_RULES: Final = ("mempool.known", "tx.final")
 """Refusals that mean: it is here already; good news to whoever hands it over again."""
 
@@ -90,6 +93,7 @@ class LedgerService:
         self._registry = registry
         self._freshness = freshness
         self._catching_up = trio.Lock()
+        self._refusals = RefusalBudget()
         self.protocol: Final = protocol_id(ledger.chain_id, ProtocolName.LEDGER)
         self._streams = LedgerStreams(network, self.protocol, STREAM_BYTES_MAX)
 
@@ -146,7 +150,8 @@ class LedgerService:
         except PolicyError as error:
             if error.rule in KNOWN_RULES:
                 return SubmitAnswer(transaction_id=parse_transaction(raw).transaction_id)
-            self._registry.blame(peer, Offence.REFUSED_TRANSACTION, str(error))
+            if error.rule in FORM_RULES or not self._refusals.spend(peer, trio.current_time()):
+                self._registry.blame(peer, Offence.REFUSED_TRANSACTION, str(error))
             return Refusal(rule=error.rule, message=str(error)[:500], may_retry=False)
         return SubmitAnswer(transaction_id=transaction_id)
 

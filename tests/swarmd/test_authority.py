@@ -16,7 +16,7 @@ from protocol.digest import Digest, ManifestId, sha256
 from protocol.errors import LocalProtocolError, NotYetError, PolicyError
 from protocol.group import DAY_MS, OFFER_FRESHNESS_MS, SERVE_FRESHNESS_MS
 from protocol.manifest import SignedManifest
-from swarmd.authority import REFUSALS, Authority, Denial, Permit
+from swarmd.authority import REFUSALS, Authority, Denial, Permit, Verdict
 from swarmd.clock import ManualClock
 from swarmd.freshness import FreshnessClock
 from swarmd.ledger_host import LedgerHost
@@ -107,8 +107,35 @@ def make_bench(lab: Lab | None = None, *, approvals_min: int = 1) -> Bench:
         monotonic=clock.monotonic,
         time_ms=lambda: chain.head.time_ms + round(clock.monotonic() * 1000),
     )
+    ledger.listen(authority.on_commit)
     bench = Bench(lab, chain, ledger, clock, age, registry, authority)
     return bench
+
+
+async def test_a_block_judges_only_what_it_touches(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make_bench()
+    first = await bench.authorise(bench.lab.manifest())
+    second = bench.lab.manifest(sequence=2)
+    await bench.propose(second)
+    judged: list[bytes] = []
+    judge = bench.authority._judge
+
+    def count(manifest: ManifestId) -> Verdict:
+        judged.append(manifest)
+        return judge(manifest)
+
+    monkeypatch.setattr(bench.authority, "_judge", count)
+    for manifest in (first, second, first, second):
+        bench.authority.verdict(manifest.manifest_id)
+    assert judged == [first.manifest_id, second.manifest_id], "each once"
+    await bench.commit(lambda: (advance(bench.lab, bench.chain, []),))
+    bench.authority.verdict(first.manifest_id)
+    assert len(judged) == 2, "an empty block changes nothing"
+    approval = bench.lab.approve(second.manifest_id)
+    await bench.commit(lambda: (advance(bench.lab, bench.chain, [approval]),))
+    assert isinstance(bench.authority.verdict(second.manifest_id), Permit)
+    assert isinstance(bench.authority.verdict(first.manifest_id), Permit)
+    assert judged == [first.manifest_id, second.manifest_id, second.manifest_id]
 
 
 async def test_the_way_of_a_manifest() -> None:

@@ -131,7 +131,7 @@ async def test_silence_ends_offers_then_serving_across_restarts(tmp_path: Path) 
         case.clock.advance(OFFER_FRESHNESS_MS / 2000)
         assert case.offers()
         await case.lab.stop(VICTIM)  # orderly: the age is saved as it is
-        case.clock = ManualClock(wall_ms=0, monotonic_s=5.0)
+        case.clock = ManualClock(wall_ms=case.clock.wall_ms(), monotonic_s=5.0)
         await case.start()
         assert case.age_s() >= OFFER_FRESHNESS_MS / 2000
         assert case.offers()
@@ -145,8 +145,8 @@ async def test_silence_ends_offers_then_serving_across_restarts(tmp_path: Path) 
         await case.lab.stop(VICTIM)
         case.clock = ManualClock(wall_ms=0, monotonic_s=5.0)
         await case.start()
-        assert not case.offers()  # a restart makes nothing younger
-        case.clock.advance(SERVE_FRESHNESS_MS / 1000)
+        # Its clock fell back to 1970: how long it was away nobody knows, and so nothing is fresh.
+        assert not case.offers()
         assert not case.serves()
         # Old knowledge is a reason to wait, not to delete.
         states = {record.state for record in case.victim.store.images()}
