@@ -133,5 +133,5 @@ class Forge:
         chain = node.ledger.chain
         for block, certificate in runs:
             await node.ledger.run_commit(
-                lambda block=block, certificate=certificate: chain.follow([block], certificate)  # type: ignore[misc]
+                lambda block=block, certificate=certificate: chain.follow([block], certificate)
             )

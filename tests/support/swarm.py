@@ -401,7 +401,7 @@ async def swarm(
         http: gateways that serve devices, each on a free port.
         options: fields of `LabOptions`.
     """
-    shape = LabOptions(**{"gateways": 2, "heartbeat_ms": 60_000, **options})  # type: ignore[arg-type]
+    shape = LabOptions(**{"gateways": 2, "heartbeat_ms": 60_000, **options})
     path = lab_copy(tmp_path / "lab", shape, tmp_path.parent)
     chain = decode_genesis((path / "genesis.cbor").read_bytes()).chain
     async with trio.open_nursery() as nursery:

@@ -67,7 +67,7 @@ async def test_the_main_job(tmp_path: Path) -> None:
         assert not lab.holds("publisher-1", digest)  # staged only
         await lab.approve(first, owners=[2])
         for name in ("gateway-1", "gateway-2", "publisher-1"):
-            await until(lambda name=name: lab.holds(name, digest), f"{name} has the image")  # type: ignore[misc]
+            await until(lambda name=name: lab.holds(name, digest), f"{name} has the image")
         await _devices_are_served(lab, digest)
 
         # A gateway and a validator lose power while the second version is on its way.
@@ -78,7 +78,7 @@ async def test_the_main_job(tmp_path: Path) -> None:
         await lab.start("gateway-2", "validator-2")
         newer = second.manifest.components[0].digest
         for name in ("gateway-1", "gateway-2"):
-            await until(lambda name=name: lab.holds(name, newer), f"{name} has the second")  # type: ignore[misc]
+            await until(lambda name=name: lab.holds(name, newer), f"{name} has the second")
         reused = lab["gateway-1"].store.statistics().reused_bytes
         assert reused > len(SECOND) // 2
         assert (await http(lab, "gateway-1", image_path(newer)))[2] == SECOND
@@ -210,7 +210,7 @@ async def test_bytes_stay_while_another_manifest_covers_them(tmp_path: Path) -> 
         services = lab["gateway-1"]
         await until(lambda: services.images._settled.get(one.manifest_id) == "manifest.revoked")
         assert lab.holds("gateway-1", digest)
-        assert services.images.permit_for_digest(digest).manifest_id == two.manifest_id  # type: ignore[union-attr]
+        assert services.images.permit_for_digest(digest).manifest_id == two.manifest_id
         await lab.until_height(await lab.revoke(two), "gateway-1")
         await until(lambda: not lab.holds("gateway-1", digest))
 

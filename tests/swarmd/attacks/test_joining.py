@@ -185,7 +185,7 @@ async def test_a_stranger_learns_nothing_but_epoch_headers(tmp_path: Path) -> No
             ]
         ):
             async with attack(address, 700 + number) as attacker:
-                greeting = Hello(era=0, epoch=1, height=height, did=did, membership=proof)  # type: ignore[arg-type]
+                greeting = Hello(era=0, epoch=1, height=height, did=did, membership=proof)
                 for raw in await ask(attacker, hello, frame(greeting.encode())):
                     answer = decode_hello_answer(raw)
                     assert answer.hello is None

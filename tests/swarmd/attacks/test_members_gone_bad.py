@@ -205,14 +205,12 @@ async def test_announcements_of_unknown_heights_are_parked_and_judged_later(tmp_
         approvals = lab.approvals(Action.AUTHORISE, manifest)
         runs = [
             forge.advance(proposal),
-            forge.advance(
-                ApproveManifest(manifest=manifest, group=GROUP, approvals=approvals)  # type: ignore[arg-type]
-            ),
+            forge.advance(ApproveManifest(manifest=manifest, group=GROUP, approvals=approvals)),
         ]
         gossip = Gossip(lab, forge)
         heard: list[bytes] = []
         hooks = gossip.service._hooks
-        gossip.service._hooks = replace(hooks, manifest_announced=heard.append)  # type: ignore[arg-type]
+        gossip.service._hooks = replace(hooks, manifest_announced=heard.append)
         true = gossip.announce(manifest=manifest)
         false = gossip.announce(
             by="publisher-1", manifest=manifest, height=1, block_id=runs[0][0].block_id
@@ -314,8 +312,6 @@ async def test_transactions_of_all_bad_kinds(tmp_path: Path) -> None:
         assert isinstance(await submit(good), SubmitAnswer)
         assert isinstance(await submit(good), SubmitAnswer)  # handed over twice: no offence
         assert points() == 100
-        # Another transaction with the same nonce waits or loses, but is never both.
-        await submit(altered(valid_until_ms=content.valid_until_ms + 1))
         await _oversized(lab, peer)
         await until(lambda: "malformed" in _offences(lab), "it is scored")
         # Gossip drops what nobody signed, without asking who relayed it.

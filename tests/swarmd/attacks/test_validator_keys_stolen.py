@@ -64,21 +64,21 @@ async def test_followers_refuse_a_certified_lie_and_raise_the_alarm(tmp_path: Pa
         good = await release(lab, forge, IMAGE)
         digest = good.manifest.components[0].digest
         for name in ("gateway-1", "gateway-2"):
-            await until(lambda name=name: lab.holds(name, digest), f"{name} holds it")  # type: ignore[misc]
+            await until(lambda name=name: lab.holds(name, digest), f"{name} holds it")
         evil = await stage(lab, EVIL, "2.0")
         proposal = forge.advance(ProposeManifest(manifest=evil.signed.raw))
         for name in NODES:
             await forge.give(lab[name], proposal)
         lie = forge.authorise_without_owners(evil.manifest_id)
         certificate = forge.certify(lie).encode()
-        lab["publisher-1"].ledger_service._blocks = lambda _from: BlocksAnswer(  # type: ignore[method-assign]
+        lab["publisher-1"].ledger_service._blocks = lambda _from: BlocksAnswer(
             blocks=(lie.encoded,), certificate=certificate
         )
         for name in ("gateway-1", "gateway-2"):
             lab[name].follower.hear(lab.peer("publisher-1"), lie.header.height)
         for name in ("gateway-1", "gateway-2"):
             services = lab[name]
-            await until(lambda s=services: s.ledger.alarm, f"{name} raises the alarm")  # type: ignore[misc]
+            await until(lambda s=services: s.ledger.alarm, f"{name} raises the alarm")
             assert services.ledger.alarm is not None
             assert "block.state_root" in services.ledger.alarm
             assert services.ledger.chain.head == proposal[0].header
@@ -91,7 +91,7 @@ async def test_followers_refuse_a_certified_lie_and_raise_the_alarm(tmp_path: Pa
                     assert isinstance(verdict, Denial)
                     assert verdict.rule == "node.alarm"
             await until(
-                lambda s=services: ReceiptKind.ALARM in {e.kind for e in s.receipts.newest(50)},  # type: ignore[misc]
+                lambda s=services: ReceiptKind.ALARM in {e.kind for e in s.receipts.newest(50)},
                 "the alarm is noted",
             )
             # What was right before is kept for the operator to decide; the lie was never stored.
@@ -123,7 +123,7 @@ async def test_a_fork_at_a_final_height_raises_the_alarm(tmp_path: Path) -> None
         signed = await stage(lab, IMAGE, "1.0")
         await forge.give(lab["gateway-1"], forge.advance())
         fork, certificate = other.advance(ProposeManifest(manifest=signed.signed.raw))
-        lab["publisher-1"].ledger_service._blocks = lambda _from: BlocksAnswer(  # type: ignore[method-assign]
+        lab["publisher-1"].ledger_service._blocks = lambda _from: BlocksAnswer(
             blocks=(fork.encoded,), certificate=certificate.encode()
         )
         lab["gateway-1"].follower.hear(lab.peer("publisher-1"), 9)
@@ -144,7 +144,7 @@ async def test_blocks_without_a_quorum_cost_the_peer(tmp_path: Path) -> None:
         other = Forge(lab)
         foreign, certificate = other.advance()
         del foreign
-        lab["publisher-1"].ledger_service._blocks = lambda _from: BlocksAnswer(  # type: ignore[method-assign]
+        lab["publisher-1"].ledger_service._blocks = lambda _from: BlocksAnswer(
             blocks=(block.encoded,),
             certificate=certificate.encode() if certificate.block_id != block.block_id else b"x",
         )
