@@ -261,7 +261,7 @@ class Freshness:
     nonces: Digest
     """RFC 6962 root over the batch of nonces."""
     time_ms: int
-    """Its wall clock, milliseconds: far beyond the newest header, it tells that the chain stands."""
+    """Its wall clock, milliseconds; far beyond the newest header it tells that the chain stands."""
 
     def encode(self) -> bytes:
         """Canonical bytes of the payload."""

@@ -63,7 +63,7 @@ class Bench:
         return manifest
 
     async def commit(self, call: Callable[[], object]) -> None:
-        await self.ledger.run_commit(call)  # type: ignore[arg-type]
+        await self.ledger.run_commit(call)
 
     def poison(self, writes: dict[bytes, bytes]) -> None:
         """Makes the final state say what no transaction wrote."""
@@ -80,7 +80,7 @@ class Bench:
 
     def claim(self, manifest: SignedManifest, **changes: object) -> None:
         """Poisons a manifest's record."""
-        changed = replace(self.record(manifest), **changes)  # type: ignore[arg-type]
+        changed = replace(self.record(manifest), **changes)
         self.poison({manifest_key(manifest.manifest_id, FLEET): changed.encode()})
 
     def refusal(self, manifest: SignedManifest) -> str:
@@ -209,7 +209,7 @@ async def test_approvals_that_do_not_count_alarm(forge: str) -> None:
             subject = other
         case _:
             chain = sha256(b"another chain")
-    raws = [lab.approval(action, subject, key, chain=chain) for key in keys]  # type: ignore[arg-type]
+    raws = [lab.approval(action, subject, key, chain=chain) for key in keys]
     ids = [first.public.key_id, second.public.key_id]
     if forge == "strangers":
         ids = [key.public.key_id for key in strangers]
@@ -430,7 +430,7 @@ async def test_signatures_are_checked_once_while_blocks_go_on(
     def counting(*arguments: object, **more: object) -> tuple[str, ...]:
         nonlocal calls
         calls += 1
-        return real(*arguments, **more)  # type: ignore[arg-type]
+        return real(*arguments, **more)
 
     monkeypatch.setattr(swarmd.authority, "verify_threshold", counting)
     for _ in range(3):

@@ -46,7 +46,7 @@ def statement(
     """What validator `index` says about a batch, of which NONCE is asked for."""
     leaves = [leaf_hash(nonce) for nonce in nonces]
     position = nonces.index(NONCE) if NONCE in nonces else 0
-    content = replace(CONTENT, validator=index, nonces=merkle_root(leaves), **changes)  # type: ignore[arg-type]
+    content = replace(CONTENT, validator=index, nonces=merkle_root(leaves), **changes)
     signed = sign_freshness(content, key or KEYS[index % 4], chain)
     proof = inclusion_proof(leaves, position)
     return FreshnessAnswer(statements=((signed.signed.raw, position, proof, len(leaves)),))

@@ -29,9 +29,9 @@ async def start_error(lab: Swarm, name: str) -> SwarmError:
         async with trio.open_nursery() as nursery:
             await lab.start(name)
             nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
+    except ExceptionGroup as group:
+        error: Exception = group
+        while isinstance(error, ExceptionGroup):
             assert len(error.exceptions) == 1
             error = error.exceptions[0]
         assert isinstance(error, SwarmError), error
