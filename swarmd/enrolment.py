@@ -184,7 +184,11 @@ def create_node(directory: DataDir, plan: NodePlan, config: Config, entropy: Ent
     """
     purposes = ROLE_PURPOSES[plan.kind]
     current = [new_key(entropy) for _ in purposes]
-    following = [new_key(entropy) for _ in purposes]
+    # A sitting validator keeps its vote key, so that is what its next rotation must carry.
+    following = [
+        key if purpose is KeyPurpose.VALIDATOR else new_key(entropy)
+        for purpose, key in zip(purposes, current, strict=True)
+    ]
     join = _make_join(plan, current, following)
     directory.create()
     for purpose, key, next_key in zip(purposes, current, following, strict=True):

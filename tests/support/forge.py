@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ledger.block import Block
+from ledger.block import Block, decode_block
 from ledger.block_store import BlockStore, Durability
 from ledger.certificate import Certificate
 from ledger.chain import Chain
@@ -127,6 +127,16 @@ class Forge:
             signed = sign_freshness(content, self.keys[index], self.lab.chain)
             statements.append((signed.signed.raw, 0, inclusion_proof([leaf], 0), 1))
         return FreshnessAnswer(statements=tuple(statements))
+
+    def put(self, name: str) -> None:
+        """Leaves the chain so far in the folder of a node that does not run."""
+        raws, certificate = self.chain.blocks(1, 10**6)
+        assert certificate is not None
+        path = self.lab.directory(name).ledger / "ledger.db"
+        store = BlockStore(path, Durability.FULL)
+        copy = Chain.open(store, self.chain.genesis)
+        copy.follow([decode_block(raw) for raw in raws], certificate)
+        store.close()
 
     async def give(self, node: RunningNode, *runs: tuple[Block, Certificate]) -> None:
         """Has a node follow blocks as if an honest peer had delivered them."""

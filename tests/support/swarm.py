@@ -356,10 +356,7 @@ class Swarm:
         return await self.submit(CreateSubject(join=join.statement, approvals=(approvals,)))
 
     def rotation(self, name: str) -> tuple[RotateKeys, Callable[[], None]]:
-        """A rotation to the keys a node committed to, and what puts them in its folder.
-
-        Not for validators, which keep their vote key while they sit.
-        """
+        """A rotation to the keys a node committed to, and what puts them in its folder."""
         directory = self.directory(name)
         purposes = _purposes(name)
         following = {

@@ -26,7 +26,7 @@ from swarmd.peers import PeerClass
 from tests.support.forge import Forge
 from tests.support.network_attacker import Attacker, attack, attacker_keys, subscription
 from tests.support.network_nodes import seed
-from tests.support.swarm import GROUP, Swarm, swarm, until
+from tests.support.swarm import GROUP, VALIDATORS, Swarm, swarm, until
 
 
 def frame(body: bytes) -> bytes:
@@ -111,6 +111,24 @@ async def test_one_that_was_off_while_every_peer_rotated_its_key(tmp_path: Path)
         await lab.start("gateway-1")
         with trio.fail_after(JOIN_S):
             await lab.until_met("gateway-1", "gateway-2")
+        forge.close()
+
+
+@pytest.mark.slow
+async def test_validators_whose_transport_keys_were_rotated_find_each_other(tmp_path: Path) -> None:
+    """All of them at once, and one whose copy does not know it yet."""
+    async with swarm(tmp_path, gateways=0, publishers=0) as lab:
+        forge = Forge(lab)
+        await rotate(lab, forge, *VALIDATORS)
+        for name in VALIDATORS[:3]:
+            forge.put(name)
+        await lab.start(*VALIDATORS)
+        with trio.fail_after(JOIN_S):
+            await lab.until_met(*VALIDATORS)
+        last = lab[VALIDATORS[3]].consensus
+        assert last is not None
+        await until(lambda: last.status.may_vote, "the one that was behind votes")
+        await lab.until_height(forge.chain.head.height, *VALIDATORS)
         forge.close()
 
 
