@@ -14,6 +14,8 @@ from protocol.errors import EncodingError
 from protocol.limits import VALIDATORS_MAX
 from protocol.merkle import EMPTY_ROOT
 
+HEADER_TIME_MS_MAX = 253_402_300_799_999
+"""The last millisecond of the year 9999: sums with durations stay within every integer type."""
 HEADER_BYTES_MAX = 512
 """Encoded header: 9 digests and 8 integers need at most 406 bytes."""
 HEADER_SCHEMA = 1
@@ -106,7 +108,7 @@ def decode_header(data: bytes) -> Header:
         height=fields.uint(5),
         parent=BlockId(fields.digest(6)),
         parent_view=fields.uint(7),
-        time_ms=fields.uint(8),
+        time_ms=fields.uint(8, maximum=HEADER_TIME_MS_MAX),
         proposer=fields.uint(9, maximum=VALIDATORS_MAX - 1),
         body_root=fields.digest(10),
         log_size=fields.uint(11),

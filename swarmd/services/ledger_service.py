@@ -94,6 +94,7 @@ class LedgerService:
         self._freshness = freshness
         self._catching_up = trio.Lock()
         self._refusals = RefusalBudget()
+        self._relaying: dict[PeerKey, None] = {}
         self.protocol: Final = protocol_id(ledger.chain_id, ProtocolName.LEDGER)
         self._streams = LedgerStreams(network, self.protocol, STREAM_BYTES_MAX)
 
@@ -157,8 +158,13 @@ class LedgerService:
 
     async def _answer_freshness(self, peer: PeerKey, request: FreshnessRequest) -> LedgerMessage:
         statements = await self._freshness.own_statements(request.nonce)
-        if request.relay:
-            statements += await self._relay_freshness(peer, request.nonce)
+        may_relay = self._registry.peer_class(peer) >= PeerClass.MEMBER
+        if request.relay and may_relay and peer not in self._relaying:
+            self._relaying[peer] = None  # one at a time: each costs a question to every validator
+            try:
+                statements += await self._relay_freshness(peer, request.nonce)
+            finally:
+                del self._relaying[peer]
         return FreshnessAnswer(statements=statements[: len(self._ledger.chain.validators.members)])
 
     async def _relay_freshness(self, asker: PeerKey, nonce: bytes) -> tuple[Statement, ...]:

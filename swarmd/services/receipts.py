@@ -31,6 +31,8 @@ QUEUE_MAX: Final = 1024
 """Receipts that wait to be written; beyond it the newest are dropped and counted."""
 REPEAT_S: Final = 3600.0
 """The same outcome for the same subject is noted this often, seconds."""
+NOTES_PER_HOUR_MAX: Final = 512
+"""Outcomes an hour that others can provoke, however many names they come under: 4 MiB a day."""
 REPEATS_MAX: Final = 4096
 """Remembered outcomes."""
 WRITE_RETRY_S: Final = 10.0
@@ -57,8 +59,10 @@ class ReceiptService:
         self._seen: dict[tuple[ReceiptKind, str, str, bytes], float] = {}
         self._unwritten: list[Receipt] = []
         self._writing = trio.Lock()
+        self._hour_began = trio.current_time()
+        self._hour_count = 0
         self.dropped = 0
-        """Receipts lost because the queue was full."""
+        """Receipts lost because the queue or an hour's share was full."""
 
     async def note(
         self,
@@ -102,11 +106,21 @@ class ReceiptService:
         key = (kind, subject, detail, manifest)
         last = self._seen.pop(key, None)
         is_due = last is None or now - last > REPEAT_S
+        if is_due and not self._may_note(now):
+            self.dropped += 1
+            return
         self._seen[key] = now if last is None or is_due else last
         while len(self._seen) > REPEATS_MAX:
             self._seen.pop(next(iter(self._seen)))
         if is_due:
             self.note_nowait(kind, manifest=manifest, subject=subject, detail=detail)
+
+    def _may_note(self, now: float) -> bool:
+        """Whether this hour still has room for what others provoke."""
+        if now - self._hour_began >= REPEAT_S:
+            self._hour_began, self._hour_count = now, 0
+        self._hour_count += 1
+        return self._hour_count <= NOTES_PER_HOUR_MAX
 
     async def run(self, submit: Callable[[AnchorReceipts], Awaitable[bytes]]) -> None:
         """Writes and anchors until cancelled; `submit` signs and submits a transaction body."""

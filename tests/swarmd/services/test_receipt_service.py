@@ -17,6 +17,7 @@ from swarmd.receipts import Receipt, ReceiptKind, ReceiptLog
 from swarmd.services.receipts import (
     ANCHOR_INTERVAL_S,
     FIRST_ANCHOR_S,
+    NOTES_PER_HOUR_MAX,
     QUEUE_MAX,
     REPEAT_S,
     REPEATS_MAX,
@@ -100,12 +101,18 @@ async def test_what_others_provoke_is_noted_once_an_hour(
         assert bench.service.size == 3
 
 
-async def test_memory_and_queue_are_bounded(tmp_path: Path) -> None:
+async def test_memory_queue_and_disk_are_bounded(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
     bench = Bench(tmp_path)  # nobody writes
-    for index in range(REPEATS_MAX + 10):
-        bench.service.note_once(ReceiptKind.OFFERED, subject=str(index), detail="http")
+    hours = REPEATS_MAX // NOTES_PER_HOUR_MAX + 1
+    for hour in range(hours):
+        for index in range(NOTES_PER_HOUR_MAX + 10):  # one device, many addresses
+            bench.service.note_once(ReceiptKind.OFFERED, subject=f"{hour}.{index}", detail="http")
+        assert len(bench.service._seen) <= NOTES_PER_HOUR_MAX * (hour + 1)
+        mock_clock.jump(REPEAT_S)
     assert len(bench.service._seen) == REPEATS_MAX
-    assert bench.service.dropped == REPEATS_MAX + 10 - QUEUE_MAX
+    assert bench.service.dropped == hours * (NOTES_PER_HOUR_MAX + 10) - QUEUE_MAX
     await bench.service.flush()
     assert bench.service.size == QUEUE_MAX
     bench.log.close()
