@@ -30,8 +30,8 @@ class SystemClock:
     """The operating system's clocks."""
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary moment; never goes back."""
-        return time.monotonic()
+        """Seconds since an arbitrary moment; never goes back, and counts while suspended."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def wall_ms(self) -> int:
         """Milliseconds since 1970 as the machine believes."""

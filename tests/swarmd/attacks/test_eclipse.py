@@ -19,7 +19,7 @@ from ledger.transaction import ApproveManifest, ProposeManifest, RevokeManifest
 from protocol.approval import Action
 from protocol.catchup import FreshnessAnswer
 from protocol.digest import BlockId, Digest, sha256
-from protocol.group import OFFER_FRESHNESS_MS, SERVE_FRESHNESS_MS
+from protocol.group import OFFER_FRESHNESS_MS
 from protocol.manifest import SignedManifest
 from swarmd.authority import Denial, Permit
 from swarmd.clock import ManualClock
