@@ -18,8 +18,9 @@ from swarmd.clock import SystemClock
 from swarmd.datadir import DataDir, open_data_dir
 from swarmd.entropy import SystemEntropy
 from swarmd.logs import configure_logging
-from swarmd.node import Node, RunningNode
+from swarmd.node import Node
 from swarmd.publisher import chunker_for
+from swarmd.running_node import RunningNode
 from swarmd.simulation.byzantine.chunk_corrupter import corrupting
 
 

@@ -21,7 +21,7 @@ from protocol.merkle import inclusion_proof, leaf_hash, merkle_root
 from protocol.transaction import Transaction, sign_transaction
 from swarmd.clock import SystemClock
 from swarmd.datadir import KeyName
-from swarmd.node import RunningNode
+from swarmd.running_node import RunningNode
 from tests.support.swarm import GROUP, VALIDATORS, Swarm
 
 

@@ -43,9 +43,10 @@ from swarmd.net.address import PeerAddress, PeerKey
 from swarmd.net.memory import MemoryWire
 from swarmd.net.wire import Wire
 from swarmd.network_creation import LabOptions, create_lab, node_config
-from swarmd.node import Node, RunningNode
+from swarmd.node import Node
 from swarmd.peers import PeerClass
 from swarmd.publisher import Release
+from swarmd.running_node import RunningNode
 
 LIMIT_S = 60.0
 """Every wait ends by then, seconds: far more than it takes, for a machine that is busy."""

@@ -15,7 +15,7 @@ from protocol.digest import BlockId, DidId
 from protocol.keys import PrivateKey
 from protocol.version import heads_topic
 from swarmd.net.guards import id_of
-from swarmd.node import RunningNode
+from swarmd.running_node import RunningNode
 from tests.support.swarm import Swarm, swarm, until
 
 VALIDATORS = ("validator-1", "validator-2", "validator-3", "validator-4")

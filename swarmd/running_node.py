@@ -1,0 +1,537 @@
+"""A running node: machines and services of one node, wired together and run in one nursery.
+
+Everything it takes from the world comes in as an argument; `swarmd.node` opens the stores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from chunks.store import ChunkStore, ImageState
+from chunks.store_recovery import image_path
+from ledger.chain import Chain
+from ledger.chain_blocks import CommitResult
+from ledger.journal import JournalDamagedError, SqliteJournal
+from ledger.records import SubjectStatus
+from ledger.simplex.engine import Simplex
+from ledger.simplex.interface import Parameters
+from ledger.vote import Ed25519Verifier
+from protocol.did import KeyPurpose, SubjectKind, did_text
+from protocol.digest import Digest
+from protocol.errors import StorageError
+from protocol.genesis import Genesis
+from protocol.keys import PrivateKey, PublicKey
+from protocol.limits import HELLO_SECONDS_MAX
+from protocol.version import ProtocolName, protocol_id
+from swarmd.authority import Authority
+from swarmd.clock import Clock
+from swarmd.config import Config
+from swarmd.control.protocol import JSON
+from swarmd.control.server import serve_control
+from swarmd.datadir import DataDir, read_bounded, write_atomic
+from swarmd.entropy import Entropy
+from swarmd.freshness import FreshnessClock
+from swarmd.identity import Identity
+from swarmd.ledger_host import LedgerHost
+from swarmd.net.address import PeerKey
+from swarmd.net.network import Network, NetworkConfig, open_network
+from swarmd.net.wire import Wire
+from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry, RegistryAdmission
+from swarmd.publisher import Publisher
+from swarmd.receipts import ReceiptKind, ReceiptLog
+from swarmd.services.consensus import STREAM_BYTES_MAX as CONSENSUS_BYTES_MAX
+from swarmd.services.consensus import ConsensusService
+from swarmd.services.exchange import ExchangeService
+from swarmd.services.exchange_ports import StreamLike
+from swarmd.services.exchange_rules import ExchangeRules, ExchangeScore
+from swarmd.services.follower import FollowerService
+from swarmd.services.freshness import LAG_HEARTBEATS, FreshnessService
+from swarmd.services.gossip import GossipHooks, GossipService
+from swarmd.services.hello import HelloService
+from swarmd.services.image_http import ImageServer
+from swarmd.services.images import ImageService
+from swarmd.services.ledger_service import STREAM_BYTES_MAX as LEDGER_BYTES_MAX
+from swarmd.services.ledger_service import LedgerService
+from swarmd.services.operator import Operator, Parts
+from swarmd.services.reach import ReachService
+from swarmd.services.receipts import ReceiptService
+from swarmd.services.submission import SubmissionService
+
+logger = logging.getLogger(__name__)
+
+FRESHNESS_FILE: Final = "freshness.cbor"
+"""In the data directory: the age of knowledge at its last save."""
+STOP_S: Final = 10.0
+"""An orderly stop may take this long before tasks are simply cancelled, seconds."""
+STOP_ANSWER_S: Final = 0.2
+"""Between the answer to `stop` and the stop itself, seconds."""
+
+
+class RunningNode:
+    """The wired services of a node with open stores."""
+
+    def __init__(
+        self,
+        *,
+        data: DataDir,
+        clock: Clock,
+        entropy: Entropy,
+        stop: Callable[[], None],
+        config: Config,
+        genesis: Genesis,
+        identity: Identity,
+        chain: Chain,
+        store: ChunkStore,
+        receipt_log: ReceiptLog,
+    ) -> None:
+        """Takes what `Node.running` opened."""
+        self._data = data
+        self._clock = clock
+        self._entropy = entropy
+        self._stop = stop
+        self._config = config
+        self._genesis = genesis
+        self._identity = identity
+        self._chain = chain
+        self.store: Final = store
+        """The images."""
+        self._receipt_log = receipt_log
+        self.ledger: Final = LedgerHost(chain, self._next_time_ms)
+        """Own copy of the chain."""
+        self.registry: Final = PeerRegistry(self.ledger.chain_id, clock, self._on_ban)
+        self._head_seen = (chain.head.height, clock.monotonic())
+        self._age = FreshnessClock(
+            self._saved_age(), now=clock.monotonic(), wall_ms=clock.wall_ms()
+        )
+        self._authority = Authority(
+            ledger=self.ledger,
+            genesis=genesis,
+            age=self._age,
+            registry=self.registry,
+            own_groups=self._own_groups,
+            approvals_min=config.floor.approvals_min,
+            monotonic=clock.monotonic,
+            time_ms=self.ledger_time_ms,
+        )
+
+    def _saved_age(self) -> bytes | None:
+        path = self._data.path / FRESHNESS_FILE
+        return read_bounded(path, bytes_max=64) if path.exists() else None
+
+    async def _save_age(self, saved: bytes) -> None:
+        """Stores the age; a disk that takes no newer one must not keep an old one either."""
+        path = self._data.path / FRESHNESS_FILE
+        try:
+            await trio.to_thread.run_sync(write_atomic, path, saved)
+        except StorageError:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise
+
+    def _own_groups(self) -> tuple[str, ...]:
+        record = self._chain.state.subject(self._identity.did)
+        return () if record is None else record.groups
+
+    def ledger_time_ms(self) -> int:
+        """Newest final header time plus monotonic time since this node has it, milliseconds."""
+        height, since = self._head_seen
+        if height != self._chain.head.height:
+            self._head_seen = (self._chain.head.height, self._clock.monotonic())
+            since = self._head_seen[1]
+        return self._chain.head.time_ms + round((self._clock.monotonic() - since) * 1000)
+
+    def _next_time_ms(self) -> int:
+        """The best guess of the next header time.
+
+        While knowledge is fresh the ledger's time is right and a wall clock may be wrong; where the
+        chain was away for long, the wall clock is all there is.
+        """
+        beats_ms = LAG_HEARTBEATS * self._genesis.parameters.heartbeat_ms
+        if self._age.is_within(beats_ms, self._clock.monotonic()):
+            return self.ledger_time_ms()
+        return max(self.ledger_time_ms(), self._clock.wall_ms())
+
+    # -- wiring --------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def serve(self, wire: Wire | None) -> AsyncIterator[tuple[str, ...]]:
+        """Opens network and control socket and runs every service within the block."""
+        listen = tuple((item.host, item.port) for item in self._config.network.listen)
+        section = self._config.network
+        network_config = NetworkConfig(
+            seed=self._identity.transport_key.seed(),
+            listen=listen,
+            wire=wire,
+            stranger_connections_max=section.stranger_connections_max,
+            member_connections_max=section.member_connections_max,
+        )
+        admission = RegistryAdmission(self.registry, self._is_enrolled)
+        async with open_network(network_config, admission=admission) as network:
+            self._wire_services(network)
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await self._start_services(nursery)
+                yield tuple(address.multiaddr for address in network.listen_addresses)
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_S):
+                    await self.freshness.save_now()
+                    await self.receipts.flush()
+                nursery.cancel_scope.cancel()
+
+    def _wire_services(self, network: Network) -> None:
+        self.network = network
+        ledger, registry, identity = self.ledger, self.registry, self._identity
+        self.freshness = FreshnessService(
+            ledger=ledger,
+            registry=registry,
+            clock=self._clock,
+            entropy=self._entropy,
+            age=self._age,
+            save=self._save_age,
+            validator=self._vote_seat(),
+            may_vouch=self._may_vouch,
+            on_confirmed=self._on_confirmed,
+        )
+        self.ledger_service = LedgerService(
+            network=network,
+            ledger=ledger,
+            registry=registry,
+            freshness=self.freshness,
+            on_pending=self._mempool_changed,
+        )
+        self.hello = HelloService(
+            network=network,
+            ledger=ledger,
+            registry=registry,
+            own_did=identity.did,
+            on_member=self._on_member,
+            on_demoted=self._on_demoted,
+        )
+        self.follower = FollowerService(
+            ledger=ledger,
+            registry=registry,
+            service=self.ledger_service,
+            heartbeat_ms=self._genesis.parameters.heartbeat_ms,
+        )
+        self._wire_writing(network)
+        is_validator = identity.kind is SubjectKind.VALIDATOR
+        self.consensus = self._make_consensus() if is_validator else None
+        self._wire_images()
+        self.reach = ReachService(
+            network=network,
+            registry=registry,
+            entropy=self._entropy,
+            addresses=self._config.network.bootstrap,
+            greet=self.hello.greet,
+            owner_of=lambda peer: self._chain.state.holder(PublicKey(peer)),
+            current_key=self._current_key,
+            is_current=lambda: self.freshness.is_current,
+        )
+
+    def _wire_writing(self, network: Network) -> None:
+        """Gossip, own transactions and receipts."""
+        ledger, registry, identity = self.ledger, self.registry, self._identity
+        self.gossip = GossipService(
+            network=network,
+            ledger=ledger,
+            registry=registry,
+            author=(identity.did, identity.node_key),
+            groups=self._own_groups(),
+            is_validator=identity.kind is SubjectKind.VALIDATOR,
+            hooks=GossipHooks(
+                head_heard=self.follower.hear,
+                manifest_announced=lambda _manifest: self.images.wake(),
+                mempool_changed=self._mempool_changed,
+            ),
+        )
+        self.submission = SubmissionService(
+            ledger=ledger,
+            own_did=identity.did,
+            key=identity.node_key,
+            time_ms=self._next_time_ms,
+            offer=self.ledger_service.offer_to_validators,
+            gossip=self.gossip.publish_transaction,
+            on_pending=self._mempool_changed,
+            needs_gossip=self._lacks_validators,
+        )
+        self.receipts = ReceiptService(
+            log=self._receipt_log,
+            ledger=ledger,
+            own_did=identity.did,
+            time_ms=self.ledger_time_ms,
+        )
+
+    def _wire_images(self) -> None:
+        identity = self._identity
+        self.exchange = ExchangeService(
+            own_key=self.network.peer,
+            store=self.store,
+            authority=ExchangeRules(self._authority, self.registry),
+            score=ExchangeScore(self.registry),
+            open_stream=self._open_exchange,
+            entropy=self._entropy,
+        )
+        self.images = ImageService(
+            ledger=self.ledger,
+            authority=self._authority,
+            store=self.store,
+            exchange=self.exchange,
+            receipts=self.receipts,
+            fetches=identity.kind is SubjectKind.GATEWAY,
+        )
+        self.publisher = None
+        if identity.person_key is not None:
+            self.publisher = Publisher(
+                ledger=self.ledger,
+                store=self.store,
+                submission=self.submission,
+                did=identity.did,
+                key=identity.person_key,
+            )
+
+    def _vote_seat(self) -> tuple[PrivateKey, int] | None:
+        key = self._identity.vote_key
+        if key is None:
+            return None
+        members = self._chain.validators.members
+        seat = next((i for i, member in enumerate(members) if member.key == key.public), None)
+        return None if seat is None else (key, seat)
+
+    def _make_consensus(self) -> ConsensusService | None:
+        seat = self._vote_seat()
+        if seat is None:
+            logger.warning("this validator has no seat in the current set: it only follows")
+            return None
+        key, index = seat
+        journal, fault = None, None
+        try:
+            journal = SqliteJournal(self._data.ledger, self.ledger.chain_id)
+        except JournalDamagedError as error:
+            fault = str(error)
+        delta_s = self._config.ledger.view_timeout_ms / 1000
+        engine = Simplex(
+            chain=self.ledger.chain_id,
+            era=self._genesis.era,
+            validators=self._chain.validators,
+            index=index,
+            signer=key,
+            verifier=Ed25519Verifier(),
+            parameters=Parameters(
+                delta_s=delta_s, heartbeat_s=self._genesis.parameters.heartbeat_ms / 1000
+            ),
+        )
+        return ConsensusService(
+            network=self.network,
+            ledger=self.ledger,
+            registry=self.registry,
+            clock=self._clock,
+            entropy=self._entropy,
+            engine=engine,
+            journal=journal,
+            journal_fault=fault,
+            index=index,
+        )
+
+    # -- running -------------------------------------------------------------------------------
+
+    async def _start_services(self, nursery: trio.Nursery) -> None:
+        chain_id = self.ledger.chain_id
+        handle = self.network.handle
+        handle(
+            protocol_id(chain_id, ProtocolName.HELLO),
+            self.hello.answer,
+            streams_per_peer_max=2,
+            deadline_s=float(HELLO_SECONDS_MAX),
+        )
+        handle(
+            protocol_id(chain_id, ProtocolName.LEDGER),
+            self.ledger_service.answer,
+            streams_per_peer_max=8,
+            deadline_s=300.0,
+            frame_bytes_max=LEDGER_BYTES_MAX,
+        )
+        handle(
+            protocol_id(chain_id, ProtocolName.EXCHANGE),
+            self.exchange.serve_stream,
+            streams_per_peer_max=2,
+            deadline_s=None,
+        )
+        if self.consensus is not None:
+            handle(
+                protocol_id(chain_id, ProtocolName.CONSENSUS),
+                self.consensus.answer,
+                streams_per_peer_max=2,
+                deadline_s=None,
+                frame_bytes_max=CONSENSUS_BYTES_MAX,
+            )
+        self.ledger.listen(self._on_commit)
+        self.ledger.listen_alarm(self.images.on_alarm)
+        operator = Operator(self._parts())
+        await nursery.start(partial(serve_control, self._data.control_socket, operator.handlers()))
+        nursery.start_soon(self._watch_peers)
+        nursery.start_soon(self.gossip.run)
+        await nursery.start(partial(self.exchange.run))
+        nursery.start_soon(self.images.run)
+        nursery.start_soon(self.freshness.run, self.ledger_service.ask)
+        nursery.start_soon(self.submission.run)
+        nursery.start_soon(self.receipts.run, self.submission.submit)
+        if self.consensus is not None:
+            nursery.start_soon(self.consensus.run)
+        else:
+            nursery.start_soon(self.follower.run)
+        if self._config.http.listen is not None and self._identity.kind is SubjectKind.GATEWAY:
+            self.http = ImageServer(
+                endpoint=self._config.http.listen,
+                store=self.store,
+                permit=self.images.permit_for_digest,
+                receipts=self.receipts,
+            )
+            await nursery.start(partial(self.http.run))
+        nursery.start_soon(self.reach.run)
+
+    def _parts(self) -> Parts:
+        return Parts(
+            ledger=self.ledger,
+            authority=self._authority,
+            registry=self.registry,
+            network=self.network,
+            store=self.store,
+            exchange=self.exchange,
+            images=self.images,
+            receipts=self.receipts,
+            submission=self.submission,
+            consensus=self.consensus,
+            publisher=self.publisher,
+            image_path=partial(_image_file, self._data.images),
+            about=self._about,
+            stop=lambda: self._nursery.start_soon(self._stop_soon),
+        )
+
+    async def _stop_soon(self) -> None:
+        """Begins the stop once whoever asked for it has had time to read the answer."""
+        await trio.sleep(STOP_ANSWER_S)
+        self._stop()
+
+    def _about(self) -> dict[str, JSON]:
+        http = getattr(self, "http", None)
+        return {
+            "name": self._config.node.name,
+            "role": self._identity.kind.name.lower(),
+            "did": did_text(self.ledger.chain_id, self._identity.did),
+            "groups": list(self._own_groups()),
+            "addresses": [item.multiaddr for item in self.network.listen_addresses],
+            "http": None if http is None else http.url,
+            "ledger_time_ms": self.ledger_time_ms(),
+            "knowledge_age_ms": self._age.age_ms(self._clock.monotonic()),
+        }
+
+    # -- events --------------------------------------------------------------------------------
+
+    async def _watch_peers(self) -> None:
+        async for event in self.network.events:
+            if event.is_connected:
+                self.registry.connected(event.peer)
+            else:
+                self.registry.disconnected(event.peer)
+                self.exchange.peer_disconnected(event.peer)
+                self.ledger_service.peer_disconnected(event.peer)
+                self.reach.peer_disconnected(event.peer)
+
+    def _on_member(self, peer: Peer) -> None:
+        logger.info("peer %s is a %s", peer.name, peer.peer_class.name.lower())
+        self.follower.hear(peer.key, peer.height)
+        if peer.peer_class is PeerClass.READER:
+            return
+        self._nursery.start_soon(self.network.admit_to_gossip, peer.key)
+        self.exchange.peer_connected(peer.key)
+        if self.consensus is not None and peer.peer_class is PeerClass.VALIDATOR:
+            self.consensus.peer_connected(peer.key)
+        self.freshness.hurry()
+
+    def _on_demoted(self, peer: Peer) -> None:
+        self.exchange.peer_disconnected(peer.key)
+        if peer.peer_class is PeerClass.STRANGER:
+            self._nursery.start_soon(self.network.disconnect, peer.key)
+        else:
+            self._nursery.start_soon(self.network.expel, peer.key)
+
+    def _on_commit(self, result: CommitResult) -> None:
+        self._authority.on_commit(result)
+        self.submission.on_commit(result)
+        self.images.on_commit(result)
+        self.hello.review()
+        self.gossip.review()
+        if self._announces(result.header.proposer):
+            self._nursery.start_soon(self.gossip.publish_head)
+        if self.publisher is not None:
+            for change in result.manifests:
+                if change.record.authorised_height == result.header.height:
+                    self._nursery.start_soon(
+                        self.gossip.publish_manifest, change.manifest_id, change.group
+                    )
+
+    def _lacks_validators(self) -> bool:
+        """Whether fewer than a quorum of validators, this node included, are within reach."""
+        own = self._vote_seat() is not None
+        reached = len(self.registry.at_least(PeerClass.VALIDATOR)) + own
+        return reached < self._chain.validators.quorum
+
+    def _announces(self, proposer: int) -> bool:
+        """Whether this validator tells followers of a block: its proposer does, and the f after it.
+
+        So one at least is honest; a follower that misses all asks by itself after a heartbeat.
+        """
+        seat = self._vote_seat()
+        validators = self._chain.validators
+        count = len(validators.members)
+        return seat is not None and (seat[1] - proposer) % count <= validators.fault_limit
+
+    def _may_vouch(self) -> bool:
+        """Whether this validator, if it is one, has learnt where the others stand."""
+        return self.consensus is None or self.consensus.status.may_vote
+
+    def _is_enrolled(self, peer: PeerKey) -> bool:
+        """Whether a key is the transport key of an active subject, by my copy of the ledger."""
+        held = self._chain.subject_by_key(PublicKey(peer))
+        if held is None or held[1].status is not SubjectStatus.ACTIVE:
+            return False
+        return held[1].key(KeyPurpose.TRANSPORT) == PublicKey(peer)
+
+    def _current_key(self, peer: PeerKey) -> PeerKey:
+        """The transport key, by my copy of the ledger, of whoever holds or once held this one."""
+        state = self._chain.state
+        did = state.holder(PublicKey(peer))
+        record = None if did is None else state.subject(did)
+        key = None if record is None else record.key(KeyPurpose.TRANSPORT)
+        return peer if key is None else PeerKey(key.raw)
+
+    def _on_confirmed(self) -> None:
+        self.images.wake()
+
+    def _mempool_changed(self) -> None:
+        if self.consensus is not None:
+            self.consensus.transactions_changed()
+
+    def _on_ban(self, peer: PeerKey, offence: Offence) -> None:
+        """Sends a peer away that has used up its credit."""
+        self._nursery.start_soon(self.network.disconnect, peer)
+        known = self.registry.get(peer)
+        if known is not None and known.did is not None:  # strangers' keys cost them nothing
+            self.receipts.note_once(
+                ReceiptKind.REFUSED, subject=peer.hex()[:16], detail=f"banned: {offence.label}"
+            )
+
+    async def _open_exchange(self, peer: bytes) -> StreamLike:
+        return await self.network.open_stream(
+            PeerKey(peer), protocol_id(self.ledger.chain_id, ProtocolName.EXCHANGE)
+        )
+
+
+def _image_file(root: Path, digest: Digest) -> Path:
+    return image_path(root, digest, ImageState.COMPLETE)
