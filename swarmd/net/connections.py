@@ -130,6 +130,7 @@ class Connections:
         self.counters: Final = ConnectionCounters()
         self.listeners: list[WireListener] = []
         self._by_peer: dict[PeerKey, list[_Connection]] = {}
+        self._leaving: dict[_Connection, None] = {}
         self._dials: dict[PeerKey, trio.Lock] = {}
         self._handshakes: dict[RawStream, trio.CancelScope] = {}
         self._events_send, self.events = trio.open_memory_channel[PeerEvent](config.events_max)
@@ -154,8 +155,10 @@ class Connections:
         """The gate in the handshake: the peer has just proved this key."""
         allowed = peer != self.own_key and self._admission.may_connect(peer)
         if allowed and is_inbound and peer not in self._by_peer:
-            allowed = self._slots_taken(self._admission.peer_class(peer)) < (
-                self._config.connections_of(self._admission.peer_class(peer))
+            peer_class = self._admission.peer_class(peer)
+            allowed = (
+                self._slots_taken(peer_class) < self._config.connections_of(peer_class)
+                or self._who_gives_way(peer_class) is not None
             )
         if not allowed:
             self.counters.refused += 1
@@ -166,9 +169,21 @@ class Connections:
         return sum(
             1
             for peer, known in self._by_peer.items()
-            if any(connection.is_inbound for connection in known)
+            if any(held.is_inbound and held not in self._leaving for held in known)
             and self._admission.peer_class(peer) is peer_class
         )
+
+    def _who_gives_way(self, peer_class: PeerClass) -> _Connection | None:
+        """The stranger that had its time and is the oldest; members never give way."""
+        if peer_class is not PeerClass.STRANGER:
+            return None
+        since_max = trio.current_time() - self._config.stranger_grace_s
+        for peer, known in self._by_peer.items():  # in order of arrival
+            if self._admission.peer_class(peer) is PeerClass.STRANGER:
+                for held in known:
+                    if held.is_inbound and held not in self._leaving and held.since <= since_max:
+                        return held
+        return None
 
     def _on_bytes(self, raw: RawStream, received: int, sent: int) -> None:
         """Counts, and cuts strangers off at their budget."""
@@ -329,8 +344,9 @@ class Connections:
             peer_class
         ):
             self.counters.refused += 1
-            losers.add(new)
+            losers.add(self._who_gives_way(peer_class) or new)
         for loser in losers:
+            self._leaving[loser] = None
             self._spawn(loser.conn.close)
         if peer_class is PeerClass.STRANGER:
             self._spawn(self._watch_stranger, new)
@@ -347,6 +363,9 @@ class Connections:
         peer = key_of(conn.muxed_conn.peer_id)
         known = self._by_peer.get(peer, [])
         rest = [connection for connection in known if connection.conn is not conn]
+        for connection in known:
+            if connection.conn is conn:
+                self._leaving.pop(connection, None)
         if len(rest) == len(known):
             return
         if isinstance(conn.muxed_conn, Mux) and conn.muxed_conn.violation is not None:

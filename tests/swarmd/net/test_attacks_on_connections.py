@@ -289,7 +289,8 @@ async def test_no_answer_anywhere_names_the_reasons() -> None:
 async def test_stranger_slots_do_not_displace_members() -> None:
     rules = Rules()
     with trio.fail_after(LIMIT_S):
-        async with node(1, rules, stranger_connections_max=2) as victim, node(2) as member:
+        limits = {"stranger_connections_max": 2, "stranger_grace_s": LIMIT_S}
+        async with node(1, rules, **limits) as victim, node(2) as member:
             rules.strangers.update(attacker_keys(number)[1] for number in range(100, 104))
             async with attack(address(victim), 100), attack(address(victim), 101):
                 await until(lambda: len(victim.peers()) == 2)
@@ -298,6 +299,20 @@ async def test_stranger_slots_do_not_displace_members() -> None:
                         await third.list_protocols()
                 assert victim.statistics().connections[PeerClass.STRANGER] == 2
                 await assert_echoes(member, victim)
+
+
+async def test_the_oldest_stranger_gives_way_to_a_newcomer() -> None:
+    rules = Rules()
+    limits = {"stranger_connections_max": 2, "stranger_grace_s": 0.0}
+    with trio.fail_after(LIMIT_S):
+        async with node(1, rules, **limits) as victim:
+            keys = [attacker_keys(number)[1] for number in range(100, 104)]
+            rules.strangers.update(keys)
+            async with attack(address(victim), 100), attack(address(victim), 101):
+                await until(lambda: len(victim.peers()) == 2)
+                async with attack(address(victim), 102), attack(address(victim), 103):
+                    await until(lambda: set(victim.peers()) == set(keys[2:]))
+                    assert victim.statistics().connections[PeerClass.STRANGER] == 2
 
 
 async def test_stranger_is_disconnected_in_time_and_a_promoted_one_is_not() -> None:
