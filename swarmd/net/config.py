@@ -104,8 +104,8 @@ class NetworkConfig:
     stranger_s: float = float(HELLO_SECONDS_MAX)
     """Seconds after which a peer that is still a stranger is disconnected."""
     stranger_grace_s: float = 2.0
-    """Seconds a stranger keeps its slot for sure: a hello takes ten round trips. Then, when all slots
-    are taken, the oldest gives way to a newcomer."""
+    """Seconds a stranger keeps its slot for sure (a hello takes ten round trips). Then, when slots
+    are lacking, the oldest gives way to a newcomer."""
     stranger_bytes_max: int = HELLO_BYTES_MAX + 16 * KIB
     """Bytes a stranger may send, and as many receive, on the wire: hello and handshakes."""
     streams_per_peer_max: int = 32
