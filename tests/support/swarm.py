@@ -8,6 +8,7 @@ within `LIMIT_S`.
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -53,6 +54,8 @@ LIMIT_S = 60.0
 GROUP = "fleet"
 PRODUCT = "pump"
 VALIDATORS = tuple(f"validator-{number}" for number in range(1, 5))
+BASE_PORT = 10_000 + 200 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+"""First port of a laboratory on TCP; each test process has its own, below the system's range."""
 _LABS: dict[LabOptions, Path] = {}
 
 
@@ -399,7 +402,8 @@ async def swarm(
         http: gateways that serve devices, each on a free port.
         options: fields of `LabOptions`.
     """
-    shape = LabOptions(**{"gateways": 2, "heartbeat_ms": 60_000, **options})
+    settings = {"gateways": 2, "heartbeat_ms": 60_000, "base_port": BASE_PORT, **options}
+    shape = LabOptions(**settings)  # type: ignore[arg-type]
     path = lab_copy(tmp_path / "lab", shape, tmp_path.parent)
     chain = decode_genesis((path / "genesis.cbor").read_bytes()).chain
     async with trio.open_nursery() as nursery:

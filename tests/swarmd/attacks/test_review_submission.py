@@ -31,10 +31,24 @@ async def test_a_transaction_that_lost_a_race_is_given_up_and_costs_nobody_a_pee
         signed = await lab.propose(b"image")
         approvals = lab.approvals(Action.AUTHORISE, signed.manifest_id)
         body = ApproveManifest(manifest=signed.manifest_id, group=GROUP, approvals=approvals)
-        first = await lab["gateway-2"].submission.submit(body)
-        second = await lab["gateway-1"].submission.submit(body)
         service = lab["gateway-1"].submission
+        lost = trio.Event()
+        offer, gossip = service._offer, service._gossip
+
+        async def offer_late(raw: bytes) -> None:
+            await lost.wait()
+            await offer(raw)
+
+        async def gossip_late(raw: bytes) -> None:
+            if lost.is_set():
+                await gossip(raw)
+
+        monkeypatch.setattr(service, "_offer", offer_late)
+        monkeypatch.setattr(service, "_gossip", gossip_late)
+        second = await service.submit(body)
+        first = await lab["gateway-2"].submission.submit(body)
         await lab["gateway-2"].submission.wait_final(first, 20)
+        lost.set()
         with pytest.raises(PolicyError) as caught:
             await service.wait_final(second, 20)
         assert caught.value.rule == "approval.duplicate"
