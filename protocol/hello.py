@@ -41,7 +41,7 @@ class HelloStatus(IntEnum):
     REFUSED = 3
     """Not a member as far as I can tell; epoch headers are all there is."""
     NOT_YET = 4
-    """My copy is older than yours and your proof does not reach it: try another peer."""
+    """Reserved and never sent: it would tell a stranger how far my copy is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

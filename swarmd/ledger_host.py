@@ -149,11 +149,6 @@ class LedgerHost:
             self._advanced.set()
             self._advanced = trio.Event()
 
-    @property
-    def advanced(self) -> trio.Event:
-        """Set when at least one more block became final; take it before looking."""
-        return self._advanced
-
     async def wait_advanced(self) -> None:
         """Waits until at least one more block became final."""
         await self._advanced.wait()

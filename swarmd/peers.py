@@ -44,10 +44,6 @@ class PeerClass(IntEnum):
 class Offence(Enum):
     """Misbehaviour: a label and what it costs."""
 
-    UNKNOWN_AUTHOR = ("unknown_author", 5)
-    """Relayed gossip of somebody who is no member."""
-    STALE = ("stale", 2)
-    """Sent what was valid once."""
     REFUSED_TRANSACTION = ("refused_transaction", 5)
     """Submitted what the rules forbid."""
     STALLED = ("stalled", 0)

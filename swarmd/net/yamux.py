@@ -227,10 +227,6 @@ class MuxStream(IMuxedStream):
         self._writers.unpark_all()
         self._mux.forget(self.stream_id)
 
-    def wake_writers(self) -> None:
-        """Lets writers look at the state again."""
-        self._writers.unpark_all()
-
     def set_deadline(self, ttl: int) -> None:
         """Not offered: deadlines are cancel scopes of whoever waits.
 

@@ -141,13 +141,13 @@ def test_memory_of_scores_and_bans_is_bounded() -> None:
     bench = Bench()
     keys = [PeerKey(index.to_bytes(32, "big")) for index in range(BANNED_MAX + 8)]
     for key in keys:
-        bench.registry.blame(key, Offence.STALE, "x")
+        bench.registry.blame(key, Offence.REFUSED_TRANSACTION, "x")
         bench.registry.blame(key, Offence.FORGED, "x")
     assert bench.registry.statistics().banned == BANNED_MAX
     assert not bench.registry.is_banned(keys[0])
     assert bench.registry.is_banned(keys[-1])
     for key in keys:
-        bench.registry.blame(PeerKey(bytes(reversed(key))), Offence.STALE, "x")
+        bench.registry.blame(PeerKey(bytes(reversed(key))), Offence.REFUSED_TRANSACTION, "x")
     assert len(bench.registry._scores) <= BANNED_MAX
 
 
