@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 from ledger.block import Block, decode_block_of
 from ledger.certificate import Certificate, decode_certificate
+from ledger.disk import Connection, Disk
 from ledger.header import Header, decode_header
 from ledger.log import Log, decode_log
 from protocol.digest import BlockId, ChainId, Digest, ManifestId, TransactionId
@@ -82,12 +83,13 @@ class FinalBlock:
 class BlockStore:
     """One ledger database."""
 
-    def __init__(self, path: Path, durability: Durability) -> None:
+    def __init__(self, path: Path, durability: Durability, disk: Disk | None = None) -> None:
         """Opens or creates the database; `open` or `create` of a chain comes next.
 
         Args:
             path: the file; `:memory:` keeps everything in memory.
             durability: when a commit is safe.
+            disk: what it lies on; this machine's file system unless given.
 
         Raises:
             StorageError: not a database, damaged, not writable, or of a newer schema.
@@ -95,9 +97,7 @@ class BlockStore:
         self.path = path
         """The file."""
         with self._guard():
-            self._database = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
-            )
+            self._database = (disk or Disk()).connect(path, busy_timeout_s=BUSY_TIMEOUT_S)
         try:
             with self._guard():
                 self._prepare(durability)
@@ -132,7 +132,7 @@ class BlockStore:
             raise StorageError(f"{self.path}: {error}") from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Iterator[Connection]:
         with self._guard():
             self._database.execute("BEGIN IMMEDIATE")
             try:
@@ -228,7 +228,7 @@ class BlockStore:
             )
             _drop_pending(database, dropped)
 
-    def _insert(self, database: sqlite3.Connection, item: FinalBlock) -> None:
+    def _insert(self, database: Connection, item: FinalBlock) -> None:
         header = item.block.header
         certificate = None if item.certificate is None else item.certificate.encode()
         database.execute(
@@ -410,5 +410,5 @@ class BlockStore:
         return tuple(self._bytes(row[0]) for row in rows)
 
 
-def _drop_pending(database: sqlite3.Connection, names: Iterable[TransactionId]) -> None:
+def _drop_pending(database: Connection, names: Iterable[TransactionId]) -> None:
     database.executemany("DELETE FROM pending WHERE id = ?", [(name,) for name in names])

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from ledger.disk import Connection, Disk
 from ledger.simplex.interface import Record, RecordKind
 from protocol.digest import ZERO_DIGEST, ChainId
 from protocol.errors import ConfigError, StorageError
@@ -27,8 +28,8 @@ MARKER_NAME: Final = "votes.mark"
 MARKER_SYNC_VIEWS: Final = 16
 """The marker reaches the disk at least every so many views; in between the system's cache holds it,
 so that a vote costs one flush. A marker may lag behind the table, never lead it."""
-BUSY_TIMEOUT_MS: Final = 2_000
-"""How long a backup that reads the database may hold up a vote, milliseconds."""
+BUSY_TIMEOUT_S: Final = 2.0
+"""How long a backup that reads the database may hold up a vote, seconds."""
 SCHEMA_VERSION: Final = 1
 """`user_version` of the database."""
 
@@ -135,28 +136,30 @@ class MemoryJournal:
 class SqliteJournal:
     """The journal on disk."""
 
-    def __init__(self, directory: Path, chain: ChainId) -> None:
+    def __init__(self, directory: Path, chain: ChainId, disk: Disk | None = None) -> None:
         """Opens the journal in a directory, or creates it if neither file exists.
 
         Args:
             directory: existing folder that belongs to one validator key.
             chain: chain of the validator.
+            disk: what it lies on; this machine's file system unless given.
 
         Raises:
             JournalDamagedError: corrupt, or older than its marker.
             ConfigError: the journal of another chain.
             StorageError: cannot be opened or created.
         """
+        self._disk = disk or Disk()
         self._database_path = directory / DATABASE_NAME
         try:
             self._marker_fd = self._open_marker(directory)
             mark = self._read_marker()
             # Until the first vote the marker is zero: a start-up that was cut short begins anew.
             is_fresh = mark == (0, 0)
-            if not self._database_path.exists():
+            if not self._disk.exists(self._database_path):
                 if not is_fresh:
                     raise JournalDamagedError(f"{DATABASE_NAME} is missing beside its marker")
-                os.close(self._create_private(self._database_path))
+                os.close(self._disk.create(self._database_path))
             self._connection = self._open(chain, is_fresh=is_fresh)
         except OSError as error:
             raise StorageError(f"vote journal in {directory}: {error}") from error
@@ -167,39 +170,28 @@ class SqliteJournal:
                 f"vote journal ends at epoch and view {self._water}, its marker says {mark}"
             )
 
-    @staticmethod
-    def _create_private(path: Path) -> int:
-        """Creates a file with its mode, whatever the umask; returns its descriptor."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        fd = os.open(path, flags, 0o600)
-        os.fchmod(fd, 0o600)
-        return fd
-
     def _open_marker(self, directory: Path) -> int:
         path = directory / MARKER_NAME
-        if path.exists():
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        if self._database_path.exists():
+        if self._disk.exists(path):
+            return self._disk.open(path)
+        if self._disk.exists(self._database_path):
             raise JournalDamagedError(f"{MARKER_NAME} is missing beside {DATABASE_NAME}")
-        fd = self._create_private(path)
-        os.pwrite(fd, _MARKER.pack(0, 0), 0)
-        os.fsync(fd)
-        _sync_directory(directory)
+        fd = self._disk.create(path)
+        self._disk.write(fd, _MARKER.pack(0, 0))
+        self._disk.sync(fd)
+        self._disk.sync_directory(directory)
         return fd
 
     def _read_marker(self) -> tuple[int, int]:
-        raw = os.pread(self._marker_fd, _MARKER.size + 1, 0)
+        raw = self._disk.read(self._marker_fd, _MARKER.size + 1)
         if len(raw) != _MARKER.size:
             raise JournalDamagedError(f"marker of {len(raw)} bytes, expected {_MARKER.size}")
         epoch, view = _MARKER.unpack(raw)
         return epoch, view
 
-    def _open(self, chain: ChainId, *, is_fresh: bool) -> sqlite3.Connection:
+    def _open(self, chain: ChainId, *, is_fresh: bool) -> Connection:
         with self._translated():
-            connection = sqlite3.connect(
-                self._database_path, isolation_level=None, check_same_thread=False
-            )
-            connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+            connection = self._disk.connect(self._database_path, busy_timeout_s=BUSY_TIMEOUT_S)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             if is_fresh and connection.execute("PRAGMA user_version").fetchone() == (0,):
@@ -209,7 +201,7 @@ class SqliteJournal:
             self._check(connection, chain)
         return connection
 
-    def _check(self, connection: sqlite3.Connection, chain: ChainId) -> None:
+    def _check(self, connection: Connection, chain: ChainId) -> None:
         answer = connection.execute("PRAGMA quick_check").fetchone()
         if answer != ("ok",):
             raise JournalDamagedError(f"vote journal is corrupt: {answer}")
@@ -230,9 +222,9 @@ class SqliteJournal:
             raise JournalDamagedError(f"vote journal is corrupt: {error}") from error
 
     def _write_marker(self, water: tuple[int, int], *, flush: bool) -> None:
-        os.pwrite(self._marker_fd, _MARKER.pack(*water), 0)
+        self._disk.write(self._marker_fd, _MARKER.pack(*water))
         if flush:
-            os.fsync(self._marker_fd)
+            self._disk.sync(self._marker_fd)
 
     def append(self, records: Sequence[Record]) -> None:
         """Makes records durable, all or none.
@@ -296,14 +288,6 @@ class SqliteJournal:
 
     def close(self) -> None:
         """Flushes the marker and releases the files."""
-        os.fsync(self._marker_fd)
+        self._disk.sync(self._marker_fd)
         os.close(self._marker_fd)
         self._connection.close()
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
