@@ -23,7 +23,7 @@ from pathlib import Path
 
 import trio
 
-from ledger.transaction import AnchorReceipts
+from ledger.bodies.receipt import AnchorReceipts
 from protocol.digest import sha256
 from swarmd.clock import SystemClock
 from swarmd.datadir import DataDir

@@ -37,13 +37,9 @@ from ledger.header import HEADER_BYTES_MAX, Header
 from ledger.simplex.rules import proposal_time_ms
 from ledger.state import LedgerState
 from ledger.state_tree import StateTree
-from ledger.transition import (
-    Outcome,
-    begin,
-    finish,
-)
-from ledger.transition_approvals import BlockContext
-from ledger.transition_genesis import genesis_block, genesis_outcome, genesis_validators
+from ledger.transition.block import Outcome, begin, finish
+from ledger.transition.context import BlockContext
+from ledger.transition.genesis import genesis_block, genesis_outcome, genesis_validators
 from ledger.vote import EVIDENCE_BYTES_MAX, Ed25519Verifier, Evidence, Verifier, VoteKind
 from protocol.digest import BlockId, TransactionId, sha256
 from protocol.encoding import encode_canonical

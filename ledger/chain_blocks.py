@@ -15,19 +15,19 @@ from ledger.block_store import FinalBlock
 from ledger.certificate import Certificate
 from ledger.errors import InvalidBlockError, LedgerError
 from ledger.header import Header
-from ledger.records import ManifestRecord, ManifestStatus
+from ledger.records.manifest import ManifestRecord, ManifestStatus
 from ledger.simplex.rules import skipped_views, verify_time
 from ledger.state import LedgerState
 from ledger.state_keys import split_evidence_key, split_manifest_key
-from ledger.transition import (
+from ledger.transition.block import (
     BlockDraft,
     Outcome,
     apply_block,
     apply_evidence,
     apply_transaction,
-    read_transaction,
 )
-from ledger.transition_approvals import BlockContext
+from ledger.transition.context import BlockContext
+from ledger.transition.envelope import read_transaction
 from ledger.validators import ValidatorSet
 from ledger.vote import Evidence, Verifier
 from protocol.digest import ChainId, DidId, ManifestId, TransactionId, sha256

@@ -16,7 +16,9 @@ from ledger.chain_blocks import ChainRules, Executed
 from ledger.header import Header
 from ledger.light import TrustAnchor
 from ledger.mempool import Mempool
-from ledger.records import GroupRecord, LatestRecord, ManifestRecord, SubjectRecord
+from ledger.records.group import GroupRecord
+from ledger.records.manifest import LatestRecord, ManifestRecord
+from ledger.records.subject import SubjectRecord
 from ledger.state import LedgerState
 from ledger.state_keys import split_manifest_key
 from ledger.validators import ValidatorSet

@@ -13,7 +13,7 @@ from typing import Final
 
 from ledger.certificate import CERTIFICATE_BYTES_MAX, decode_certificate
 from ledger.header import HEADER_BYTES_MAX, Header, decode_header
-from ledger.transition_genesis import genesis_validators
+from ledger.transition.genesis import genesis_validators
 from ledger.validators import VALIDATOR_SET_BYTES_MAX, ValidatorSet, decode_validator_set
 from ledger.vote import Verifier, VoteKind
 from protocol.digest import BlockId, ChainId

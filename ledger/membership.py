@@ -13,7 +13,7 @@ from ledger.chain import Chain
 from ledger.errors import LedgerNotYetError
 from ledger.header import HEADER_BYTES_MAX, Header
 from ledger.light import TrustAnchor, verify_header
-from ledger.records import SubjectRecord
+from ledger.records.subject import SubjectRecord
 from ledger.state_keys import subject_key
 from ledger.state_tree import StateProof
 from ledger.vote import Ed25519Verifier, Verifier

@@ -2,7 +2,7 @@
 
 A machine without I/O. What enters was well signed by a known active subject and judged against the
 newest final state; what is valid, or may become so once others are final, stays. After each final
-block everything is looked at again. Kinds that protect (`RESERVED_KINDS`) go first and have a
+block everything is looked at again. Kinds that protect (`PROTECTING_KINDS`) go first and have a
 quarter of the space for themselves.
 """
 
@@ -14,14 +14,14 @@ from typing import Final
 
 from ledger.errors import LedgerError, LedgerNotYetError
 from ledger.state import LedgerState
-from ledger.transaction import RESERVED_KINDS
-from ledger.transition import (
+from ledger.transition.context import BlockContext
+from ledger.transition.envelope import (
     check_admissible,
     check_envelope,
     judge_body,
     read_transaction,
 )
-from ledger.transition_approvals import BlockContext
+from ledger.transition.kinds import PROTECTING_KINDS
 from protocol.digest import DidId, TransactionId, sha256
 from protocol.limits import KIB, MIB
 from protocol.transaction import SignedTransaction
@@ -121,7 +121,7 @@ class Mempool:
             raise LedgerError("mempool.nonce", "another transaction with this nonce waits")
         # Bounds come before signatures: a flood must not cost a verification each.
         self._check_signer_bound(transaction.signer, len(raw))
-        self._check_space(len(raw), is_reserved=transaction.kind in RESERVED_KINDS)
+        self._check_space(len(raw), is_reserved=transaction.kind in PROTECTING_KINDS)
         waiting = Waiting(signed, is_reserved=_judge(signed, state, context))
         self._check_space(len(raw), is_reserved=waiting.is_reserved)
         self._insert(waiting)
@@ -230,4 +230,4 @@ def _judge(signed: SignedTransaction, state: LedgerState, context: BlockContext)
         judge_body(state, signed, context)
     except LedgerNotYetError:
         return False
-    return signed.transaction.kind in RESERVED_KINDS
+    return signed.transaction.kind in PROTECTING_KINDS

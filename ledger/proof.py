@@ -23,11 +23,7 @@ from ledger.light import (
     advance_anchor,
     verify_header,
 )
-from ledger.records import (
-    LatestRecord,
-    ManifestRecord,
-    ManifestStatus,
-)
+from ledger.records.manifest import LatestRecord, ManifestRecord, ManifestStatus
 from ledger.state import LedgerState
 from ledger.state_keys import latest_key, manifest_key
 from ledger.state_tree import StateProof

@@ -11,15 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ledger.log import Log
-from ledger.records import (
-    AccountRecord,
-    AnchorRecord,
-    ConvictionRecord,
-    GroupRecord,
-    LatestRecord,
-    ManifestRecord,
-    SubjectRecord,
-)
+from ledger.records.account import AccountRecord
+from ledger.records.anchor import AnchorRecord
+from ledger.records.conviction import ConvictionRecord
+from ledger.records.group import GroupRecord
+from ledger.records.manifest import LatestRecord, ManifestRecord
+from ledger.records.subject import SubjectRecord
 from ledger.state_keys import (
     GOVERNANCE_KEY,
     account_key,

@@ -40,6 +40,48 @@ class Action(IntEnum):
     """Subject: SHA-256 of the group's bytes; signed by the governance root."""
     SUSPEND = 6
     """Subject: DID id that may only read from now on."""
+    VALIDATORS = 7
+    """Subject: digest of the next validator set; signed by the governance root."""
+    PARAMETERS = 8
+    """Subject: digest of the new chain parameters; signed by the governance root."""
+    UPGRADE = 9
+    """Subject: digest of [protocol version, epoch]; signed by the governance root."""
+    RECOVER = 10
+    """Subject: digest of the recovery of a DID's keys."""
+    RESUME = 11
+    """Subject: DID id that is no longer suspended."""
+    RETIRE = 12
+    """Subject: DID id that is revoked for good."""
+    CERTIFY = 13
+    """Subject: digest of the attributes certified of a DID."""
+    ATTEST = 14
+    """Subject: digest of an image that an independent builder arrived at."""
+    VETO = 15
+    """Subject: id of a scheduled policy that must not take effect."""
+    ROLLOUT = 16
+    """Subject: digest of a command to a rollout."""
+    PAUSE = 17
+    """Subject: digest of an emergency pause; one emergency key suffices."""
+    CONFIRM = 18
+    """Subject: digest of an emergency pause that owners prolong or lift."""
+    OVERRIDE = 19
+    """Subject: manifest id of a release that no pause and no freeze holds back."""
+    ROTATE_ROOT = 20
+    """Subject: digest of a group's next owner root; signed by the old and the new owners."""
+    UPDATE_GROUP = 21
+    """Subject: digest of a group's new selector and parent."""
+    QUARANTINE = 22
+    """Subject: digest of a quarantine that owners set or change."""
+    RELEASE = 23
+    """Subject: DID id that owners release from quarantine."""
+    GRANT = 24
+    """Subject: digest of a capability."""
+    WITHDRAW = 25
+    """Subject: id of a capability that is withdrawn."""
+    CHECKPOINT = 26
+    """Subject: digest of a checkpoint; signed by the governance root."""
+    RECOVERY = 27
+    """Subject: digest of a governance recovery, which begins an era."""
 
 
 _BELOW_ROOT: Final = (Action.REVOKE, Action.ENROL, Action.SUSPEND)

@@ -1,4 +1,4 @@
-"""The envelope of every transaction; bodies belong to `ledger.transaction`.
+"""The envelope of every transaction; bodies belong to `ledger.bodies`.
 
 A transaction is a COSE_Sign1 by a member's node key. It names its era, signer, nonce and how long
 it may wait, so that it can neither be replayed nor linger. `TransactionId` is the SHA-256 of its

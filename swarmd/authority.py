@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from ledger.chain_blocks import CommitResult
-from ledger.records import GroupRecord, ManifestRecord, ManifestStatus
+from ledger.records.group import GroupRecord
+from ledger.records.manifest import ManifestRecord, ManifestStatus
 from protocol.approval import Action, verify_threshold
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import Digest, ManifestId, PolicyId, sha256

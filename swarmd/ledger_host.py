@@ -18,7 +18,7 @@ import trio
 
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
-from ledger.records import GroupRecord
+from ledger.records.group import GroupRecord
 from protocol.digest import BlockId, ChainId, Digest, ManifestId, TransactionId
 from protocol.errors import SwarmError
 from protocol.group import Policy

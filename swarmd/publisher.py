@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from chunks.store import ChunkStore, StagedImage
-from ledger.transaction import ProposeManifest
+from ledger.bodies.manifest import ProposeManifest
 from protocol.digest import DidId, Digest, TransactionId
 from protocol.encoding import check_text
 from protocol.errors import ConfigError, EncodingError, PolicyError

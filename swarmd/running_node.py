@@ -19,7 +19,7 @@ from chunks.store_recovery import image_path
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
 from ledger.journal import JournalDamagedError, SqliteJournal
-from ledger.records import SubjectStatus
+from ledger.records.subject import SubjectStatus
 from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import Parameters
 from ledger.vote import Ed25519Verifier

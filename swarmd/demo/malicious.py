@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from ledger.chain_blocks import CommitResult
-from ledger.records import ManifestStatus
+from ledger.records.manifest import ManifestStatus
 from swarmd.clock import SystemClock
 from swarmd.datadir import DataDir, open_data_dir
 from swarmd.entropy import SystemEntropy

@@ -18,7 +18,7 @@ from typing import Final
 
 import trio
 
-from ledger.records import SubjectStatus
+from ledger.records.subject import SubjectStatus
 from protocol.announcement import (
     Announcement,
     SignedAnnouncement,

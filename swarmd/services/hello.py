@@ -18,7 +18,7 @@ import trio
 
 from ledger.light import TrustAnchor
 from ledger.membership import make_membership_proof, verify_membership_proof
-from ledger.records import SubjectRecord, SubjectStatus
+from ledger.records.subject import SubjectRecord, SubjectStatus
 from protocol.did import KeyPurpose, SubjectKind
 from protocol.digest import DidId
 from protocol.errors import NotYetError, RemoteProtocolError, TransportError, VerificationError

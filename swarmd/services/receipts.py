@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from ledger.transaction import AnchorReceipts
+from ledger.bodies.receipt import AnchorReceipts
 from protocol.digest import DidId
 from protocol.errors import StorageError, SwarmError
 from swarmd.ledger_host import LedgerHost

@@ -15,7 +15,8 @@ from typing import Final
 import trio
 
 from ledger.chain_blocks import CommitResult
-from ledger.transaction import Body, kind_of
+from ledger.transition.kind import Body
+from ledger.transition.kinds import kind_of
 from protocol.digest import DidId, TransactionId
 from protocol.errors import NotYetError, PolicyError, StorageError
 from protocol.keys import PrivateKey

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from ledger.block_store import STORE_SCHEMA, BlockStore, Durability
+from ledger.bodies.receipt import AnchorReceipts
 from ledger.certificate import Certificate
 from ledger.chain_blocks import Executed, final_block
 from ledger.state import LedgerState
 from ledger.state_tree import StateTree
-from ledger.transaction import AnchorReceipts
-from ledger.transition_genesis import genesis_block, genesis_outcome
+from ledger.transition.genesis import genesis_block, genesis_outcome
 from ledger.vote import VoteKind
 from protocol.digest import TransactionId, sha256
 from protocol.errors import LocalProtocolError, StorageError

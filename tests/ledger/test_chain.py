@@ -8,6 +8,7 @@ import pytest
 
 from ledger import chain as chain_module
 from ledger.block import Block, SkipProof, body_root, decode_block
+from ledger.bodies.receipt import AnchorReceipts
 from ledger.chain_blocks import fill_block
 from ledger.errors import (
     BlockNotReadyError,
@@ -16,9 +17,8 @@ from ledger.errors import (
 )
 from ledger.header import Header
 from ledger.mempool import Mempool
-from ledger.records import ManifestStatus
-from ledger.transaction import AnchorReceipts
-from ledger.transition import begin
+from ledger.records.manifest import ManifestStatus
+from ledger.transition.block import begin
 from ledger.vote import Evidence, VoteKind
 from protocol.approval import Action
 from protocol.did import KeyPurpose
@@ -151,7 +151,7 @@ def test_events_name_subjects_groups_and_convictions():
         (followed,) = other.follow([block], lab.certificate(block))
         assert followed == result
     policy = make_policy(enrol_threshold=1)
-    from ledger.transaction import SetPolicy
+    from ledger.bodies.group import SetPolicy
 
     body = SetPolicy(
         group=FLEET,

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from ledger.block import Block, body_root, decode_block
+from ledger.bodies.manifest import ApproveManifest
+from ledger.bodies.receipt import AnchorReceipts
 from ledger.errors import (
     BlockNotReadyError,
     ForkAlarmError,
 )
-from ledger.records import ManifestStatus
-from ledger.transaction import AnchorReceipts, ApproveManifest
-from ledger.transition import apply_block
+from ledger.records.manifest import ManifestStatus
+from ledger.transition.block import apply_block
 from ledger.vote import Ed25519Verifier
 from protocol.approval import Action
 from protocol.did import KeyPurpose

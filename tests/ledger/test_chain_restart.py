@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from ledger.bodies.receipt import AnchorReceipts
 from ledger.errors import (
     LedgerError,
 )
-from ledger.transaction import AnchorReceipts
 from protocol.digest import TransactionId, sha256
 from protocol.errors import StorageError
 from tests.support.ledger import (

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from ledger.block import Block
+from ledger.bodies.subject import SuspendSubject
 from ledger.certificate import Certificate
 from ledger.errors import LedgerNotYetError
 from ledger.light import EpochStep, TrustAnchor, advance_anchor, verify_header
 from ledger.membership import make_membership_proof, verify_membership_proof
 from ledger.proof import decode_proof, make_proof, verify_proof
-from ledger.records import SubjectStatus
+from ledger.records.subject import SubjectStatus
 from ledger.state_keys import subject_key
-from ledger.transaction import SuspendSubject
 from ledger.validators import Validator, ValidatorSet
 from ledger.vote import Ed25519Verifier, Vote, VoteKind, vote_message
 from protocol.approval import Action

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger import mempool as mempool_module
+from ledger.bodies.manifest import ProposeManifest
+from ledger.bodies.receipt import AnchorReceipts
+from ledger.bodies.subject import SuspendSubject
 from ledger.errors import LedgerError, LedgerNotYetError
 from ledger.mempool import BYTES_MAX, TRANSACTIONS_MAX, Mempool
-from ledger.transaction import AnchorReceipts, ProposeManifest, SuspendSubject
 from protocol.approval import Action
 from protocol.digest import sha256
 from protocol.limits import BLOCK_BYTES_MAX, NONCE_WINDOW, TRANSACTION_LIFETIME_MS_MAX
@@ -227,7 +229,7 @@ def test_only_so_many_are_judged_in_full_after_a_block(monkeypatch):
 
 
 def first_body(signed):
-    from ledger.transaction import decode_body
+    from ledger.transition.kinds import decode_body
 
     return decode_body(signed.transaction.kind, signed.transaction.body)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ledger.bodies.group import CreateGroup
 from ledger.errors import LedgerError, LedgerNotYetError
 from ledger.proof import (
     PROOF_FILE_BYTES_MAX,
@@ -15,10 +16,9 @@ from ledger.proof import (
     make_proof,
     verify_proof,
 )
-from ledger.records import ManifestStatus
+from ledger.records.manifest import ManifestStatus
 from ledger.state_keys import latest_key, manifest_key
 from ledger.state_tree import StateProof
-from ledger.transaction import CreateGroup
 from ledger.vote import VoteKind
 from protocol.approval import Action
 from protocol.did import KeyPurpose
@@ -311,7 +311,7 @@ def test_absence_and_an_older_latest_are_refused(case):
     without = type(tree)().update({k: v for k, v in tree.items() if k != key})
     block = case.chain.block(case.chain.head.block_id)
     from ledger.block import Block
-    from ledger.records import LatestRecord
+    from ledger.records.manifest import LatestRecord
 
     def certified(tree):
         forged = Block(replace(block.header, state_root=tree.root), block.transactions)
@@ -351,7 +351,7 @@ def governed():
     advance(lab, chain, [lab.transaction(lab.gateways[0], body)])
     manifest = lab.manifest(groups=("pumps",))
     advance(lab, chain, [lab.propose(manifest)])
-    from ledger.transaction import ApproveManifest
+    from ledger.bodies.manifest import ApproveManifest
 
     signed = tuple(
         lab.approval(

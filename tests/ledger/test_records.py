@@ -6,17 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.records import (
-    AccountRecord,
-    AnchorRecord,
-    ConvictionRecord,
-    GroupRecord,
-    LatestRecord,
-    ManifestRecord,
-    ManifestStatus,
-    SubjectRecord,
-    SubjectStatus,
-)
+from ledger.records.account import AccountRecord
+from ledger.records.anchor import AnchorRecord
+from ledger.records.conviction import ConvictionRecord
+from ledger.records.group import GroupRecord
+from ledger.records.manifest import LatestRecord, ManifestRecord, ManifestStatus
+from ledger.records.subject import SubjectRecord, SubjectStatus
 from ledger.state_keys import (
     account_key,
     anchor_key,

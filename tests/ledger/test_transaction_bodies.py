@@ -2,20 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from ledger.transaction import (
-    KINDS,
-    RESERVED_KINDS,
-    AnchorReceipts,
-    ApproveManifest,
-    CreateGroup,
-    CreateSubject,
-    ProposeManifest,
-    RevokeManifest,
-    SetPolicy,
-    SuspendSubject,
-    decode_body,
-    kind_of,
-)
+from ledger.bodies.group import CreateGroup, SetPolicy
+from ledger.bodies.manifest import ApproveManifest, ProposeManifest, RevokeManifest
+from ledger.bodies.receipt import AnchorReceipts
+from ledger.bodies.subject import CreateSubject, SuspendSubject
+from ledger.transition.kinds import KINDS, PROTECTING_KINDS, decode_body, kind_of
 from protocol.digest import sha256
 from protocol.encoding import decode_canonical, encode_canonical
 from protocol.errors import EncodingError
@@ -57,7 +48,7 @@ def test_bodies_survive_the_wire_and_ignore_extensions_only(body):
 
 def test_every_kind_has_a_body_and_the_reserved_ones_exist():
     assert sorted(kind_of(body) for body in BODIES) == sorted(KINDS)
-    assert all(kind in KINDS for kind in RESERVED_KINDS)
+    assert all(kind in KINDS for kind in PROTECTING_KINDS)
 
 
 def test_unknown_kind_is_refused():

@@ -8,18 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger import transition
+from ledger.bodies.receipt import AnchorReceipts
+from ledger.bodies.subject import CreateSubject, SuspendSubject
 from ledger.errors import LedgerError, LedgerNotYetError
 from ledger.log import Log
 from ledger.state_keys import account_key
-from ledger.transaction import AnchorReceipts, SuspendSubject
-from ledger.transition import (
-    apply_evidence,
-    apply_transaction,
-    begin,
-    finish,
-    read_transaction,
-)
+from ledger.transition import shares
+from ledger.transition.block import apply_evidence, apply_transaction, begin, finish
+from ledger.transition.envelope import read_transaction
 from ledger.vote import Ed25519Verifier, Evidence, VoteKind
 from protocol.approval import Action
 from protocol.did import KeyPurpose, SubjectKind
@@ -141,7 +137,7 @@ def test_persons_sign_no_transactions():
     bench = make_bench()
     person = Member(label="person", kind=SubjectKind.PERSON, groups=(FLEET,))
     approvals = bench.lab.approvals(Action.ENROL, person.did)
-    body = transition.CreateSubject(join=person.join, approvals=(approvals,))
+    body = CreateSubject(join=person.join, approvals=(approvals,))
     bench.apply(bench.lab.transaction(bench.lab.gateways[0], body))
     transaction = bench.lab.transaction(bench.lab.gateways[0], ANCHOR).transaction
     signed = sign_transaction(
@@ -168,7 +164,7 @@ def test_nonces_are_accepted_exactly_as_a_set_of_used_ones_says(nonces):
 
 
 def test_rate_of_one_signer_is_bounded_by_the_hour(monkeypatch):
-    monkeypatch.setattr(transition, "TRANSACTIONS_PER_HOUR_MAX", 3)
+    monkeypatch.setattr(shares, "TRANSACTIONS_PER_HOUR_MAX", 3)
     bench = make_bench()
     for _ in range(3):
         bench.apply(altered(bench))
@@ -184,10 +180,10 @@ def test_ledger_share_of_one_signer_is_bounded_for_good_but_not_for_revocations(
     bench.apply(bench.lab.propose(manifest))
     before = bench.state.account(bench.lab.publisher.did).ledger_bytes
     assert before > len(manifest.signed.raw)
-    monkeypatch.setattr(transition, "LEDGER_BYTES_MAX", 100)
-    monkeypatch.setattr(transition, "TRANSACTIONS_PER_HOUR_MAX", 0)
+    monkeypatch.setattr(shares, "LEDGER_BYTES_MAX", 100)
+    monkeypatch.setattr(shares, "TRANSACTIONS_PER_HOUR_MAX", 0)
     bench.apply(bench.lab.revoke(manifest.manifest_id))
-    monkeypatch.setattr(transition, "TRANSACTIONS_PER_HOUR_MAX", 9)
+    monkeypatch.setattr(shares, "TRANSACTIONS_PER_HOUR_MAX", 9)
     error = bench.refusal(altered(bench))
     assert error.rule == "tx.share"
     assert not isinstance(error, LedgerNotYetError)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ledger.bodies.group import CreateGroup, SetPolicy
 from ledger.errors import LedgerNotYetError
-from ledger.transaction import CreateGroup, SetPolicy
 from protocol.approval import Action
 from protocol.digest import sha256
 from protocol.encoding import INTEGER_MAX

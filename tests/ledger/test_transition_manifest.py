@@ -6,15 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from ledger.bodies.group import SetPolicy
+from ledger.bodies.manifest import ApproveManifest, ProposeManifest, RevokeManifest
+from ledger.bodies.subject import SuspendSubject
 from ledger.errors import LedgerNotYetError
-from ledger.records import ManifestStatus
-from ledger.transaction import (
-    ApproveManifest,
-    ProposeManifest,
-    RevokeManifest,
-    SetPolicy,
-    SuspendSubject,
-)
+from ledger.records.manifest import ManifestStatus
 from protocol.approval import Action
 from protocol.did import KeyPurpose
 from protocol.digest import ChainId, sha256

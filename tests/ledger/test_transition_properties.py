@@ -14,13 +14,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from ledger.bodies.manifest import ApproveManifest, RevokeManifest
 from ledger.errors import LedgerError
-from ledger.records import ManifestRecord, ManifestStatus
+from ledger.records.manifest import ManifestRecord, ManifestStatus
 from ledger.state_keys import split_manifest_key
 from ledger.state_tree import StateTree
-from ledger.transaction import ApproveManifest, RevokeManifest
-from ledger.transition import apply_block
-from ledger.transition_genesis import genesis_outcome
+from ledger.transition.block import apply_block
+from ledger.transition.genesis import genesis_outcome
 from ledger.vote import Ed25519Verifier
 from protocol.approval import Action, verify_threshold
 from protocol.did import KeyPurpose

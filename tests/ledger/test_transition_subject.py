@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from ledger.bodies.receipt import AnchorReceipts
+from ledger.bodies.subject import CreateSubject, SuspendSubject
 from ledger.errors import LedgerNotYetError
-from ledger.records import SubjectStatus
-from ledger.transaction import AnchorReceipts, CreateSubject, SuspendSubject
+from ledger.records.subject import SubjectStatus
 from protocol.approval import Action
 from protocol.did import KeyPurpose, SubjectKind, sign_join
 from protocol.digest import sha256
@@ -181,9 +182,9 @@ def test_one_thing_wrong_with_a_rotation():
 
 def rotation_to(bench, member, keys, next_keys=None):
     """A rotation to any keys, by a member whose record commits to them."""
+    from ledger.bodies.subject import RotateKeys, rotation_message
     from ledger.state import Draft, LedgerState
     from ledger.state_keys import subject_key
-    from ledger.transaction import RotateKeys, rotation_message
     from protocol.did import next_keys_digest
 
     public = tuple((purpose, key.public) for purpose, key in keys)

@@ -9,10 +9,11 @@ import pytest
 from ledger.errors import LedgerError
 from ledger.proof import verify_proof
 from ledger.state_tree import StateTree
-from ledger.transaction import KINDS
-from ledger.transition import apply_block, read_transaction
-from ledger.transition_approvals import BlockContext
-from ledger.transition_genesis import genesis_block, genesis_outcome, genesis_validators
+from ledger.transition.block import apply_block
+from ledger.transition.context import BlockContext
+from ledger.transition.envelope import read_transaction
+from ledger.transition.genesis import genesis_block, genesis_outcome, genesis_validators
+from ledger.transition.kinds import KINDS
 from ledger.vote import Ed25519Verifier
 from protocol.digest import sha256
 from protocol.genesis import decode_genesis

@@ -10,9 +10,10 @@ from ledger.block import Block, decode_block
 from ledger.block_store import BlockStore, Durability
 from ledger.certificate import Certificate
 from ledger.chain import Chain
-from ledger.records import ManifestStatus
+from ledger.records.manifest import ManifestStatus
 from ledger.state_keys import manifest_key
-from ledger.transaction import Body, kind_of
+from ledger.transition.kind import Body
+from ledger.transition.kinds import kind_of
 from ledger.vote import Vote, VoteKind
 from protocol.catchup import Freshness, FreshnessAnswer, sign_freshness
 from protocol.digest import BlockId, ManifestId

@@ -15,23 +15,18 @@ from typing import Any
 
 from ledger.block import Block, SkipProof
 from ledger.block_store import BlockStore, Durability
+from ledger.bodies.manifest import ApproveManifest, ProposeManifest, RevokeManifest
+from ledger.bodies.subject import RotateKeys, rotation_message
 from ledger.certificate import Certificate
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
 from ledger.errors import LedgerError
 from ledger.state import LedgerState
-from ledger.transaction import (
-    ApproveManifest,
-    Body,
-    ProposeManifest,
-    RevokeManifest,
-    RotateKeys,
-    kind_of,
-    rotation_message,
-)
-from ledger.transition import apply_block
-from ledger.transition_approvals import BlockContext
-from ledger.transition_genesis import genesis_outcome, genesis_validators
+from ledger.transition.block import apply_block
+from ledger.transition.context import BlockContext
+from ledger.transition.genesis import genesis_outcome, genesis_validators
+from ledger.transition.kind import Body
+from ledger.transition.kinds import kind_of
 from ledger.validators import ValidatorSet
 from ledger.vote import Ed25519Verifier, Vote, VoteKind, vote_message
 from protocol.approval import Action, Approval, sign_approval

@@ -11,17 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ledger.bodies.group import CreateGroup, SetPolicy
+from ledger.bodies.manifest import ApproveManifest
+from ledger.bodies.receipt import AnchorReceipts
+from ledger.bodies.subject import CreateSubject, SuspendSubject
 from ledger.errors import LedgerError
 from ledger.proof import make_proof
-from ledger.transaction import (
-    AnchorReceipts,
-    ApproveManifest,
-    CreateGroup,
-    CreateSubject,
-    SetPolicy,
-    SuspendSubject,
-)
-from ledger.transition_genesis import genesis_block
+from ledger.transition.genesis import genesis_block
 from protocol.approval import Action
 from protocol.did import SubjectKind
 from protocol.digest import sha256

@@ -18,15 +18,9 @@ from pathlib import Path
 import trio
 
 from chunks.store import ChunkStore, ImageState
-from ledger.transaction import (
-    ApproveManifest,
-    Body,
-    CreateSubject,
-    RevokeManifest,
-    RotateKeys,
-    SuspendSubject,
-    rotation_message,
-)
+from ledger.bodies.manifest import ApproveManifest, RevokeManifest
+from ledger.bodies.subject import CreateSubject, RotateKeys, SuspendSubject, rotation_message
+from ledger.transition.kind import Body
 from protocol.approval import Action, Approval, sign_approval
 from protocol.did import KeyPurpose, Keys, SubjectKind
 from protocol.digest import ChainId, DidId, Digest, PolicyId

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from ledger.chain import Chain
-from ledger.records import GroupRecord, ManifestRecord, ManifestStatus
+from ledger.records.group import GroupRecord
+from ledger.records.manifest import ManifestRecord, ManifestStatus
 from ledger.state import LedgerState
 from ledger.state_keys import approval_key, group_key, manifest_key, origin_key, policy_key
 from protocol.approval import Action
@@ -337,7 +338,7 @@ async def test_the_local_floor_only_tightens() -> None:
     assert bench.refusal(manifest) == "floor.approvals"
     assert bench.ledger.alarm is None
     approvals = bench.lab.approvals(Action.AUTHORISE, manifest.manifest_id, count=3)
-    from ledger.transaction import ApproveManifest
+    from ledger.bodies.manifest import ApproveManifest
 
     body = ApproveManifest(manifest=manifest.manifest_id, group=FLEET, approvals=approvals[2:])
     third = bench.lab.transaction(bench.lab.gateways[1], body)

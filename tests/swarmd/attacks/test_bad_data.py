@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from chunks.store import ChunkStore, DiskFullError
-from ledger.transaction import ApproveManifest, ProposeManifest
+from ledger.bodies.manifest import ApproveManifest, ProposeManifest
 from protocol.approval import Action
 from protocol.errors import ConfigError, StorageError, SwarmError, VerificationError
 from swarmd.datadir import DataDir, KeyName

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from chunks.store import ImageState
-from ledger.transaction import ApproveManifest, ProposeManifest, RevokeManifest
+from ledger.bodies.manifest import ApproveManifest, ProposeManifest, RevokeManifest
 from protocol.approval import Action
 from protocol.catchup import FreshnessAnswer
 from protocol.digest import BlockId, Digest, sha256

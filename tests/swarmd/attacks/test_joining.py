@@ -10,8 +10,8 @@ import trio
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 
+from ledger.bodies.subject import CreateSubject
 from ledger.membership import make_membership_proof
-from ledger.transaction import CreateSubject
 from protocol.approval import Action
 from protocol.did import did_text
 from protocol.framing import FrameBuffer, encode_frame

@@ -9,12 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from ledger.transaction import (
-    AnchorReceipts,
-    ApproveManifest,
-    ProposeManifest,
-    SuspendSubject,
-)
+from ledger.bodies.manifest import ApproveManifest, ProposeManifest
+from ledger.bodies.receipt import AnchorReceipts
+from ledger.bodies.subject import SuspendSubject
 from protocol.announcement import Announcement, parse_announcement, sign_announcement
 from protocol.approval import Action
 from protocol.catchup import (

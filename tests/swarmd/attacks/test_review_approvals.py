@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ledger.records import ManifestStatus
-from ledger.transaction import ApproveManifest, RevokeManifest
+from ledger.bodies.manifest import ApproveManifest, RevokeManifest
+from ledger.records.manifest import ManifestStatus
 from protocol.approval import Action
 from tests.support.ledger import FLEET, make_bench, owner_keys
 

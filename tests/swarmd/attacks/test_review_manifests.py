@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chunks.store import ChunkStore, ImageRecord
-from ledger.transaction import ProposeManifest
+from ledger.bodies.manifest import ProposeManifest
 from protocol.digest import Digest, sha256
 from protocol.manifest import sign_manifest
 from swarmd.datadir import KeyName

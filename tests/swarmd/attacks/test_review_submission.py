@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from ledger.records import ManifestStatus
-from ledger.transaction import ApproveManifest
+from ledger.bodies.manifest import ApproveManifest
+from ledger.records.manifest import ManifestStatus
 from protocol.approval import Action
 from protocol.errors import PolicyError
 from swarmd.net.network import Stream

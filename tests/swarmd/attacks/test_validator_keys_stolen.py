@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.transaction import ApproveManifest, ProposeManifest
+from ledger.bodies.manifest import ApproveManifest, ProposeManifest
 from protocol.approval import Action
 from protocol.catchup import BlocksAnswer
 from protocol.manifest import SignedManifest

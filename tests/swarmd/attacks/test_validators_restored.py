@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from ledger.transaction import AnchorReceipts
+from ledger.bodies.receipt import AnchorReceipts
 from protocol.digest import sha256
 from protocol.errors import StorageError
 from swarmd.net.memory import MemoryWire

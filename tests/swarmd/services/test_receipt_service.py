@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from ledger.transaction import AnchorReceipts
+from ledger.bodies.receipt import AnchorReceipts
 from protocol.errors import NotYetError, StorageError
 from swarmd.ledger_host import LedgerHost
 from swarmd.receipts import Receipt, ReceiptKind, ReceiptLog

@@ -1,34 +1,32 @@
-"""What `did.create`, `did.rotate`, `did.suspend` and `receipt.anchor` do."""
+"""What `did.create`, `did.rotate` and `did.suspend` do."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
+from ledger.bodies.subject import CreateSubject, RotateKeys, SuspendSubject, rotation_message
 from ledger.errors import LedgerError, LedgerNotYetError
-from ledger.records import AnchorRecord, SubjectRecord, SubjectStatus
+from ledger.records.subject import SubjectRecord, SubjectStatus
 from ledger.state import Draft
-from ledger.state_keys import anchor_key, holder_key, subject_key
-from ledger.transaction import (
-    AnchorReceipts,
-    CreateSubject,
-    RotateKeys,
-    SuspendSubject,
-    rotation_message,
-)
-from ledger.transition_approvals import (
-    BlockContext,
+from ledger.state_keys import holder_key, subject_key
+from ledger.transition.approvals import (
     Consent,
     check_approvals,
     record_approvals,
     require_threshold,
 )
+from ledger.transition.context import BlockContext
+from ledger.transition.kind import Kind, Lane
 from protocol.approval import Action
 from protocol.did import DidRecord, KeyPurpose, Keys, SubjectKind, next_keys_digest
 from protocol.digest import DidId, Digest
 from protocol.errors import SignatureError
 
 
-def create_subject(draft: Draft, body: CreateSubject, context: BlockContext) -> None:
+def create_subject(
+    draft: Draft, _signer: DidId, body: CreateSubject, context: BlockContext
+) -> None:
     """Admits a subject if owners of each of its groups agree, `enrol_threshold` of them (L50).
 
     Raises:
@@ -87,7 +85,7 @@ def write_subject(draft: Draft, did: DidId, record: SubjectRecord) -> None:
     draft.put(subject_key(did), record.encode())
 
 
-def rotate_keys(draft: Draft, body: RotateKeys, context: BlockContext) -> None:
+def rotate_keys(draft: Draft, _signer: DidId, body: RotateKeys, context: BlockContext) -> None:
     """Replaces a subject's keys by those it committed to earlier (L51).
 
     A thief of the current keys cannot rotate, since the next ones are known by digest only. The
@@ -142,7 +140,9 @@ def _check_reuse(draft: Draft, old: Keys, body: RotateKeys) -> None:
             raise LedgerError("did.key", f"key {entry[1].raw.hex()[:8]} was in use before")
 
 
-def suspend_subject(draft: Draft, body: SuspendSubject, context: BlockContext) -> None:
+def suspend_subject(
+    draft: Draft, _signer: DidId, body: SuspendSubject, context: BlockContext
+) -> None:
     """Suspends a subject by owners of one of its groups, `revoke_threshold` of them (L52).
 
     Raises:
@@ -180,21 +180,25 @@ def _is_validator(did: DidId, context: BlockContext) -> bool:
     return any(member.did == did for member in context.validators.members)
 
 
-def anchor_receipts(
-    draft: Draft, signer: DidId, body: AnchorReceipts, context: BlockContext
-) -> None:
-    """Fixes the signer's receipt log (L58).
-
-    Raises:
-        LedgerError: `anchor.shrunk` fewer entries than before; `anchor.conflict` another root for
-            the same size.
-    """
-    before = draft.anchor(signer)
-    if before is not None and body.size < before.size:
-        raise LedgerError(
-            "anchor.shrunk", f"receipt log of {before.size} entries cannot shrink to {body.size}"
-        )
-    if before is not None and body.size == before.size and body.root != before.root:
-        raise LedgerError("anchor.conflict", f"two roots for {body.size} entries")
-    record = AnchorRecord(size=body.size, root=body.root, height=context.height)
-    draft.put(anchor_key(signer), record.encode())
+KINDS: Final = (
+    Kind(
+        name="did.create",
+        body=CreateSubject,
+        read=CreateSubject.read,
+        apply=create_subject,
+    ),
+    Kind(
+        name="did.rotate",
+        body=RotateKeys,
+        read=RotateKeys.read,
+        apply=rotate_keys,
+    ),
+    Kind(
+        name="did.suspend",
+        body=SuspendSubject,
+        read=SuspendSubject.read,
+        apply=suspend_subject,
+        lane=Lane.PROTECTING,
+    ),
+)
+"""Kinds of this area."""

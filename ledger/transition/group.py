@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
+from ledger.bodies.group import CreateGroup, SetPolicy
 from ledger.errors import LedgerError, LedgerNotYetError
-from ledger.records import GroupRecord
+from ledger.records.group import GroupRecord
 from ledger.state import Draft
 from ledger.state_keys import group_key, origin_key, policy_key
-from ledger.transaction import CreateGroup, SetPolicy
-from ledger.transition_approvals import (
-    BlockContext,
+from ledger.transition.approvals import (
     Consent,
     check_approvals,
     record_approvals,
     require_threshold,
 )
+from ledger.transition.context import BlockContext
+from ledger.transition.kind import Kind
 from protocol.approval import Action, SignedApproval
-from protocol.digest import Digest, sha256
+from protocol.digest import DidId, Digest, sha256
 from protocol.encoding import INTEGER_MAX
 from protocol.errors import EncodingError
 from protocol.group import Group, Policy, check_policy_fits, decode_group, decode_policy
 
 
-def create_group(draft: Draft, body: CreateGroup, context: BlockContext) -> None:
+def create_group(draft: Draft, _signer: DidId, body: CreateGroup, context: BlockContext) -> None:
     """Adds a group if enough governance keys agree (L53).
 
     Raises:
@@ -62,7 +64,7 @@ def write_group(draft: Draft, group: Group, *, creators: tuple[Digest, ...]) -> 
     draft.put(origin_key(group.name), group.encode())
 
 
-def set_policy(draft: Draft, body: SetPolicy, context: BlockContext) -> None:
+def set_policy(draft: Draft, _signer: DidId, body: SetPolicy, context: BlockContext) -> None:
     """Schedules a policy if the old one's rule is met; it waits the old one's delay (L54).
 
     A policy scheduled earlier and not yet in force is replaced, which is how owners take it back.
@@ -115,3 +117,20 @@ def _require_unused(draft: Draft, signed: SignedApproval) -> None:
     known = draft.approval(content.subject, content.action, signed.signed.key_id, content.group)
     if known == signed.signed.raw:
         raise LedgerError("approval.used", "this approval has changed the policy before")
+
+
+KINDS: Final = (
+    Kind(
+        name="group.create",
+        body=CreateGroup,
+        read=CreateGroup.read,
+        apply=create_group,
+    ),
+    Kind(
+        name="policy.set",
+        body=SetPolicy,
+        read=SetPolicy.read,
+        apply=set_policy,
+    ),
+)
+"""Kinds of this area."""

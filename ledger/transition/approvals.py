@@ -8,27 +8,11 @@ from dataclasses import dataclass
 from ledger.errors import LedgerError
 from ledger.state import Draft
 from ledger.state_keys import approval_key
-from ledger.validators import ValidatorSet
+from ledger.transition.context import BlockContext
 from protocol.approval import Action, SignedApproval, parse_approval
-from protocol.digest import ChainId, Digest, PolicyId
+from protocol.digest import Digest, PolicyId
 from protocol.errors import EncodingError, SignatureError
 from protocol.group import OwnerRoot
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlockContext:
-    """What a transaction may know about the block it is in."""
-
-    chain: ChainId
-    """Chain of the ledger."""
-    era: int
-    """Era of the ledger."""
-    height: int
-    """Height of the block."""
-    time_ms: int
-    """Header time of the block, milliseconds since 1970."""
-    validators: ValidatorSet
-    """Who certifies the block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
+from ledger.bodies.manifest import ApproveManifest, ProposeManifest, RevokeManifest
 from ledger.errors import LedgerError, LedgerNotYetError
-from ledger.records import LatestRecord, ManifestRecord, ManifestStatus, SubjectStatus
+from ledger.records.manifest import LatestRecord, ManifestRecord, ManifestStatus
+from ledger.records.subject import SubjectStatus
 from ledger.state import Draft
 from ledger.state_keys import latest_key, manifest_key
-from ledger.transaction import ApproveManifest, ProposeManifest, RevokeManifest
-from ledger.transition_approvals import (
-    BlockContext,
-    Consent,
-    check_approvals,
-    record_approvals,
-)
+from ledger.transition.approvals import Consent, check_approvals, record_approvals
+from ledger.transition.context import BlockContext
+from ledger.transition.kind import Kind, Lane
 from protocol.approval import Action, SignedApproval
 from protocol.did import KeyPurpose, SubjectKind
 from protocol.digest import DidId, Digest, ManifestId
@@ -104,7 +103,9 @@ def _require_above_floor(draft: Draft, group: str, product: str, sequence: int) 
         )
 
 
-def approve_manifest(draft: Draft, body: ApproveManifest, context: BlockContext) -> None:
+def approve_manifest(
+    draft: Draft, _signer: DidId, body: ApproveManifest, context: BlockContext
+) -> None:
     """Adds approvals; with enough of them the manifest is authorised and the latest (L56).
 
     More approvals than needed are welcome: a gateway may ask for more than the policy does.
@@ -137,7 +138,9 @@ def approve_manifest(draft: Draft, body: ApproveManifest, context: BlockContext)
     draft.put(manifest_key(body.manifest, body.group), following.encode())
 
 
-def revoke_manifest(draft: Draft, body: RevokeManifest, context: BlockContext) -> None:
+def revoke_manifest(
+    draft: Draft, _signer: DidId, body: RevokeManifest, context: BlockContext
+) -> None:
     """Adds revocations; with enough of them the manifest is revoked for good (L57).
 
     The floor against rollback stays where it was.
@@ -199,3 +202,27 @@ def _without_known(
     if not fresh:
         raise LedgerError("approval.duplicate", "these owners have agreed before")
     return fresh
+
+
+KINDS: Final = (
+    Kind(
+        name="manifest.propose",
+        body=ProposeManifest,
+        read=ProposeManifest.read,
+        apply=propose_manifest,
+    ),
+    Kind(
+        name="manifest.approve",
+        body=ApproveManifest,
+        read=ApproveManifest.read,
+        apply=approve_manifest,
+    ),
+    Kind(
+        name="manifest.revoke",
+        body=RevokeManifest,
+        read=RevokeManifest.read,
+        apply=revoke_manifest,
+        lane=Lane.PROTECTING,
+    ),
+)
+"""Kinds of this area."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from ledger.block import Block
 from ledger.header import genesis_header
 from ledger.log import Log
-from ledger.records import SubjectRecord
+from ledger.records.subject import SubjectRecord
 from ledger.state import Draft, LedgerState
 from ledger.state_keys import GOVERNANCE_KEY, validators_key
 from ledger.state_tree import StateTree
-from ledger.transition import Outcome
-from ledger.transition_group import write_group
-from ledger.transition_subject import write_subject
+from ledger.transition.block import Outcome
+from ledger.transition.group import write_group
+from ledger.transition.subject import write_subject
 from ledger.validators import Validator, ValidatorSet
 from protocol.encoding import encode_canonical
 from protocol.genesis import Genesis
