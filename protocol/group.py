@@ -15,21 +15,33 @@ from protocol.digest import DidId, PolicyId, tagged_digest
 from protocol.encoding import (
     Extensions,
     Fields,
-    Value,
-    as_array,
     check_extensions,
     check_range,
     check_sorted_unique,
-    check_text,
     decode_canonical,
     encode_canonical,
 )
 from protocol.errors import EncodingError
-from protocol.keys import PublicKey
-from protocol.limits import NAME_BYTES_MAX
+from protocol.owner_root import OWNERS_MAX, OwnerRoot
 
-OWNERS_MAX: Final = 32
-"""Keys of one owner root."""
+__all__ = (  # owner roots had their home here; most readers want both
+    "AMEND_DELAY_MS",
+    "DAY_MS",
+    "DURATION_MS_MAX",
+    "GROUP_BYTES_MAX",
+    "OFFER_FRESHNESS_MS",
+    "OWNERS_MAX",
+    "PUBLISHERS_MAX",
+    "SERVE_FRESHNESS_MS",
+    "Group",
+    "OwnerRoot",
+    "Policy",
+    "check_group_name",
+    "check_policy_fits",
+    "decode_group",
+    "decode_policy",
+)
+
 PUBLISHERS_MAX: Final = 32
 """Publishers one policy names."""
 GROUP_BYTES_MAX: Final = 8192
@@ -56,76 +68,6 @@ def check_group_name(name: str) -> str:
     if not _GROUP_NAME.fullmatch(name):
         raise EncodingError(f"group name {name[:80]!r} is not 1 to 64 of a-z, 0-9, '.', '_', '-'")
     return name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnerRoot:
-    """A threshold of person keys; also the form of the governance root."""
-
-    version: int
-    """Raised by one at each rotation."""
-    threshold: int
-    """How many distinct keys must sign."""
-    owners: tuple[tuple[PublicKey, str], ...]
-    """Keys with the name of each holder, ascending by key; names are distinct."""
-    extensions: Extensions = field(default_factory=dict, hash=False)
-    """Unknown non-critical fields, kept because they are part of what is hashed."""
-
-    def __post_init__(self) -> None:
-        """Refuses a root that `from_value` would refuse.
-
-        Raises:
-            EncodingError: a threshold that cannot be met, unsorted or repeated keys, a name that is
-                bad or stands for two keys.
-        """
-        check_range(self.version, "owner root's version", minimum=1)
-        if not 1 <= self.threshold <= len(self.owners) <= OWNERS_MAX:
-            raise EncodingError(
-                f"threshold {self.threshold} of {len(self.owners)} keys (at most {OWNERS_MAX})"
-            )
-        check_sorted_unique((key.raw for key, _ in self.owners), "owner keys")
-        for _, name in self.owners:
-            check_text(name, "owner's name", maximum=NAME_BYTES_MAX, empty=False)
-        if len({name for _, name in self.owners}) != len(self.owners):
-            raise EncodingError("two owner keys share a holder's name")
-        check_extensions(self.extensions, "owner root")
-
-    def owner(self, key_id: bytes) -> tuple[PublicKey, str] | None:
-        """The key and holder's name behind a key id, or None."""
-        return next((pair for pair in self.owners if pair[0].key_id == key_id), None)
-
-    def to_value(self) -> Value:
-        """The wire form."""
-        return {
-            0: 1,
-            1: self.version,
-            2: self.threshold,
-            3: [[key.to_value(), name] for key, name in self.owners],
-            **self.extensions,
-        }
-
-    @classmethod
-    def from_value(cls, value: Value) -> OwnerRoot:
-        """Reads the wire form.
-
-        Raises:
-            EncodingError: malformed, or a threshold that cannot be met.
-        """
-        fields = Fields(value, "owner root")
-        fields.constant(0, 1)
-        return cls(
-            version=fields.uint(1, minimum=1),
-            threshold=fields.uint(2, minimum=1, maximum=OWNERS_MAX),
-            owners=fields.items(3, _read_owner, minimum=1, maximum=OWNERS_MAX),
-            extensions=fields.finish(),
-        )
-
-
-def _read_owner(value: Value) -> tuple[PublicKey, str]:
-    key, name = as_array(value, "owner", size=2)
-    if not isinstance(name, str):
-        raise EncodingError("owner's name is not text")
-    return PublicKey.from_value(key), name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
