@@ -11,13 +11,13 @@ leaf = H("JMT::LeafNode" || H(key) || H(value)), empty = "SPARSE_MERKLE_PLACEHOL
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from protocol.digest import DIGEST_BYTES, Digest, sha256
+from ledger.state_hash import DEPTH_MAX, EMPTY_HASH, inner_hash, leaf_hash, path_bit
+from protocol.digest import Digest, sha256
 from protocol.encoding import (
     Fields,
     Value,
@@ -30,30 +30,12 @@ from protocol.encoding import (
 from protocol.errors import EncodingError, VerificationError
 from protocol.limits import KIB
 
-EMPTY_HASH: Final = Digest(b"SPARSE_MERKLE_PLACEHOLDER_HASH__")
-"""Hash of an empty subtree."""
-DEPTH_MAX: Final = 8 * DIGEST_BYTES
-"""Bits of a path. Keys of an attacker's choice can share many bits: no lower bound is safe."""
 KEY_BYTES_MAX: Final = 256
 """Longest state key, bytes."""
 VALUE_BYTES_MAX: Final = 16 * KIB
 """Longest state value, bytes."""
 PROOF_BYTES_MAX: Final = 32 * KIB
 """Encoded proof: the longest value, and a sibling for each of 256 levels."""
-_LEAF_TAG: Final = b"JMT::LeafNode"
-_INNER_TAG: Final = b"JMT::IntrnalNode"
-
-
-def _leaf_hash(path: bytes, value_hash: bytes) -> Digest:
-    return Digest(hashlib.sha256(_LEAF_TAG + path + value_hash).digest())
-
-
-def _inner_hash(left: bytes, right: bytes) -> Digest:
-    return Digest(hashlib.sha256(_INNER_TAG + left + right).digest())
-
-
-def _bit(path: bytes, depth: int) -> int:
-    return path[depth >> 3] >> (7 - (depth & 7)) & 1
 
 
 class _Leaf:
@@ -63,7 +45,7 @@ class _Leaf:
         self.path = path
         self.key = key
         self.value = value
-        self.hash = _leaf_hash(path, sha256(value))
+        self.hash = leaf_hash(path, sha256(value))
 
 
 class _Inner:
@@ -72,7 +54,7 @@ class _Inner:
     def __init__(self, left: _Node, right: _Node) -> None:
         self.left = left
         self.right = right
-        self.hash = _inner_hash(_hash_of(left), _hash_of(right))
+        self.hash = inner_hash(_hash_of(left), _hash_of(right))
 
 
 _Node = _Leaf | _Inner | None
@@ -107,7 +89,7 @@ def _with_leaf(leaves: Sequence[_Leaf], leaf: _Leaf) -> Sequence[_Leaf]:
 
 def _first_right(leaves: Sequence[_Leaf], depth: int) -> int:
     """Index of the first leaf whose path has a 1 at `depth`; all share the bits before it."""
-    return bisect_left(leaves, 1, key=lambda item: _bit(item.path, depth))
+    return bisect_left(leaves, 1, key=lambda item: path_bit(item.path, depth))
 
 
 class StateTree:
@@ -171,7 +153,7 @@ class StateTree:
         """Goes down to the leaf or gap at `path`; collects siblings, root side first."""
         node, depth = self._root, 0
         while isinstance(node, _Inner):
-            if _bit(path, depth):
+            if path_bit(path, depth):
                 siblings.append(_hash_of(node.left))
                 node = node.right
             else:
@@ -205,10 +187,10 @@ class StateProof:
             raise VerificationError(f"state proof of {depth} levels, at most {DEPTH_MAX}")
         value = self._terminal(path)
         for level, sibling in enumerate(self.siblings):
-            if _bit(path, depth - 1 - level):
-                value = _inner_hash(sibling, value)
+            if path_bit(path, depth - 1 - level):
+                value = inner_hash(sibling, value)
             else:
-                value = _inner_hash(value, sibling)
+                value = inner_hash(value, sibling)
         return value
 
     def _terminal(self, path: bytes) -> Digest:
@@ -216,13 +198,13 @@ class StateProof:
         if self.value is not None:
             if self.other is not None:
                 raise VerificationError("state proof shows a value and another leaf")
-            return _leaf_hash(path, sha256(self.value))
+            return leaf_hash(path, sha256(self.value))
         if self.other is None:
             return EMPTY_HASH
         other_path, value_hash = self.other
         if other_path == path or not _share_prefix(other_path, path, len(self.siblings)):
             raise VerificationError("state proof of absence names a leaf from elsewhere")
-        return _leaf_hash(other_path, value_hash)
+        return leaf_hash(other_path, value_hash)
 
     def verify(self, root: bytes) -> bytes | None:
         """Checks the proof against a trusted root and returns the value (None: absent).

@@ -25,6 +25,11 @@ from tests.support.strategies import few
 
 ENTRIES = [b"entry %d" % number for number in range(1000)]
 LEAVES = [leaf_hash(entry) for entry in ENTRIES]
+FOREIGN_WORDS = [
+    *("one", "two", "three", "four", "five", "six", "seven", "eit"),
+    *("nain", "ten", "ileven", "twelf", "threeten", "fourten", "fivten"),
+]
+"""Entries of the foreign log, as its authors spell them."""
 
 
 def write_log(size: int) -> dict[str, bytes]:
@@ -162,9 +167,23 @@ def test_a_foreign_log_is_read(vectors_path: Path, size: int | None) -> None:
     checkpoint = parse_checkpoint(note.text)
     assert checkpoint.size == (15 if size is None else size)
     log = TiledLog(checkpoint, lambda path: (folder / path).read_bytes())
-    words = (
-        "one two three four five six seven eit nain ten ileven twelf threeten fourten fivten"
-    ).split()
+    words = [
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eit",
+        "nain",
+        "ten",
+        "ileven",
+        "twelf",
+        "threeten",
+        "fourten",
+        "fivten",
+    ]
     if checkpoint.size:
         assert [entry.decode() for entry in log.entries(0)] == words[: checkpoint.size]
         leaves = [leaf_hash(word.encode()) for word in words[: checkpoint.size]]
