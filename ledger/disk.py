@@ -98,6 +98,10 @@ class Disk:
         """
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
+    def close(self, fd: int) -> None:
+        """Closes a descriptor; what was not flushed may be lost."""
+        os.close(fd)
+
     def read(self, fd: int, size_bytes: int) -> bytes:
         """The first bytes of a file, at most so many."""
         return os.pread(fd, size_bytes, 0)

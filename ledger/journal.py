@@ -9,7 +9,6 @@ have. Either way the key must never vote again (C85). Called from one thread at 
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import struct
 from collections.abc import Iterator, Sequence
@@ -151,24 +150,22 @@ class SqliteJournal:
         """
         self._disk = disk or Disk()
         self._database_path = directory / DATABASE_NAME
-        try:
-            self._marker_fd = self._open_marker(directory)
-            mark = self._read_marker()
-            # Until the first vote the marker is zero: a start-up that was cut short begins anew.
-            is_fresh = mark == (0, 0)
-            if not self._disk.exists(self._database_path):
-                if not is_fresh:
-                    raise JournalDamagedError(f"{DATABASE_NAME} is missing beside its marker")
-                os.close(self._disk.create(self._database_path))
-            self._connection = self._open(chain, is_fresh=is_fresh)
-        except OSError as error:
-            raise StorageError(f"vote journal in {directory}: {error}") from error
-        self._synced_view = mark[1]
-        self._water = _water(self.load())
-        if mark > self._water:
-            raise JournalDamagedError(
-                f"vote journal ends at epoch and view {self._water}, its marker says {mark}"
-            )
+        with contextlib.ExitStack() as opened:
+            try:
+                self._marker_fd = self._open_marker(directory)
+                opened.callback(self._disk.close, self._marker_fd)
+                mark = self._read_marker()
+                self._connection = self._open(chain, mark)
+            except OSError as error:
+                raise StorageError(f"vote journal in {directory}: {error}") from error
+            opened.callback(self._connection.close)
+            self._synced_view = mark[1]
+            self._water = _water(self.load())
+            if mark > self._water:
+                raise JournalDamagedError(
+                    f"vote journal ends at epoch and view {self._water}, its marker says {mark}"
+                )
+            opened.pop_all()
 
     def _open_marker(self, directory: Path) -> int:
         path = directory / MARKER_NAME
@@ -176,22 +173,36 @@ class SqliteJournal:
             return self._disk.open(path)
         if self._disk.exists(self._database_path):
             raise JournalDamagedError(f"{MARKER_NAME} is missing beside {DATABASE_NAME}")
-        fd = self._disk.create(path)
+        return self._disk.create(path)
+
+    def _begin_marker(self, fd: int) -> None:
         self._disk.write(fd, _MARKER.pack(0, 0))
         self._disk.sync(fd)
-        self._disk.sync_directory(directory)
-        return fd
+        self._disk.sync_directory(self._database_path.parent)
 
     def _read_marker(self) -> tuple[int, int]:
         raw = self._disk.read(self._marker_fd, _MARKER.size + 1)
+        is_unwritten = len(raw) <= _MARKER.size and not raw.strip(b"\0")
+        if is_unwritten and not self._disk.exists(self._database_path):
+            # The table is made once the marker is durable; a start-up that was cut short before
+            # that, or whose flush failed, made no vote and begins anew.
+            self._begin_marker(self._marker_fd)
+            return 0, 0
         if len(raw) != _MARKER.size:
             raise JournalDamagedError(f"marker of {len(raw)} bytes, expected {_MARKER.size}")
         epoch, view = _MARKER.unpack(raw)
         return epoch, view
 
-    def _open(self, chain: ChainId, *, is_fresh: bool) -> Connection:
-        with self._translated():
+    def _open(self, chain: ChainId, mark: tuple[int, int]) -> Connection:
+        # Until the first vote the marker is zero: a start-up that was cut short begins anew.
+        is_fresh = mark == (0, 0)
+        if not self._disk.exists(self._database_path):
+            if not is_fresh:
+                raise JournalDamagedError(f"{DATABASE_NAME} is missing beside its marker")
+            self._disk.close(self._disk.create(self._database_path))
+        with contextlib.ExitStack() as opened, self._translated():
             connection = self._disk.connect(self._database_path, busy_timeout_s=BUSY_TIMEOUT_S)
+            opened.callback(connection.close)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             if is_fresh and connection.execute("PRAGMA user_version").fetchone() == (0,):
@@ -199,6 +210,8 @@ class SqliteJournal:
                 connection.execute("INSERT INTO identity VALUES (?)", (bytes(chain),))
                 connection.execute("COMMIT")
             self._check(connection, chain)
+            _settle(connection)
+            opened.pop_all()
         return connection
 
     def _check(self, connection: Connection, chain: ChainId) -> None:
@@ -287,7 +300,28 @@ class SqliteJournal:
             )
 
     def close(self) -> None:
-        """Flushes the marker and releases the files."""
-        self._disk.sync(self._marker_fd)
-        os.close(self._marker_fd)
+        """Flushes the marker and releases the files.
+
+        Raises:
+            StorageError: it could not be flushed; the next opening finds what was lost.
+        """
         self._connection.close()
+        try:
+            self._disk.sync(self._marker_fd)
+        except OSError as error:
+            raise StorageError(f"marker of the vote journal: {error}") from error
+        finally:
+            self._disk.close(self._marker_fd)
+
+
+def _settle(connection: Connection) -> None:
+    """Makes durable what is read, which this process will send again.
+
+    One that was killed left votes in the system's cache only; after a flush that failed, the cache
+    calls clean what the medium never took. So everything moves into the database file, the log is
+    emptied, and one commit makes that durable: no old log can lie over the new file.
+    """
+    is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if is_busy:
+        raise StorageError("vote journal: another process reads its table")
+    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
