@@ -17,7 +17,7 @@ from protocol.digest import ChainId, Digest, PolicyId
 from protocol.encoding import Fields, decode_canonical, encode_canonical
 from protocol.errors import LocalProtocolError, SignatureError, VerificationError
 from protocol.group import OwnerRoot, check_group_name
-from protocol.keys import PrivateKey
+from protocol.keys import Signer
 
 APPROVAL_TAG: Final = "swarmd/approval/1"
 """Domain of owners' signatures."""
@@ -165,7 +165,7 @@ def parse_approval(raw: bytes) -> SignedApproval:
     return SignedApproval(approval, signed)
 
 
-def sign_approval(approval: Approval, key: PrivateKey, chain: ChainId) -> SignedApproval:
+def sign_approval(approval: Approval, key: Signer, chain: ChainId) -> SignedApproval:
     """Signs an approval with an owner's person key."""
     raw = sign(approval.encode(), key, tag=APPROVAL_TAG, chain=chain, era=approval.era)
     return parse_approval(raw)

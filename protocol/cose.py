@@ -18,7 +18,7 @@ from protocol.encoding import (
     encode_canonical,
 )
 from protocol.errors import EncodingError, SignatureError
-from protocol.keys import SIGNATURE_BYTES, PrivateKey, PublicKey, signing_context
+from protocol.keys import SIGNATURE_BYTES, PublicKey, Signer, signing_context
 
 ALGORITHM_EDDSA: Final = -8
 """COSE algorithm id of EdDSA (RFC 9053, section 2.2)."""
@@ -60,7 +60,7 @@ class Signed:
         )
 
 
-def sign(payload: bytes, key: PrivateKey, *, tag: str, chain: ChainId, era: int) -> bytes:
+def sign(payload: bytes, key: Signer, *, tag: str, chain: ChainId, era: int) -> bytes:
     """Signs `payload` and returns the encoded COSE_Sign1.
 
     Args:

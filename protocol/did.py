@@ -32,7 +32,7 @@ from protocol.encoding import (
 )
 from protocol.errors import EncodingError, SignatureError
 from protocol.group import check_group_name
-from protocol.keys import SIGNATURE_BYTES, PrivateKey, PublicKey, signing_context
+from protocol.keys import SIGNATURE_BYTES, PublicKey, Signer, signing_context
 from protocol.limits import NAME_BYTES_MAX, TARGET_GROUPS_MAX
 
 RECORD_SCHEMA: Final = 1
@@ -266,7 +266,7 @@ def _join_message(record_bytes: bytes) -> bytes:
     return signing_context(JOIN_TAG, ChainId(ZERO_DIGEST), 0) + record_bytes
 
 
-def sign_join(record: DidRecord, keys: Sequence[PrivateKey]) -> JoinStatement:
+def sign_join(record: DidRecord, keys: Sequence[Signer]) -> JoinStatement:
     """Signs a record with all its private keys, given in the order of `record.keys`."""
     raw = record.encode()
     return JoinStatement(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -101,6 +101,17 @@ class PublicKey:
         if algorithm_id != KeyAlgorithm.ED25519:
             raise EncodingError(f"key algorithm {algorithm_id} is not supported")
         return cls(as_bytes(raw, "public key", size=PUBLIC_KEY_BYTES))
+
+
+class Signer(Protocol):
+    """Whatever signs with one Ed25519 key: a `PrivateKey`, or a device that keeps its key."""
+
+    @property
+    def public(self) -> PublicKey:
+        """The key under which the signatures verify."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Signs exactly `message`; returns 64 bytes. Callers add the context themselves."""
 
 
 class PrivateKey:

@@ -30,7 +30,7 @@ from protocol.encoding import (
     encode_canonical,
 )
 from protocol.errors import EncodingError
-from protocol.keys import PrivateKey, PublicKey
+from protocol.keys import PublicKey, Signer
 from protocol.limits import (
     CHUNK_BYTES_MAX,
     CHUNKS_PER_COMPONENT_MAX,
@@ -346,7 +346,7 @@ def parse_manifest(raw: bytes) -> SignedManifest:
     return SignedManifest(ManifestId(sha256(raw)), decode_manifest(signed.payload), signed)
 
 
-def sign_manifest(manifest: Manifest, key: PrivateKey, chain: ChainId) -> SignedManifest:
+def sign_manifest(manifest: Manifest, key: Signer, chain: ChainId) -> SignedManifest:
     """Signs a manifest with a publisher's person key.
 
     Raises:

@@ -15,7 +15,7 @@ from protocol.cose import Signed, parse_signed, sign
 from protocol.digest import ChainId, DidId, TransactionId, sha256
 from protocol.encoding import Fields, Value, decode_canonical, encode_canonical
 from protocol.errors import EncodingError
-from protocol.keys import PrivateKey, PublicKey
+from protocol.keys import PublicKey, Signer
 from protocol.limits import TRANSACTION_BYTES_MAX
 
 TRANSACTION_TAG: Final = "swarmd/transaction/1"
@@ -100,7 +100,7 @@ def parse_transaction(raw: bytes) -> SignedTransaction:
 
 
 def sign_transaction(
-    transaction: Transaction, key: PrivateKey, chain: ChainId
+    transaction: Transaction, key: Signer, chain: ChainId
 ) -> SignedTransaction:
     """Signs a transaction with the signer's node key."""
     raw = sign(transaction.encode(), key, tag=TRANSACTION_TAG, chain=chain, era=transaction.era)

@@ -23,14 +23,19 @@ from swarmd.clock import SystemClock
 from swarmd.control.server import Started
 from swarmd.datadir import DataDir, open_data_dir
 from swarmd.entropy import SystemEntropy
+from swarmd.keys.passphrase import PassphraseSource, no_passphrase
 from swarmd.logs import configure_logging
 from swarmd.node import Node
 
 logger = logging.getLogger(__name__)
 
 
-def run_daemon(directory: Path) -> None:
+def run_daemon(directory: Path, passphrases: PassphraseSource = no_passphrase) -> None:
     """Runs the node of a data directory until SIGTERM or SIGINT.
+
+    Args:
+        directory: the data directory.
+        passphrases: asked if the node's keys are encrypted.
 
     Raises:
         ConfigError: the configuration is wrong.
@@ -43,7 +48,7 @@ def run_daemon(directory: Path) -> None:
     data.check_usable()
     with data.lock():
         try:
-            trio.run(_main, data, strict_exception_groups=True)
+            trio.run(_main, data, passphrases, strict_exception_groups=True)
         except BaseExceptionGroup as group:
             raise _first_cause(group) from None
 
@@ -60,12 +65,18 @@ def _first_cause(group: BaseExceptionGroup) -> BaseException:
     return error
 
 
-async def _main(data: DataDir) -> None:
+async def _main(data: DataDir, passphrases: PassphraseSource) -> None:
     """Runs the node beside the signal handler."""
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(_handle_signals, stop))
-        node = Node(data, clock=SystemClock(), entropy=SystemEntropy(), stop=stop.set)
+        node = Node(
+            data,
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
+            stop=stop.set,
+            passphrases=passphrases,
+        )
         async with node.running() as addresses:
             for address in addresses or ("(no listen address)",):
                 print(f"READY {address}", flush=True)  # noqa: T201  (CLI contract)

@@ -22,8 +22,9 @@ from protocol.digest import ChainId, short
 from protocol.errors import ConfigError, EncodingError, StorageError
 from protocol.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis
 from protocol.keys import PrivateKey
-from protocol.limits import KIB
 from swarmd.config import Config, load_config
+from swarmd.keys.key_file import load_key_file
+from swarmd.keys.passphrase import PassphraseSource, no_passphrase
 
 DIRECTORY_MODE: Final = 0o700
 """Only the owner enters a data directory."""
@@ -31,8 +32,6 @@ PRIVATE_FILE_MODE: Final = 0o600
 """Only the owner reads keys and state."""
 PUBLIC_FILE_MODE: Final = 0o644
 """What is made to be passed on: join files, genesis, proofs."""
-KEY_BYTES_MAX: Final = 4 * KIB
-"""A PEM key takes about 120 bytes."""
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -131,23 +130,9 @@ def read_bounded(path: Path, *, bytes_max: int) -> bytes:
     return data
 
 
-def load_key(path: Path) -> PrivateKey:
-    """Reads a private key that nobody else may read.
-
-    Raises:
-        StorageError: missing, readable by group or others, or not an Ed25519 PEM key.
-    """
-    with storage_errors(f"cannot read key {path}"):
-        mode = path.stat().st_mode
-    if mode & _OTHERS:
-        raise StorageError(
-            f"key {path} may be read by others (mode {stat.S_IMODE(mode):04o}); "
-            f"mend it with: chmod 600 {path}"
-        )
-    try:
-        return PrivateKey.from_pem(read_bounded(path, bytes_max=KEY_BYTES_MAX))
-    except EncodingError as error:
-        raise StorageError(f"key {path}: {error}") from None
+def load_key(path: Path, passphrases: PassphraseSource = no_passphrase) -> PrivateKey:
+    """Reads a private key that nobody else may read; see `swarmd.keys.key_file.load_key_file`."""
+    return load_key_file(path, passphrases)
 
 
 class DataDir:
@@ -229,9 +214,9 @@ class DataDir:
         """Where a key lives: a `KeyName`, or the `next` of one."""
         return self.keys / f"{name}.key"
 
-    def load_key(self, name: str) -> PrivateKey:
+    def load_key(self, name: str, passphrases: PassphraseSource = no_passphrase) -> PrivateKey:
         """Reads one of this node's keys; see `load_key` above."""
-        return load_key(self.key_path(name))
+        return load_key(self.key_path(name), passphrases)
 
     def load_config(self) -> Config:
         """Reads `config.toml`; see `swarmd.config.load_config`."""

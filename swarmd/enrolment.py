@@ -27,7 +27,6 @@ from protocol.did import (
 from protocol.errors import (
     ConfigError,
     EncodingError,
-    StorageError,
     VerificationError,
 )
 from protocol.keys import PrivateKey
@@ -234,14 +233,3 @@ def _public(purposes: Sequence[KeyPurpose], keys: Sequence[PrivateKey]) -> Keys:
 def new_key(entropy: Entropy) -> PrivateKey:
     """Makes a private key."""
     return PrivateKey(entropy.token(SEED_BYTES))
-
-
-def write_person_key(path: Path, key: PrivateKey) -> None:
-    """Writes the key of a person (owner, approver, governance), readable by its owner alone.
-
-    Raises:
-        StorageError: the file exists already, or it cannot be written.
-    """
-    if not path.parent.is_dir():
-        raise StorageError(f"cannot write {path}: the folder {path.parent} does not exist")
-    write_new(path, key.to_pem())

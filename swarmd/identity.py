@@ -11,6 +11,7 @@ from protocol.genesis import Genesis
 from protocol.keys import PrivateKey
 from swarmd.datadir import DataDir, KeyName
 from swarmd.enrolment import load_join
+from swarmd.keys.passphrase import PassphraseSource, no_passphrase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,21 +32,33 @@ class Identity:
     """Publishers only."""
 
 
-def load_identity(data: DataDir, did: DidId, kind: SubjectKind) -> Identity:
+def load_identity(
+    data: DataDir,
+    did: DidId,
+    kind: SubjectKind,
+    passphrases: PassphraseSource = no_passphrase,
+) -> Identity:
     """Reads the keys a role needs.
 
+    Args:
+        data: the node's folder.
+        did: its name.
+        kind: its role.
+        passphrases: asked for encrypted keys.
+
     Raises:
-        StorageError: a key is missing, unreadable, or open to others.
+        StorageError: a key is missing, unreadable, open to others, or the passphrase is wrong.
+        ConfigError: a key is encrypted and there is no passphrase.
     """
     is_validator = kind is SubjectKind.VALIDATOR
     is_publisher = kind is SubjectKind.PUBLISHER
     return Identity(
         did=did,
         kind=kind,
-        node_key=data.load_key(KeyName.NODE),
-        transport_key=data.load_key(KeyName.TRANSPORT),
-        vote_key=data.load_key(KeyName.VALIDATOR) if is_validator else None,
-        person_key=data.load_key(KeyName.PERSON) if is_publisher else None,
+        node_key=data.load_key(KeyName.NODE, passphrases),
+        transport_key=data.load_key(KeyName.TRANSPORT, passphrases),
+        vote_key=data.load_key(KeyName.VALIDATOR, passphrases) if is_validator else None,
+        person_key=data.load_key(KeyName.PERSON, passphrases) if is_publisher else None,
     )
 
 

@@ -31,8 +31,9 @@ from swarmd.datadir import (
     write_atomic,
     write_new,
 )
-from swarmd.enrolment import JoinFile, NodePlan, create_node, new_key, write_person_key
+from swarmd.enrolment import JoinFile, NodePlan, create_node, new_key
 from swarmd.entropy import Entropy
+from swarmd.keys.key_writer import write_key_file
 from swarmd.net.address import PeerAddress
 from swarmd.network_plan import NetworkPlan
 
@@ -262,7 +263,7 @@ def create_lab(directory: Path, options: LabOptions, entropy: Entropy, clock: Cl
 def _write_keys(folder: Path, role: str, keys: Sequence[PrivateKey]) -> tuple[Path, ...]:
     paths = tuple(folder / f"{role}-{number}.key" for number in range(1, len(keys) + 1))
     for path, key in zip(paths, keys, strict=True):
-        write_person_key(path, key)
+        write_key_file(path, key)
     return paths
 
 

@@ -18,6 +18,7 @@ from swarmd.clock import Clock
 from swarmd.datadir import DataDir
 from swarmd.entropy import Entropy
 from swarmd.identity import load_identity, own_subject
+from swarmd.keys.passphrase import PassphraseSource, no_passphrase
 from swarmd.net.wire import Wire
 from swarmd.receipts import ReceiptLog
 from swarmd.running_node import RunningNode
@@ -35,6 +36,7 @@ class Node:
         stop: Callable[[], None],
         wire: Wire | None = None,
         wrap_store: Callable[[ChunkStore], ChunkStore] = lambda store: store,
+        passphrases: PassphraseSource = no_passphrase,
     ) -> None:
         """Names what the node runs on; `running` opens it.
 
@@ -45,7 +47,9 @@ class Node:
             stop: begins an orderly stop of the process.
             wire: what carries bytes; None: TCP.
             wrap_store: puts something between services and image store (simulated faults).
+            passphrases: asked if the node's keys are encrypted.
         """
+        self._passphrases = passphrases
         self._wrap_store = wrap_store
         self.services: RunningNode | None = None
         """What runs inside `running`."""
@@ -66,7 +70,7 @@ class Node:
         genesis = self._data.load_genesis()
         self._data.bind_chain(genesis.chain)
         did, kind = own_subject(self._data, genesis)
-        identity = load_identity(self._data, did, kind)
+        identity = load_identity(self._data, did, kind, self._passphrases)
         durability = Durability.FULL if kind is SubjectKind.VALIDATOR else Durability.BATCHED
         block_store = BlockStore(self._data.ledger / "ledger.db", durability)
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from protocol.errors import ConfigError, PolicyError
+from swarmd.cli.key_options import key_options, open_key
 from swarmd.cli.options import (
     call,
     directory_option,
@@ -27,13 +28,7 @@ if TYPE_CHECKING:
 _DECORATORS: tuple[Callable[[Any], Any], ...] = (
     manifest_argument,
     directory_option,
-    click.option(
-        "--key",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        required=True,
-        metavar="FILE",
-        help="Your private key, from swarmd keys new.",
-    ),
+    key_options,
     click.option(
         "--image",
         "images",
@@ -97,7 +92,9 @@ def _decide(
     *,
     manifest: str,
     directory: Path,
-    key: Path,
+    key: str,
+    passphrase_file: Path | None,
+    passphrase_fd: int | None,
     images: tuple[Path, ...],
     wanted: tuple[str, ...],
     yes: bool,
@@ -111,9 +108,9 @@ def _decide(
         sign_judgement,
         summary,
     )
-    from swarmd.datadir import load_key, open_data_dir
+    from swarmd.datadir import open_data_dir
 
-    secret = load_key(key)
+    secret = open_key(key, passphrase_file, passphrase_fd)
     chain = open_data_dir(directory).load_genesis().chain
     reply = call(directory, "manifest", {"manifest": manifest})
     view = read_view(reply, ManifestId(bytes.fromhex(manifest)), chain)

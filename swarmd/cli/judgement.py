@@ -24,7 +24,7 @@ from protocol.errors import (
     StorageError,
     VerificationError,
 )
-from protocol.keys import PrivateKey
+from protocol.keys import Signer
 from protocol.limits import TRANSACTION_LIFETIME_MS_MAX
 from protocol.manifest import Component, Manifest, parse_manifest
 from swarmd.cli.output import plain, size_text, table
@@ -126,7 +126,7 @@ def _read_group(value: Any) -> GroupView:
 
 
 def owned_groups(
-    view: ManifestView, key: PrivateKey, wanted: Sequence[str]
+    view: ManifestView, key: Signer, wanted: Sequence[str]
 ) -> tuple[GroupView, ...]:
     """The target groups whose owner `key` is, restricted to `wanted` unless that is empty.
 
@@ -229,7 +229,7 @@ def hash_file(path: Path) -> Digest:
 
 
 def sign_judgement(
-    view: ManifestView, groups: Sequence[GroupView], action: Action, key: PrivateKey
+    view: ManifestView, groups: Sequence[GroupView], action: Action, key: Signer
 ) -> tuple[bytes, ...]:
     """Signs one approval for each group, valid for a day of ledger time."""
     return tuple(

@@ -32,9 +32,9 @@ from swarmd.enrolment import (
     load_join,
     new_key,
     role_of,
-    write_person_key,
 )
 from swarmd.entropy import SeededEntropy
+from swarmd.keys.key_writer import write_key_file
 from swarmd.net.address import PeerAddress, PeerKey
 
 PLAN = NodePlan(
@@ -200,13 +200,13 @@ def test_an_unknown_role_is_named_with_the_known_ones() -> None:
 def test_a_persons_key_is_private_and_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "ada.key"
     key = new_key(SeededEntropy(1))
-    write_person_key(path, key)
+    write_key_file(path, key)
     assert path.stat().st_mode & 0o777 == 0o600
     assert load_key(path).public == key.public
     with pytest.raises(StorageError, match="File exists"):
-        write_person_key(path, key)
+        write_key_file(path, key)
     with pytest.raises(StorageError, match=r"the folder .* does not exist"):
-        write_person_key(tmp_path / "missing" / "ada.key", key)
+        write_key_file(tmp_path / "missing" / "ada.key", key)
 
 
 def test_the_configuration_is_written_with_the_node(node: DataDir, join: JoinFile) -> None:

@@ -17,8 +17,9 @@ from protocol.errors import NotYetError
 from protocol.limits import TRANSACTION_LIFETIME_MS_MAX
 from protocol.manifest import SignedManifest
 from swarmd.datadir import DataDir
-from swarmd.enrolment import new_key, write_person_key
+from swarmd.enrolment import new_key
 from swarmd.entropy import SeededEntropy
+from swarmd.keys.key_writer import write_key_file
 from tests.support.control_daemon import ControlDaemon
 from tests.support.ledger import FLEET, GENESIS_MS, Lab, owner_keys
 from tests.swarmd.cli.conftest import Ended, Run
@@ -72,7 +73,7 @@ def daemon(node: DataDir, ledger_lab: Lab, manifest: SignedManifest) -> Iterator
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
     path = tmp_path / "owner.key"
-    write_person_key(path, owner_keys(FLEET)[0])
+    write_key_file(path, owner_keys(FLEET)[0])
     return path
 
 
@@ -199,7 +200,7 @@ def test_a_key_that_owns_nothing_here_is_refused(
     swarmd: Run, node: DataDir, daemon: ControlDaemon, manifest: SignedManifest, tmp_path: Path
 ) -> None:
     path = tmp_path / "stranger.key"
-    write_person_key(path, new_key(SeededEntropy(5)))
+    write_key_file(path, new_key(SeededEntropy(5)))
     ended = swarmd("approve", manifest.manifest_id.hex(), "-C", node.path, "--key", path, "--yes")
     assert (ended.code, ended.reason) == (
         1,
