@@ -111,7 +111,8 @@ class Certificate:
             chain, era, self.kind, epoch=self.epoch, view=self.view, block_id=self.block_id
         )
         for signer, signature in zip(signers, self.signatures, strict=True):
-            if not verifier.verify(validators.members[signer].key, signature, message):
+            key = validators.key_of(signer)
+            if key is None or not verifier.verify(key, signature, message):
                 raise SignatureError(f"certificate: signature of validator {signer} is not valid")
 
     def to_value(self) -> Value:

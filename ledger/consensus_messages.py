@@ -140,7 +140,8 @@ class NewestVoteAnswer:
         ):
             return False
         message = answer_message(chain, era, self.nonce, self.asker, self.vote)
-        return verifier.verify(validators.members[self.answerer].key, self.signature, message)
+        key = validators.key_of(self.answerer)
+        return key is not None and verifier.verify(key, self.signature, message)
 
 
 Message = (

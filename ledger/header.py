@@ -39,7 +39,7 @@ class Header:
     parent: BlockId
     """Id of the parent, zero for the genesis block."""
     parent_view: int
-    """View of the parent within the same epoch."""
+    """View of the parent; 0 where the parent closed the epoch before."""
     time_ms: int
     """Proposer's clock, milliseconds since 1970; above the parent's."""
     proposer: int
@@ -85,6 +85,15 @@ class Header:
         )
         object.__setattr__(self, "encoded", encoded)
         object.__setattr__(self, "block_id", BlockId(sha256(encoded)))
+
+    @property
+    def closes_epoch(self) -> bool:
+        """Whether its successors are another set's; so for a closing block and its fillers."""
+        return self.next_validators != self.validators
+
+    def view_in(self, epoch: int) -> int:
+        """The view a child of this block names as its parent's: 0 for the block before `epoch`."""
+        return self.view if self.epoch == epoch else 0
 
     def encode(self) -> bytes:
         """The canonical bytes."""

@@ -17,7 +17,9 @@ from ledger.records.conviction import ConvictionRecord
 from ledger.records.group import GroupRecord
 from ledger.records.manifest import LatestRecord, ManifestRecord
 from ledger.records.subject import SubjectRecord
+from ledger.records.validators import EpochRecord, ValidatorRecord
 from ledger.state_keys import (
+    EPOCH_KEY,
     GOVERNANCE_KEY,
     account_key,
     anchor_key,
@@ -30,8 +32,11 @@ from ledger.state_keys import (
     origin_key,
     policy_key,
     subject_key,
+    validator_key,
+    validators_key,
 )
 from ledger.state_tree import VALUE_BYTES_MAX, StateTree
+from ledger.validators import ValidatorSet, decode_validator_set
 from protocol.approval import Action
 from protocol.digest import DidId, Digest, ManifestId, PolicyId
 from protocol.encoding import decode_canonical
@@ -118,6 +123,22 @@ class StateReader:
         """A validator's conviction in an epoch."""
         raw = self.get(evidence_key(epoch, signer))
         return None if raw is None else ConvictionRecord.decode(raw)
+
+    def epoch(self) -> EpochRecord:
+        """The current epoch and what is decided for the next one."""
+        raw = self.get(EPOCH_KEY)
+        assert raw is not None, "genesis writes the first epoch"
+        return EpochRecord.decode(raw)
+
+    def validator(self, did: DidId) -> ValidatorRecord:
+        """A validator's certified keys; empty for one that never certified any."""
+        raw = self.get(validator_key(did))
+        return ValidatorRecord() if raw is None else ValidatorRecord.decode(raw)
+
+    def validators(self, epoch: int) -> ValidatorSet | None:
+        """The validator set of an epoch up to the next one, or None."""
+        raw = self.get(validators_key(epoch))
+        return None if raw is None else decode_validator_set(raw)
 
     def governance_root(self) -> OwnerRoot:
         """The governance root."""

@@ -12,6 +12,8 @@ from protocol.keys import PublicKey
 
 GOVERNANCE_KEY = b"c/governance"
 """The governance root."""
+EPOCH_KEY = b"c/epoch"
+"""The current epoch: its start, the chain's parameters, and what is decided for the next one."""
 
 
 def subject_key(did: DidId) -> bytes:
@@ -67,6 +69,11 @@ def anchor_key(did: DidId) -> bytes:
 def evidence_key(epoch: int, signer: int) -> bytes:
     """`e/<epoch><signer>`: a validator's conviction; 8 bytes big-endian and one byte."""
     return b"e/" + epoch.to_bytes(8, "big") + bytes((signer,))
+
+
+def validator_key(did: DidId) -> bytes:
+    """`vk/<did>`: a validator's certified keys, and whether it was convicted."""
+    return b"vk/" + did
 
 
 def validators_key(epoch: int) -> bytes:

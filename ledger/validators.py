@@ -25,14 +25,19 @@ VALIDATOR_SET_BYTES_MAX = 4 * KIB
 _SCHEMA = 1
 
 
+def quorum_of(count: int) -> int:
+    """q = n - floor((n - 1) / 3), the votes of one kind that make a certificate (C1)."""
+    return count - (count - 1) // 3
+
+
 @dataclass(frozen=True, slots=True)
 class Validator:
     """One member of a set."""
 
     did: DidId
     """The subject that holds the seat, whatever keys it rotates to."""
-    key: PublicKey
-    """Vote key of this epoch."""
+    key: PublicKey | None
+    """Vote key of this epoch; None: an empty seat, which counts in n and can never vote (E12)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class ValidatorSet:
     epoch: int
     """Span of the chain with this set, from 1."""
     members: tuple[Validator, ...]
-    """4 to 32 validators with distinct subjects and keys, in an agreed order."""
+    """4 to 32 validators with distinct subjects and keys, in an agreed order; a quorum has keys."""
     digest: Digest = field(init=False, repr=False, compare=False)
     """Digest of the encoded set; headers commit to it."""
     fault_limit: int = field(init=False, repr=False, compare=False)
@@ -63,13 +68,18 @@ class ValidatorSet:
             )
         if len({member.did for member in self.members}) != count:
             raise EncodingError("a subject holds two seats of the validator set")
-        if len({member.key for member in self.members}) != count:
+        keys = [member.key for member in self.members if member.key is not None]
+        if len(set(keys)) != len(keys):
             raise EncodingError("a key appears twice in the validator set")
         if self.epoch < 0:
             raise EncodingError(f"epoch {self.epoch} is negative")
-        fault_limit = (count - 1) // 3
+        fault_limit = count - quorum_of(count)
+        if len(keys) < quorum_of(count):
+            raise EncodingError(
+                f"{len(keys)} of {count} seats have a key, at least {quorum_of(count)} must"
+            )
         object.__setattr__(self, "fault_limit", fault_limit)
-        object.__setattr__(self, "quorum", count - fault_limit)
+        object.__setattr__(self, "quorum", quorum_of(count))
         object.__setattr__(self, "digest", tagged_digest("swarmd/validators/1", self.encode()))
 
     def leader(self, view: int) -> int:
@@ -83,9 +93,20 @@ class ValidatorSet:
                 return index
         return None
 
+    def seat_of(self, did: DidId) -> int | None:
+        """Index of a subject's seat, empty or not, or None."""
+        return next((i for i, member in enumerate(self.members) if member.did == did), None)
+
+    def key_of(self, index: int) -> PublicKey | None:
+        """Vote key of a seat; None if the seat is empty or does not exist."""
+        return self.members[index].key if 0 <= index < len(self.members) else None
+
     def encode(self) -> bytes:
-        """The canonical bytes: {0: schema, 1: epoch, 2: [[did, key]...]}."""
-        members: list[Value] = [[member.did, member.key.to_value()] for member in self.members]
+        """The canonical bytes: {0: schema, 1: epoch, 2: [[did, key or null]...]}."""
+        members: list[Value] = [
+            [member.did, None if member.key is None else member.key.to_value()]
+            for member in self.members
+        ]
         return encode_canonical({0: _SCHEMA, 1: self.epoch, 2: members})
 
 
@@ -107,4 +128,5 @@ def decode_validator_set(data: bytes) -> ValidatorSet:
 
 def _decode_member(value: Value) -> Validator:
     did, key = as_array(value, "validator", size=2)
-    return Validator(DidId(as_digest(did, "validator")), PublicKey.from_value(key))
+    vote_key = None if key is None else PublicKey.from_value(key)
+    return Validator(DidId(as_digest(did, "validator")), vote_key)

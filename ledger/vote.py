@@ -133,9 +133,9 @@ class Vote:
         self, validators: ValidatorSet, chain: ChainId, era: int, verifier: Verifier
     ) -> bool:
         """Tells whether a member of this epoch's set signed this vote."""
-        if self.epoch != validators.epoch or not 0 <= self.signer < len(validators.members):
+        key = validators.key_of(self.signer)
+        if self.epoch != validators.epoch or key is None:
             return False
-        key = validators.members[self.signer].key
         return verifier.verify(key, self.signature, self.message(chain, era))
 
     def to_value(self) -> Value:

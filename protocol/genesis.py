@@ -46,6 +46,12 @@ GROUPS_MAX: Final = 256
 _ITEMS_MAX: Final = 8 * RECORDS_MAX
 """Data items of the document: a join statement has up to 7, all else fits the rest."""
 _HEARTBEAT_MS_MIN: Final = 1000
+EPOCH_MS: Final = 7 * DAY_MS
+"""Usual length of an epoch: 52 hand-overs a year for whoever was offline that long."""
+EPOCH_MS_MIN: Final = 2000
+"""Laboratories only: a hand-over takes a few message delays."""
+EPOCH_MS_MAX: Final = 366 * DAY_MS
+"""Vote keys must not grow older than a year."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +60,9 @@ class Parameters:
 
     heartbeat_ms: int = HEARTBEAT_INTERVAL_MS
     """An idle chain finalizes an empty block this often, milliseconds, 1 s to a day."""
+    epoch_ms: int = EPOCH_MS
+    """The first block this long after its epoch began ends the epoch, milliseconds of header time,
+    2 s to 366 days."""
     extensions: Extensions = field(default_factory=dict, hash=False)
     """Unknown non-critical fields, kept because they are part of what is hashed."""
 
@@ -64,11 +73,12 @@ class Parameters:
             EncodingError: one is.
         """
         check_range(self.heartbeat_ms, "heartbeat", minimum=_HEARTBEAT_MS_MIN, maximum=DAY_MS)
+        check_range(self.epoch_ms, "epoch", minimum=EPOCH_MS_MIN, maximum=EPOCH_MS_MAX)
         check_extensions(self.extensions, "parameters")
 
     def to_value(self) -> Value:
         """The wire form."""
-        return {0: self.heartbeat_ms, **self.extensions}
+        return {0: self.heartbeat_ms, 1: self.epoch_ms, **self.extensions}
 
     @classmethod
     def from_value(cls, value: Value) -> Parameters:
@@ -78,7 +88,9 @@ class Parameters:
             EncodingError: malformed or out of range.
         """
         fields = Fields(value, "parameters")
-        return cls(heartbeat_ms=fields.uint(0), extensions=fields.finish())
+        return cls(
+            heartbeat_ms=fields.uint(0), epoch_ms=fields.uint(1), extensions=fields.finish()
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

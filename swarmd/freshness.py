@@ -59,8 +59,8 @@ class ValidatorKeys:
 
     epoch: int
     """Epoch of the set."""
-    keys: tuple[PublicKey, ...]
-    """Vote keys in index order."""
+    keys: tuple[PublicKey | None, ...]
+    """Vote keys in index order; None: an empty seat."""
     fault_limit: int
     """f; f+1 answers contain an honest one."""
 
@@ -89,7 +89,10 @@ class FreshnessRound:
                 raise VerificationError(f"freshness statement of epoch {content.epoch}")
             if content.validator >= len(self._validators.keys):
                 raise VerificationError(f"freshness statement of validator {content.validator}")
-            signed.verify(self._validators.keys[content.validator], chain)
+            key = self._validators.keys[content.validator]
+            if key is None:
+                raise VerificationError(f"freshness statement of empty seat {content.validator}")
+            signed.verify(key, chain)
             verify_inclusion(
                 leaf_hash(self.nonce), index=index, size=size, proof=proof, root=content.nonces
             )

@@ -14,16 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ledger.errors import LedgerError
 from ledger.log import Log
-from ledger.records.conviction import ConvictionRecord
 from ledger.state import Draft, LedgerState
-from ledger.state_keys import evidence_key
 from ledger.transition.context import BlockContext
 from ledger.transition.envelope import judge_transaction
+from ledger.transition.validators import close_epoch, convict
+from ledger.validators import ValidatorSet
 from ledger.vote import Evidence, Verifier
-from protocol.digest import Digest, sha256
-from protocol.errors import VerificationError
+from protocol.digest import Digest
 from protocol.merkle import leaf_hash
 from protocol.transaction import SignedTransaction
 
@@ -38,6 +36,8 @@ class Outcome:
     """State keys it set, with their values."""
     leaves: tuple[Digest, ...]
     """Leaf hashes it added to the log: transactions, then evidence."""
+    following: ValidatorSet | None = None
+    """The next epoch's set if the block closes its epoch; None: the epoch goes on (E10)."""
 
 
 @dataclass(slots=True)
@@ -82,27 +82,18 @@ def apply_evidence(block: BlockDraft, evidence: Evidence, verifier: Verifier) ->
         LedgerError: `evidence.epoch`, `evidence.signature`, or `evidence.known`: one conviction for
             each signer and epoch.
     """
-    context, epoch, signer = block.context, evidence.epoch, evidence.signer
-    if epoch != context.validators.epoch:
-        raise LedgerError("evidence.epoch", f"evidence of epoch {epoch} in another epoch")
-    if block.state.conviction(epoch, signer) is not None:
-        raise LedgerError("evidence.known", f"validator {signer} is convicted already")
-    try:
-        evidence.verify(context.validators, context.chain, context.era, verifier)
-    except VerificationError as error:
-        raise LedgerError("evidence.signature", str(error)) from error
-    record = ConvictionRecord(evidence=sha256(evidence.encoded), height=context.height)
-    block.state.put(evidence_key(epoch, signer), record.encode())
+    convict(block.state, evidence, block.context, verifier)
     leaf = leaf_hash(evidence.encoded)
     block.log = block.log.append(leaf)
     block.leaves.append(leaf)
 
 
 def finish(block: BlockDraft) -> Outcome:
-    """Closes a block: the tree and log after it."""
+    """Closes a block, and its epoch where that is due: the tree and log after it."""
+    following = close_epoch(block.state, block.context)
     writes = dict(block.state.writes)
     state = LedgerState(block.parent.tree.update(writes), block.log)
-    return Outcome(state=state, writes=writes, leaves=tuple(block.leaves))
+    return Outcome(state=state, writes=writes, leaves=tuple(block.leaves), following=following)
 
 
 def apply_block(

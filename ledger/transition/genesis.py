@@ -7,11 +7,12 @@ from ledger.header import genesis_header
 from ledger.log import Log
 from ledger.records.subject import SubjectRecord
 from ledger.state import Draft, LedgerState
-from ledger.state_keys import GOVERNANCE_KEY, validators_key
+from ledger.state_keys import GOVERNANCE_KEY
 from ledger.state_tree import StateTree
 from ledger.transition.block import Outcome
 from ledger.transition.group import write_group
 from ledger.transition.subject import write_subject
+from ledger.transition.validators import write_first_epoch
 from ledger.validators import Validator, ValidatorSet
 from protocol.encoding import encode_canonical
 from protocol.genesis import Genesis
@@ -36,7 +37,7 @@ def genesis_outcome(genesis: Genesis) -> Outcome:
     draft = Draft(empty)
     draft.put(GOVERNANCE_KEY, encode_canonical(genesis.governance_root.to_value()))
     validators = genesis_validators(genesis)
-    draft.put(validators_key(validators.epoch), validators.encode())
+    write_first_epoch(draft, genesis, validators)
     for group in genesis.groups:
         write_group(draft, group, creators=())
     for join in genesis.joins:

@@ -6,11 +6,14 @@ from ledger.bodies.group import CreateGroup, SetPolicy
 from ledger.bodies.manifest import ApproveManifest, ProposeManifest, RevokeManifest
 from ledger.bodies.receipt import AnchorReceipts
 from ledger.bodies.subject import CreateSubject, SuspendSubject
+from ledger.bodies.validators import Accuse, CertifyKey, SetParameters, SetValidators, Upgrade
 from ledger.transition.kinds import KINDS, PROTECTING_KINDS, decode_body, kind_of
 from protocol.digest import sha256
 from protocol.encoding import decode_canonical, encode_canonical
 from protocol.errors import EncodingError
-from tests.support.ledger import make_lab
+from protocol.genesis import Parameters
+from tests.support.epochs import VoteKeys
+from tests.support.ledger import make_key, make_lab
 
 LAB = make_lab()
 ONE = sha256(b"1")
@@ -24,6 +27,15 @@ BODIES = [
     ApproveManifest(manifest=ONE, group="fleet", approvals=(b"a",)),
     RevokeManifest(manifest=ONE, group="fleet", approvals=(b"a",)),
     AnchorReceipts(size=1, root=ONE),
+    CertifyKey(epoch=2, key=make_key("vote").public, proof=b"p" * 64),
+    Accuse(evidence=VoteKeys(LAB.validators).evidence(LAB.validator_set, 1, LAB)),
+    SetValidators(
+        members=tuple(member.did for member in LAB.validators),
+        joins=(LAB.gateways[0].join,),
+        approvals=(b"a",),
+    ),
+    SetParameters(parameters=Parameters(), approvals=(b"a",)),
+    Upgrade(version=2, epoch=3, approvals=(b"a",)),
 ]
 
 

@@ -388,8 +388,9 @@ def build_next(
     now_ms = header.time_ms + after_ms
     for signed in transactions:
         chain.submit(signed.signed.raw, now_ms=now_ms)
-    view = header.view + 1 + skip_views
-    skips = [SkipProof(v, sha256(b"skip %d" % v)) for v in range(header.view + 1, view)]
+    before = header.view_in(chain.validators.epoch)
+    view = before + 1 + skip_views
+    skips = [SkipProof(v, sha256(b"skip %d" % v)) for v in range(before + 1, view)]
     return chain.build(
         header.block_id,
         view=view,

@@ -216,7 +216,9 @@ def genesis_documents(draw: st.DrawFn) -> Genesis:
         era=0,
         time_ms=draw(uints),
         parameters=Parameters(
-            heartbeat_ms=draw(st.integers(1000, DAY_MS)), extensions=draw(extensions)
+            heartbeat_ms=draw(st.integers(1000, DAY_MS)),
+            epoch_ms=draw(st.integers(2000, 366 * DAY_MS)),
+            extensions=draw(extensions),
         ),
         validators=tuple(draw(st.permutations(dids))),
         joins=tuple(sorted(subjects, key=lambda join: join.record.did)),
