@@ -1,4 +1,4 @@
-"""How far the enumeration of crash states goes: a few torn variants in the tests, more on demand."""
+"""How far crash states are enumerated: a few torn variants in the tests, more on demand."""
 
 from __future__ import annotations
 

@@ -143,8 +143,10 @@ class MemoryFiles:
 
     @classmethod
     def after(cls, operations: Sequence[Operation]) -> MemoryFiles:
-        """Files as the next process finds them when the last one was killed; what it had not
-        flushed is there to be read, and is not durable."""
+        """Files as the next process finds them when the last one was killed.
+
+        What it had not flushed can be read, and is not durable.
+        """
         files = cls()
         for operation in operations:
             match operation:
