@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 from ledger.block import Block, decode_block_of
 from ledger.certificate import Certificate, decode_certificate
 from ledger.disk import Connection, Disk
+from ledger.handover import Handover, decode_handover
 from ledger.header import Header, decode_header
 from ledger.log import Log, decode_log
 from protocol.digest import BlockId, ChainId, Digest, ManifestId, TransactionId
@@ -46,6 +47,9 @@ CREATE TABLE certificates (
     digest BLOB PRIMARY KEY, view INTEGER NOT NULL, certificate BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX certificates_by_view ON certificates (view);
+CREATE TABLE handovers (
+    epoch INTEGER PRIMARY KEY, height INTEGER NOT NULL UNIQUE, handover BLOB NOT NULL
+);
 CREATE TABLE pending (id BLOB PRIMARY KEY, position INTEGER NOT NULL, raw BLOB NOT NULL);
 """
 T = TypeVar("T")
@@ -78,6 +82,8 @@ class FinalBlock:
     """Id and kind of each transaction."""
     manifests: tuple[tuple[ManifestId, bytes], ...]
     """Manifests it proposes."""
+    handover: Handover | None = None
+    """Present exactly if the block closes its epoch."""
 
 
 class BlockStore:
@@ -231,6 +237,11 @@ class BlockStore:
     def _insert(self, database: Connection, item: FinalBlock) -> None:
         header = item.block.header
         certificate = None if item.certificate is None else item.certificate.encode()
+        if item.handover is not None:
+            database.execute(
+                "INSERT INTO handovers VALUES (?, ?, ?)",
+                (header.epoch, header.height, item.handover.encode()),
+            )
         database.execute(
             "INSERT INTO headers VALUES (?, ?, ?, ?)",
             (header.height, header.block_id, header.encoded, certificate),
@@ -248,7 +259,9 @@ class BlockStore:
         _drop_pending(database, (name for name, _ in item.transactions))
 
     def head(self) -> tuple[Header, Certificate | None]:
-        """The last final header with its certificate (None at genesis only).
+        """The last final header with its certificate.
+
+        None at genesis, and for a closing block that is final by a filler (see `handover`).
 
         Raises:
             StorageError: there is none, or it is damaged.
@@ -259,7 +272,7 @@ class BlockStore:
         if row is None:
             raise StorageError(f"{self.path}: no genesis block in it")
         header = self._header(row[0], row[1])
-        if row[2] is None and header.height:
+        if row[2] is None and header.height and not header.closes_epoch:
             raise StorageError(f"{self.path}: damaged, the last block has no certificate")
         return header, self._certificate(row[2])
 
@@ -310,6 +323,14 @@ class BlockStore:
         assert certificate is not None, "the query asks for rows with a certificate"
         return header, certificate
 
+    def handover(self, epoch: int) -> tuple[int, Handover] | None:
+        """How an epoch ended: height of the block that closed it, and proof; None: it has not."""
+        row = self._row("SELECT height, handover FROM handovers WHERE epoch = ?", epoch)
+        if row is None:
+            return None
+        raw = self._bytes(row[1])
+        return self._integer(row[0]), self._decode("handover", lambda: decode_handover(raw))
+
     def block(self, block_id: BlockId) -> Block | None:
         """A final block by id, or None if unknown or pruned."""
         raw = self._blob(
@@ -320,7 +341,7 @@ class BlockStore:
         return self._decode("block", lambda: decode_block_of(raw, block_id))
 
     def blocks(self, from_height: int, *, bytes_max: int, count_max: int) -> list[bytes]:
-        """Encoded blocks of ascending heights, the last one with a certificate of its own.
+        """Encoded blocks of one epoch, the last one certified or closing the epoch.
 
         Args:
             from_height: first height.
@@ -330,9 +351,10 @@ class BlockStore:
         run: list[bytes] = []
         complete, used = 0, 0
         with self._guard():
-            for height, raw, is_certified in self._database.execute(
-                "SELECT height, block, certificate IS NOT NULL FROM bodies JOIN headers "
-                "USING (height) WHERE height >= ? ORDER BY height",
+            for height, raw, is_certified, epoch in self._database.execute(
+                "SELECT height, block, certificate IS NOT NULL, epoch FROM bodies JOIN headers "
+                "USING (height) LEFT JOIN handovers USING (height) WHERE height >= ? "
+                "ORDER BY height",
                 (from_height,),
             ):
                 block = self._bytes(raw)
@@ -341,8 +363,10 @@ class BlockStore:
                     break
                 run.append(block)
                 used += len(block)
-                if is_certified:
+                if is_certified or epoch is not None:
                     complete = len(run)
+                if epoch is not None:
+                    break
         return run[:complete]
 
     def prune_bodies(self, below_height: int) -> None:

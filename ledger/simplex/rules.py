@@ -40,7 +40,7 @@ def check_place(block: Block, *, chain: ChainId, era: int, validators: Validator
         raise VerificationError("proposal belongs to another chain, era or epoch")
     if header.proposer != validators.leader(header.view):
         raise VerificationError(f"validator {header.proposer} does not lead view {header.view}")
-    if (header.validators, header.next_validators) != (validators.digest, validators.digest):
+    if header.validators != validators.digest:
         raise VerificationError("proposal names another validator set")
     if [skip.view for skip in block.skips] != list(skipped_views(header.parent_view, header.view)):
         raise VerificationError("skip proofs do not name exactly the skipped views")
@@ -50,14 +50,42 @@ def check_parent(header: Header, parent: Header) -> None:
     """Checks that a header continues its parent (C51).
 
     Raises:
-        VerificationError: wrong parent, parent view or height, or a log that shrinks.
+        VerificationError: wrong parent, parent view or height, a log that shrinks, or after a
+            closing block anything but a filler.
     """
-    if (header.parent, header.parent_view) != (parent.block_id, parent.view):
+    if (header.parent, header.parent_view) != (parent.block_id, parent.view_in(header.epoch)):
         raise VerificationError("proposal names another parent")
     if header.height != parent.height + 1:
         raise VerificationError(f"height {header.height} after {parent.height}")
     if header.log_size < parent.log_size:
         raise VerificationError("the log shrinks")
+    if is_closed(parent, header.epoch):
+        check_filler(header, parent)
+
+
+def is_closed(parent: Header, epoch: int) -> bool:
+    """Tells whether only fillers of `epoch` may follow a block: it closes that epoch (E14)."""
+    return parent.closes_epoch and parent.epoch == epoch
+
+
+def check_filler(header: Header, parent: Header) -> None:
+    """Checks that a header changes nothing: it only helps the closing block to finality (E14).
+
+    That the body is empty follows from the log, which grows with each entry but skip proofs.
+
+    Raises:
+        VerificationError: another parent or epoch, or it changes log, state or sets.
+    """
+    if (header.parent, header.parent_view) != (parent.block_id, parent.view):
+        raise VerificationError("filler names another parent")
+    if (header.epoch, header.height) != (parent.epoch, parent.height + 1):
+        raise VerificationError("filler does not follow its parent")
+    after = (header.log_size, header.log_root, header.state_root)
+    if after != (parent.log_size, parent.log_root, parent.state_root):
+        raise VerificationError("filler changes log or state")
+    sets = (header.validators, header.next_validators)
+    if sets != (parent.validators, parent.next_validators):
+        raise VerificationError("filler names other validator sets")
 
 
 def verify_time(header: Header, parent: Header, *, now_ms: int) -> None:
