@@ -13,7 +13,7 @@ from swarmd.cli.options import examples, json_option, pass_output
 from swarmd.cli.output import Output, plain
 
 if TYPE_CHECKING:
-    from ledger.proof import VerifiedProof
+    from ledger.proof_verify import VerifiedAuthorisation
     from protocol.genesis import Genesis
     from swarmd.control.protocol import JSON
     from swarmd.proof_file import ProofFile
@@ -56,7 +56,7 @@ def verify(output: Output, image: Path, proof_path: Path, trusted: str) -> None:
     the proof. With a digest, the genesis document inside the proof file is used if it has that
     digest. A proof says "not revoked as of its block": mind the age that is printed.
     """
-    from ledger.proof import verify_proof
+    from ledger.proof_verify import verify_authorisation
     from swarmd.cli.judgement import hash_file
     from swarmd.clock import SystemClock
     from swarmd.datadir import read_bounded
@@ -65,7 +65,7 @@ def verify(output: Output, image: Path, proof_path: Path, trusted: str) -> None:
     file = decode_proof_file(read_bounded(proof_path, bytes_max=PROOF_FILE_BYTES_MAX))
     genesis = _trusted_genesis(trusted, file)
     digest = hash_file(image)
-    proof = verify_proof(file.proof, genesis, digest)
+    proof = verify_authorisation(file.proof, genesis, digest)
     age_s = (SystemClock().wall_ms() - proof.time_ms) // _MS_PER_S
     manifest = proof.signed.manifest
     document: JSON = {
@@ -106,7 +106,7 @@ def _trusted_genesis(trusted: str, file: ProofFile) -> Genesis:
     return file.genesis_of(ChainId(bytes.fromhex(digits)))
 
 
-def _report(image: Path, genesis: Genesis, proof: VerifiedProof, age_s: int) -> str:
+def _report(image: Path, genesis: Genesis, proof: VerifiedAuthorisation, age_s: int) -> str:
     manifest = proof.signed.manifest
     time = datetime.fromtimestamp(proof.time_ms / _MS_PER_S, UTC)
     release = f"{plain(manifest.product)} {plain(manifest.version)} (sequence {manifest.sequence})"
@@ -119,7 +119,7 @@ def _report(image: Path, genesis: Genesis, proof: VerifiedProof, age_s: int) -> 
         f"  anchor     chain {genesis.chain.hex()} ({plain(genesis.name)})",
         f"  as of      block {proof.height}, {time:%Y-%m-%d %H:%M:%S} UTC, {age_text(age_s)}",
     ]
-    if proof.latest_sequence > manifest.sequence:
+    if (proof.latest_sequence or 0) > manifest.sequence:
         lines.append(f"  note       a newer release exists (sequence {proof.latest_sequence})")
     return "\n".join(lines)
 

@@ -16,7 +16,7 @@ import trio
 
 from chunks.store import ChunkStore
 from ledger.bodies.manifest import ApproveManifest, RevokeManifest
-from ledger.proof import make_proof
+from ledger.proof_make import make_proof
 from protocol.approval import Action, parse_approval
 from protocol.did import did_key_text, did_text
 from protocol.digest import Digest, ManifestId

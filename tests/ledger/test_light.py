@@ -12,7 +12,9 @@ from ledger.certificate import Certificate
 from ledger.errors import LedgerNotYetError
 from ledger.light import EpochStep, TrustAnchor, advance_anchor, verify_header
 from ledger.membership import make_membership_proof, verify_membership_proof
-from ledger.proof import decode_proof, make_proof, verify_proof
+from ledger.proof import decode_proof
+from ledger.proof_make import make_proof
+from ledger.proof_verify import verify_proof
 from ledger.records.subject import SubjectStatus
 from ledger.state_keys import subject_key
 from ledger.validators import Validator, ValidatorSet

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ledger.errors import LedgerError
-from ledger.proof import verify_proof
+from ledger.proof_verify import verify_authorisation
 from ledger.state_tree import StateTree
 from ledger.transition.block import apply_block
 from ledger.transition.context import BlockContext
@@ -81,7 +81,7 @@ def test_the_pinned_proof_file_is_believed():
     vector = committed("proof.json")
     genesis = decode_genesis(bytes.fromhex(vector["genesis"]))
     image = sha256(bytes.fromhex(vector["image"]))
-    shown = verify_proof(bytes.fromhex(vector["proof"]), genesis, image)
+    shown = verify_authorisation(bytes.fromhex(vector["proof"]), genesis, image)
     assert shown.manifest_id.hex() == vector["manifest_id"]
     assert (shown.group, shown.height) == (vector["group"], vector["height"])
     assert shown.time_ms == vector["time_ms"]

@@ -16,7 +16,7 @@ from ledger.bodies.manifest import ApproveManifest
 from ledger.bodies.receipt import AnchorReceipts
 from ledger.bodies.subject import CreateSubject, SuspendSubject
 from ledger.errors import LedgerError
-from ledger.proof import make_proof
+from ledger.proof_make import make_proof
 from ledger.transition.genesis import genesis_block
 from protocol.approval import Action
 from protocol.did import SubjectKind

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger.proof import make_proof
+from ledger.proof_make import make_proof
 from protocol.digest import sha256
 from protocol.errors import EncodingError, StorageError
 from protocol.manifest import SignedManifest
