@@ -149,10 +149,11 @@ def test_owners_take_a_scheduled_policy_back_and_approvals_serve_once():
 
 
 def test_a_policy_in_force_by_schedule_is_the_same():
-    bench = make_bench(policy=make_policy(amend_delay_ms=0))
-    soft = make_policy(amend_delay_ms=0, enrol_threshold=1)
+    bench = make_bench(policy=make_policy(amend_delay_ms=HOUR_MS))
+    soft = make_policy(amend_delay_ms=HOUR_MS, enrol_threshold=1)
     bench.apply(amendment(bench, soft))
-    assert bench.refusal(amendment(bench, soft, old=soft)).rule == "policy.same"
+    error = bench.refusal(amendment(bench, soft, old=soft), after_ms=HOUR_MS)
+    assert error.rule == "policy.same"
 
 
 def test_extensions_of_groups_and_policies_are_kept():

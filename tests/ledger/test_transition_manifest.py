@@ -19,6 +19,7 @@ from protocol.manifest import sign_manifest
 from tests.support.ledger import (
     FLEET,
     GENESIS_MS,
+    HOUR_MS,
     PRODUCT,
     make_bench,
     make_group,
@@ -288,14 +289,14 @@ def test_an_expired_manifest_takes_no_approvals_but_revocations():
 
 
 def test_a_manifest_is_judged_under_the_policy_at_its_proposal():
-    bench = make_bench(policy=make_policy(amend_delay_ms=1))
+    bench = make_bench(policy=make_policy(amend_delay_ms=HOUR_MS))
     lab, manifest = bench.lab, bench.lab.manifest()
     bench.apply(lab.propose(manifest))
     strict = make_policy(approve_threshold=3, amend_threshold=3)
     approvals = lab.approvals(Action.AMEND, strict.policy_id)
     body = SetPolicy(group=FLEET, policy=strict.encode(), approvals=approvals)
     bench.apply(lab.transaction(lab.gateways[0], body))
-    bench.apply(approve(bench, manifest, [0, 1]))
+    bench.apply(approve(bench, manifest, [0, 1]), after_ms=HOUR_MS)
     assert standing(bench, manifest).status is ManifestStatus.AUTHORISED
     later = lab.manifest(sequence=2)
     bench.apply(lab.propose(later))

@@ -24,6 +24,7 @@ from protocol.group import (
     decode_policy,
 )
 from protocol.keys import PublicKey
+from protocol.policy import AMEND_DELAY_MS_MIN
 from tests.support.strategies import key
 
 
@@ -129,7 +130,7 @@ def test_other_schemas_are_refused(schema: int) -> None:
         {"amend_threshold": 1},
         {"amend_threshold": 33},
         {"approve_threshold": 33, "amend_threshold": 33},
-        {"amend_delay_ms": -1},
+        {"amend_delay_ms": AMEND_DELAY_MS_MIN - 1},
         {"amend_delay_ms": DURATION_MS_MAX + 1},
         {"serve_freshness_ms": DURATION_MS_MAX + 1},
         {"offer_freshness_ms": 0},
@@ -173,7 +174,7 @@ def test_every_field_changes_the_policy_id() -> None:
         policy(revoke_threshold=1),
         policy(amend_threshold=3),
         policy(enrol_threshold=2),
-        policy(amend_delay_ms=0),
+        policy(amend_delay_ms=AMEND_DELAY_MS_MIN),
         policy(offer_freshness_ms=1),
         policy(serve_freshness_ms=DURATION_MS_MAX),
         policy(publishers=(DidId(bytes(32)),)),

@@ -66,6 +66,7 @@ from protocol.manifest import (
     parse_manifest,
     sign_manifest,
 )
+from protocol.policy import AMEND_DELAY_MS_MIN
 from protocol.text import is_plain_text
 from protocol.transaction import Transaction, parse_transaction, sign_transaction
 
@@ -180,7 +181,7 @@ def policies(draw: st.DrawFn, least: int = 1, owners: int = OWNERS_MAX) -> Polic
         revoke_threshold=draw(st.integers(1, owners)),
         amend_threshold=draw(st.integers(approve, owners)),
         enrol_threshold=draw(st.integers(1, owners)),
-        amend_delay_ms=draw(st.integers(0, DURATION_MS_MAX)),
+        amend_delay_ms=draw(st.integers(AMEND_DELAY_MS_MIN, DURATION_MS_MAX)),
         offer_freshness_ms=draw(st.integers(1, serve)),
         serve_freshness_ms=serve,
         publishers=tuple(DidId(one) for one in sorted(publishers)),
