@@ -14,24 +14,38 @@ from ledger.log import Log
 from ledger.records.account import AccountRecord
 from ledger.records.anchor import AnchorRecord
 from ledger.records.conviction import ConvictionRecord
+from ledger.records.emergency import PausesRecord
+from ledger.records.governance import CheckpointRecord, EraRecord
 from ledger.records.group import GroupRecord
+from ledger.records.health import HealthRecord, SiteRecord
 from ledger.records.manifest import LatestRecord, ManifestRecord
-from ledger.records.subject import SubjectRecord
+from ledger.records.rollout import RolloutRecord
+from ledger.records.subject import AttributesRecord, SubjectRecord
+from ledger.records.tenant import OpenProposals, TenantRecord
 from ledger.records.validators import EpochRecord, ValidatorRecord
 from ledger.state_keys import (
+    CHECKPOINT_KEY,
     EPOCH_KEY,
+    ERA_KEY,
     GOVERNANCE_KEY,
     account_key,
     anchor_key,
     approval_key,
+    attributes_key,
     evidence_key,
     group_key,
+    health_key,
     holder_key,
     latest_key,
     manifest_key,
+    open_key,
     origin_key,
+    pauses_key,
     policy_key,
+    rollout_key,
+    site_health_key,
     subject_key,
+    tenant_key,
     validator_key,
     validators_key,
 )
@@ -58,10 +72,30 @@ class StateReader:
         raw = self.get(subject_key(did))
         return None if raw is None else SubjectRecord.decode(raw)
 
+    def certification(self, did: DidId, group: str) -> AttributesRecord | None:
+        """What a group's owners certify of a subject; None: never anything."""
+        raw = self.get(attributes_key(did, group))
+        return None if raw is None else AttributesRecord.decode(raw)
+
+    def attributes(self, did: DidId, group: str) -> Mapping[str, str]:
+        """A subject's certified attributes in one group; none: empty."""
+        record = self.certification(did, group)
+        return {} if record is None else dict(record.attributes)
+
     def account(self, did: DidId) -> AccountRecord:
         """What a signer has used up; zero for one that never signed."""
         raw = self.get(account_key(did))
         return AccountRecord() if raw is None else AccountRecord.decode(raw)
+
+    def tenant(self, group: str) -> TenantRecord:
+        """What the gateways of a group have used up; zero for one that never signed."""
+        raw = self.get(tenant_key(group))
+        return TenantRecord() if raw is None else TenantRecord.decode(raw)
+
+    def open_proposals(self, publisher: DidId, group: str) -> OpenProposals:
+        """A publisher's manifests in a group that may still wait for owners."""
+        raw = self.get(open_key(publisher, group))
+        return OpenProposals() if raw is None else OpenProposals.decode(raw)
 
     def holder(self, key: PublicKey) -> DidId | None:
         """The subject that holds, or once held, a key."""
@@ -130,6 +164,16 @@ class StateReader:
         assert raw is not None, "genesis writes the first epoch"
         return EpochRecord.decode(raw)
 
+    def checkpoint(self) -> CheckpointRecord | None:
+        """The newest checkpoint, or None."""
+        raw = self.get(CHECKPOINT_KEY)
+        return None if raw is None else CheckpointRecord.decode(raw)
+
+    def era(self) -> EraRecord | None:
+        """How the current era began; None in the first."""
+        raw = self.get(ERA_KEY)
+        return None if raw is None else EraRecord.decode(raw)
+
     def validator(self, did: DidId) -> ValidatorRecord:
         """A validator's certified keys; empty for one that never certified any."""
         raw = self.get(validator_key(did))
@@ -139,6 +183,26 @@ class StateReader:
         """The validator set of an epoch up to the next one, or None."""
         raw = self.get(validators_key(epoch))
         return None if raw is None else decode_validator_set(raw)
+
+    def rollout(self, manifest: ManifestId, group: str) -> RolloutRecord | None:
+        """How far a release has come in a group; None: it is offered to all at once."""
+        raw = self.get(rollout_key(manifest, group))
+        return None if raw is None else RolloutRecord.decode(raw)
+
+    def health(self, manifest: ManifestId, did: DidId, group: str) -> HealthRecord | None:
+        """What one gateway reported of a release."""
+        raw = self.get(health_key(manifest, did, group))
+        return None if raw is None else HealthRecord.decode(raw)
+
+    def site_health(self, manifest: ManifestId, site: Digest, group: str) -> SiteRecord | None:
+        """What the gateways of one site reported of a release."""
+        raw = self.get(site_health_key(manifest, site, group))
+        return None if raw is None else SiteRecord.decode(raw)
+
+    def pauses(self, group: str | None) -> PausesRecord:
+        """Emergency pauses of a group, or (None) of the whole chain."""
+        raw = self.get(pauses_key(group))
+        return PausesRecord() if raw is None else PausesRecord.decode(raw)
 
     def governance_root(self) -> OwnerRoot:
         """The governance root."""
@@ -161,10 +225,9 @@ class LedgerState(StateReader):
         return self.tree.get(key)
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """All keys that start with `prefix`, without it, and their values; visits every key."""
-        for key, value in self.tree.items():
-            if key.startswith(prefix):
-                yield key[len(prefix) :], value
+        """All keys that start with `prefix`, ascending, without it, and their values."""
+        for key, value in self.tree.scan(prefix):
+            yield key[len(prefix) :], value
 
 
 class Draft(StateReader):
@@ -190,6 +253,12 @@ class Draft(StateReader):
     def put(self, key: bytes, value: bytes) -> None:
         """Sets a state key."""
         self._writes[key] = value
+
+    def changes(self, prefix: bytes) -> Iterator[tuple[bytes | None, bytes]]:
+        """Old and new values of the keys written so far that start with `prefix`."""
+        for key, value in tuple(self._writes.items()):
+            if key.startswith(prefix):
+                yield self._base.get(key), value
 
     def growth_bytes(self) -> int:
         """Bytes by which these writes lengthen the state; never below 0 for new keys."""

@@ -14,6 +14,10 @@ GOVERNANCE_KEY = b"c/governance"
 """The governance root."""
 EPOCH_KEY = b"c/epoch"
 """The current epoch: its start, the chain's parameters, and what is decided for the next one."""
+CHECKPOINT_KEY = b"c/checkpoint"
+"""The newest checkpoint of the governance root."""
+ERA_KEY = b"c/era"
+"""How the current era began; absent in the first."""
 
 
 def subject_key(did: DidId) -> bytes:
@@ -24,6 +28,16 @@ def subject_key(did: DidId) -> bytes:
 def account_key(did: DidId) -> bytes:
     """`n/<did>`: a signer's nonces and shares."""
     return b"n/" + did
+
+
+def attributes_key(did: DidId, group: str) -> bytes:
+    """`at/<did><group>`: what a group's owners certify of a subject."""
+    return b"at/" + did + group.encode()
+
+
+def seat_key(seat: Digest) -> bytes:
+    """`se/<seat>`: a seat of an enrolment token that was taken."""
+    return b"se/" + seat
 
 
 def holder_key(key: PublicKey) -> bytes:
@@ -61,6 +75,16 @@ def approval_key(subject: Digest, action: Action, key_id: Digest, group: str) ->
     return b"ap/" + subject + bytes((action,)) + key_id + group.encode()
 
 
+def tenant_key(group: str) -> bytes:
+    """`t/<group>`: what the gateways of a group have used up."""
+    return b"t/" + group.encode()
+
+
+def open_key(publisher: DidId, group: str) -> bytes:
+    """`op/<publisher><group>`: manifests that wait for owners."""
+    return b"op/" + publisher + group.encode()
+
+
 def anchor_key(did: DidId) -> bytes:
     """`a/<did>`: the newest anchor of a node's receipt log."""
     return b"a/" + did
@@ -79,6 +103,61 @@ def validator_key(did: DidId) -> bytes:
 def validators_key(epoch: int) -> bytes:
     """`v/<epoch>`: the validator set of an epoch; 8 bytes big-endian."""
     return b"v/" + epoch.to_bytes(8, "big")
+
+
+def rollout_key(manifest: ManifestId, group: str) -> bytes:
+    """`ro/<manifest id><group>`: how far a release has come in a group."""
+    return b"ro/" + manifest + group.encode()
+
+
+def health_key(manifest: ManifestId, did: DidId, group: str) -> bytes:
+    """`h/<manifest id><did><group>`: what one gateway reported of a release."""
+    return b"h/" + manifest + did + group.encode()
+
+
+def site_health_key(manifest: ManifestId, site: Digest, group: str) -> bytes:
+    """`hs/<manifest id><site><group>`: what the gateways of one site reported of a release."""
+    return b"hs/" + manifest + site + group.encode()
+
+
+def pauses_key(group: str | None) -> bytes:
+    """`em/<group>`: emergency pauses of a group; `em/` those of the whole chain."""
+    return b"em/" + ("" if group is None else group).encode()
+
+
+def quarantine_key(did: DidId, group: str) -> bytes:
+    """`q/<did><group>`: what a subject may not do with images in a group."""
+    return b"q/" + did + group.encode()
+
+
+def opinion_key(did: DidId, group: str) -> bytes:
+    """`r/<did><group>`: what other owners of a group think of a subject."""
+    return b"r/" + did + group.encode()
+
+
+def tally_key(group: str) -> bytes:
+    """`qd/<group>`: how many of a group opinion has put into quarantine lately."""
+    return b"qd/" + group.encode()
+
+
+def census_key(group: str) -> bytes:
+    """`gm/<group>`: how many active peers a group has."""
+    return b"gm/" + group.encode()
+
+
+def self_conviction_key(did: DidId) -> bytes:
+    """`cv/<did>`: a subject whose own signatures contradict each other."""
+    return b"cv/" + did
+
+
+def capabilities_key(did: DidId, group: str) -> bytes:
+    """`cap/<did><group>`: a subject's capabilities in a group."""
+    return b"cap/" + did + group.encode()
+
+
+def issue_key(capability: Digest) -> bytes:
+    """`ci/<capability id>`: what became of a capability."""
+    return b"ci/" + capability
 
 
 def split_manifest_key(key: bytes) -> tuple[ManifestId, str]:

@@ -195,7 +195,8 @@ def verify_threshold(
         root: the pinned owner root (of the group, or of governance for CREATE_GROUP).
         threshold: what the policy asks, at least 1.
         chain: chain they must be signed for.
-        era: era they must be signed for.
+        era: newest era they may be signed for; what owners agreed to before a recovery stays
+            agreed (G24). Whether an approval may still enter a block is the transition's question.
         action: what must be agreed to.
         subject: what it must be about, 32 bytes.
         group: group it must name.
@@ -212,14 +213,14 @@ def verify_threshold(
     if threshold < 1:
         raise LocalProtocolError(f"threshold {threshold} would let nobody decide")
     needed = threshold if action in _BELOW_ROOT else max(threshold, root.threshold)
-    wanted = (era, action, subject, group, policy)
+    wanted = (action, subject, group, policy)
     names: dict[bytes, str] = {}
     for raw in approvals:
         try:
             signed = parse_approval(raw)
             content, key_id = signed.approval, signed.signed.key_id
-            said = (content.era, content.action, content.subject, content.group, content.policy)
-            if said == wanted and key_id not in names:
+            said = (content.action, content.subject, content.group, content.policy)
+            if said == wanted and content.era <= era and key_id not in names:
                 names[key_id] = signed.verify(root, chain)
         except VerificationError:
             continue

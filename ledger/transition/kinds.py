@@ -7,12 +7,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from ledger.bodies.codec import MapValue
-from ledger.transition import group, manifest, receipt, subject, validators
+from ledger.transition import governance, group, manifest, receipt, subject, validators
 from ledger.transition.kind import Body, Kind, Lane
 from protocol.encoding import Fields
 from protocol.errors import EncodingError
 
-_AREAS: Final = (subject, group, manifest, receipt, validators)
+_AREAS: Final = (governance, subject, group, manifest, receipt, validators)
 
 
 def _merge() -> Mapping[str, Kind[Any]]:

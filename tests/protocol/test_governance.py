@@ -95,7 +95,7 @@ def test_strangers_recover_nothing():
         recovery(signers=[key(41), key(42)]).verify(ROOT, CHAIN, LAST)
 
 
-@pytest.mark.parametrize("change", [{"era": ERA + 1}, {"era": ERA - 1}, {"chain": OTHER_CHAIN}])
+@pytest.mark.parametrize("change", [{"era": ERA + 1}, {"chain": OTHER_CHAIN}])
 def test_consent_of_another_era_or_chain_does_not_serve(change):
     with pytest.raises(VerificationError, match="0 valid"):
         recovery(**change).verify(ROOT, CHAIN, LAST)
