@@ -29,6 +29,8 @@ class AccountRecord:
     """Transactions in that hour."""
     ledger_bytes: int = 0
     """Bytes its transactions and the state they added take, for good."""
+    guarded_count: int = 0
+    """Transactions in that hour of protecting kinds that have an hourly bound of their own."""
 
     def is_used(self, nonce: int) -> bool:
         """Tells whether a nonce was used."""
@@ -53,6 +55,7 @@ class AccountRecord:
                 3: self.hour,
                 4: self.hour_count,
                 5: self.ledger_bytes,
+                6: self.guarded_count,
             }
         )
 
@@ -66,6 +69,7 @@ class AccountRecord:
             hour=fields.uint(3),
             hour_count=fields.uint(4),
             ledger_bytes=fields.uint(5),
+            guarded_count=fields.uint(6),
         )
         close_record(fields, "account")
         return record

@@ -12,12 +12,14 @@ decide; validators' keys appear in no rule that authorises anything. Integers on
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ledger.log import Log
 from ledger.state import Draft, LedgerState
 from ledger.transition.context import BlockContext
 from ledger.transition.envelope import judge_transaction
+from ledger.transition.kind import Lane
+from ledger.transition.shares import BlockShare, lane_of
 from ledger.transition.validators import close_epoch, convict
 from ledger.validators import ValidatorSet
 from ledger.vote import Evidence, Verifier
@@ -54,6 +56,8 @@ class BlockDraft:
     """Log so far."""
     leaves: list[Digest]
     """Leaf hashes added so far."""
+    ordinary: BlockShare = field(default_factory=BlockShare)
+    """What ordinary transactions took so far."""
 
 
 def begin(parent: LedgerState, context: BlockContext) -> BlockDraft:
@@ -65,10 +69,15 @@ def apply_transaction(block: BlockDraft, signed: SignedTransaction) -> None:
     """Applies one transaction, or refuses it and leaves the block as it was.
 
     Raises:
-        LedgerNotYetError: it may become valid later.
+        LedgerNotYetError: it may become valid later, or in a block with more room for its lane.
         LedgerError: it never will.
     """
+    is_ordinary = lane_of(signed.transaction.kind) is Lane.ORDINARY
+    if is_ordinary:
+        block.ordinary.require(signed)
     draft = judge_transaction(block.state, signed, block.context)
+    if is_ordinary:
+        block.ordinary.take(signed)
     block.state.absorb(draft.writes)
     leaf = leaf_hash(signed.signed.raw)
     block.log = block.log.append(leaf)

@@ -48,3 +48,6 @@ class Kind(Generic[B]):
     """Its rule: (draft, signer, body, context); raises LedgerError and then leaves no trace."""
     lane: Lane = Lane.ORDINARY
     """How it competes for space."""
+    hourly_max: int | None = None
+    """For protecting kinds that no owner bounds: how many of one signer pass in an hour. It is one
+    count for all such kinds; above it they are refused."""

@@ -14,6 +14,8 @@ from ledger.state_keys import latest_key, manifest_key
 from ledger.transition.approvals import Consent, check_approvals, record_approvals
 from ledger.transition.context import BlockContext
 from ledger.transition.kind import Kind, Lane
+from ledger.transition.proposals import enter_proposal
+from ledger.transition.rollout import begin_rollout
 from protocol.approval import Action, SignedApproval
 from protocol.did import KeyPurpose, SubjectKind
 from protocol.digest import DidId, Digest, ManifestId
@@ -29,7 +31,7 @@ def propose_manifest(
     Raises:
         LedgerError: `manifest.malformed`, `manifest.era`, `manifest.publisher`,
             `manifest.signature`, `manifest.expired`, `manifest.known`, `manifest.sequence`,
-            `group.unknown`.
+            `group.unknown`, `manifest.open`.
     """
     try:
         signed = parse_manifest(body.manifest)
@@ -81,6 +83,7 @@ def _propose_in_group(
         expires_ms=manifest.expires_ms,
         proposed_height=context.height,
     )
+    enter_proposal(draft, manifest.publisher, group, manifest_id, context)
     draft.put(manifest_key(manifest_id, group), record.encode())
 
 
@@ -135,6 +138,7 @@ def approve_manifest(
         )
         latest = LatestRecord(manifest=body.manifest, sequence=record.sequence)
         draft.put(latest_key(body.group, record.product), latest.encode())
+        begin_rollout(draft, body.manifest, body.group, policy, context)
     draft.put(manifest_key(body.manifest, body.group), following.encode())
 
 
