@@ -7,15 +7,15 @@ their one-line summaries stand here.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import click
 
 from protocol.errors import SwarmError
+from swarmd.cli.lazy import Entry, load
 from swarmd.cli.options import examples
 from swarmd.cli.output import Output
 
@@ -27,15 +27,6 @@ EXIT_NOT_YET: Final = 3
 """Waiting would help."""
 EXIT_INTERRUPTED: Final = 130
 """Ended by Ctrl-C (128 + SIGINT, as shells report it)."""
-
-
-class Entry(NamedTuple):
-    """Where a command lives and what `--help` says about it."""
-
-    module: str
-    """Module below `swarmd.cli`; its attribute is the command's name."""
-    summary: str
-    """One line."""
 
 
 COMMANDS: Final[dict[str, dict[str, Entry]]] = {
@@ -58,7 +49,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
         "status": Entry("query", "Show how a node is doing."),
         "images": Entry("query", "List the images a node knows and why it has them or not."),
         "peers": Entry("query", "List the peers of a node."),
-        "ledger": Entry("query", "Show the newest blocks."),
+        "ledger": Entry("ledger", "Show the newest blocks; explain, export, recover the ledger."),
         "fetch": Entry("fetch", "Save an authorised image to a file."),
     },
     "Prove": {
@@ -87,10 +78,7 @@ class LazyGroup(click.Group):
         """Imports the module of one command."""
         for entries in COMMANDS.values():
             if entry := entries.get(cmd_name):
-                module = importlib.import_module(f"swarmd.cli.{entry.module}")
-                command = getattr(module, cmd_name)
-                assert isinstance(command, click.Command), f"{entry.module}.{cmd_name}"
-                return command
+                return load(cmd_name, entry)
         return None
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,4 +1,4 @@
-"""`swarmd status`, `images`, `peers`, `ledger`: what a daemon knows."""
+"""`swarmd status`, `images`, `peers`: what a daemon knows."""
 
 from __future__ import annotations
 
@@ -49,17 +49,3 @@ def peers(output: Output, directory: Path) -> None:
     """List the peers a node is connected to."""
     result = call(directory, "peers", {})
     output.result(result, describe(result) if result else "no peers")
-
-
-@click.command(
-    epilog=examples(
-        "swarmd ledger -C lab/gateway-1", "swarmd ledger -C lab/gateway-1 --from 10 --json"
-    )
-)
-@click.option("--from", "height", type=click.IntRange(min=0), help="First block to show.")
-@directory_option
-@json_option
-@pass_output
-def ledger(output: Output, directory: Path, height: int | None) -> None:
-    """Show the chain as this node has verified it: its head and the newest blocks."""
-    output.result(call(directory, "ledger", {} if height is None else {"from": height}))
