@@ -15,6 +15,7 @@ from ledger.block import Block, SkipProof, body_root
 from ledger.block_store import BlockStore
 from ledger.certificate import Certificate
 from ledger.chain_blocks import (
+    Budget,
     ChainRules,
     CommitResult,
     Executed,
@@ -24,6 +25,7 @@ from ledger.chain_blocks import (
     execute_block,
     fill_block,
     final_block,
+    idle_outcome,
 )
 from ledger.chain_queries import ChainQueries, Tip
 from ledger.errors import (
@@ -33,13 +35,15 @@ from ledger.errors import (
     LedgerError,
     LedgerNotYetError,
 )
+from ledger.handover import Handover
 from ledger.header import HEADER_BYTES_MAX, Header
-from ledger.simplex.rules import proposal_time_ms
+from ledger.simplex.rules import is_closed, proposal_time_ms
 from ledger.state import LedgerState
-from ledger.state_tree import StateTree
+from ledger.state_nodes import resolve
 from ledger.transition.block import Outcome, begin, finish
 from ledger.transition.context import BlockContext
-from ledger.transition.genesis import genesis_block, genesis_outcome, genesis_validators
+from ledger.transition.genesis import genesis_block, genesis_outcome
+from ledger.transition.shares import RESERVED_DIVISOR
 from ledger.vote import EVIDENCE_BYTES_MAX, Ed25519Verifier, Evidence, Verifier, VoteKind
 from protocol.digest import BlockId, TransactionId, sha256
 from protocol.encoding import encode_canonical
@@ -50,12 +54,13 @@ from protocol.limits import (
     BLOCK_EVIDENCE_MAX,
     KIB,
 )
+from protocol.transaction import SignedTransaction
 
 SPECULATIVE_BLOCKS_MAX: Final = 256
 """Executed blocks kept above the final one; what is not an ancestor of the newest goes first."""
 UNFINAL_BYTES_MAX: Final = 512 * KIB
 """A leader adds no transactions beyond this many bytes above the final block, so that the run that
-becomes final at once fits one answer to a follower."""
+becomes final at once fits one answer to a follower. Ordinary ones end a quarter below it (Q31)."""
 
 
 class Chain(ChainQueries):
@@ -75,31 +80,27 @@ class Chain(ChainQueries):
         Raises:
             StorageError: another chain or era, or state and last header contradict each other.
         """
-        rules = ChainRules(
-            chain=genesis.chain,
-            era=genesis.era,
-            validators=genesis_validators(genesis),
-            verifier=verifier or Ed25519Verifier(),
-        )
+        verifier = verifier or Ed25519Verifier()
         identity = store.identity()
         if identity is None:
             outcome = genesis_outcome(genesis)
             block = genesis_block(genesis, outcome.state)
             first = Executed(block=block, outcome=outcome, transactions=())
-            store.create(rules.chain, rules.era, final_block(first, None))
-            return cls(store, genesis, rules, first)
-        if identity != (rules.chain, rules.era):
+            store.create(genesis.chain, genesis.era, final_block(first, None))
+            return cls(store, genesis, _rules(outcome.state, genesis, verifier), first)
+        if identity != (genesis.chain, genesis.era):
             chain, era = identity
             raise StorageError(
                 f"{store.path}: database of chain {chain.hex()[:8]} era {era}, "
-                f"expected chain {rules.chain.hex()[:8]} era {rules.era}"
+                f"expected chain {genesis.chain.hex()[:8]} era {genesis.era}"
             )
-        return cls._reopen(store, genesis, rules)
+        return cls._reopen(store, genesis, verifier)
 
     @classmethod
-    def _reopen(cls, store: BlockStore, genesis: Genesis, rules: ChainRules) -> Chain:
+    def _reopen(cls, store: BlockStore, genesis: Genesis, verifier: Verifier) -> Chain:
         header, certificate = store.head()
-        state = LedgerState(StateTree().update(store.state_items()), store.log())
+        state = LedgerState(store.nodes.tree(), store.log())
+        resolve(state.tree.root_node)  # what is below it is checked when it is read
         if state.tree.root != header.state_root:
             raise StorageError(
                 f"{store.path}: damaged state: not that of final block {header.height}"
@@ -114,8 +115,9 @@ class Chain(ChainQueries):
         if block is None:
             raise StorageError(f"{store.path}: damaged, block {header.height} has no body")
         outcome = Outcome(state=state, writes={}, leaves=())
+        rules = _rules(state, genesis, verifier)
         chain = cls(store, genesis, rules, Executed(block=block, outcome=outcome, transactions=()))
-        chain._tip = Tip(chain._tip.final, certificate)
+        chain._tip = Tip(chain._tip.final, certificate, rules)
         chain._restore_pending()
         return chain
 
@@ -151,7 +153,10 @@ class Chain(ChainQueries):
             LedgerNotYetError: refused now; waiting may help.
             LedgerError: refused for good; `mempool.known` and `tx.final` mean that it is here.
             StorageError: an own transaction could not be kept.
+            UnsupportedVersionError: this program knows too little to go on; so for every call below
+                that adds to the chain.
         """
+        self.rules.require_version()
         transaction_id = TransactionId(sha256(raw))
         if self._store.transaction_height(transaction_id) is not None:
             raise LedgerError("tx.final", "this transaction is final already")
@@ -196,6 +201,8 @@ class Chain(ChainQueries):
             BlockNotReadyError: the parent is not known here, or is ahead of this clock (C52).
             InvalidBlockError: an ancestor is not valid.
         """
+        rules = self.rules
+        rules.require_version()
         self._prepare(ancestors)
         base = self._lookup(parent)
         if base is None:
@@ -203,40 +210,48 @@ class Chain(ChainQueries):
         time_ms = proposal_time_ms(base.header, now_ms)
         if time_ms is None:
             raise BlockNotReadyError(parent, parent, "this clock is behind the parent's time")
-        context = self.rules.context(height=base.header.height + 1, time_ms=time_ms)
-        draft = begin(base.state, context)
-        budget = self._transaction_budget(base, skips)
-        transactions = fill_block(draft, self.mempool.select(), budget)
-        accepted = convict(draft, evidence, self.rules.verifier)
-        outcome = finish(draft)
+        context = rules.context(height=base.header.height + 1, time_ms=time_ms)
+        transactions: tuple[SignedTransaction, ...] = ()
+        accepted: tuple[Evidence, ...] = ()
+        if is_closed(base.header, rules.validators.epoch):
+            outcome, next_validators = idle_outcome(base), base.header.next_validators
+        else:
+            draft = begin(base.state, context)
+            budget = self._transaction_budget(base, skips)
+            transactions = fill_block(draft, self.mempool.select(), budget)
+            accepted = convict(draft, evidence, rules.verifier)
+            outcome = finish(draft)
+            next_validators = (outcome.following or rules.validators).digest
         raws = tuple(signed.signed.raw for signed in transactions)
         header = Header(
-            chain=self.rules.chain,
-            era=self.rules.era,
-            epoch=self.validators.epoch,
+            chain=rules.chain,
+            era=rules.era,
+            epoch=rules.validators.epoch,
             view=view,
             height=context.height,
             parent=parent,
-            parent_view=base.header.view,
+            parent_view=base.header.view_in(rules.validators.epoch),
             time_ms=time_ms,
             proposer=proposer,
             body_root=body_root(raws, accepted, skips),
             log_size=outcome.state.log.size,
             log_root=outcome.state.log.root,
             state_root=outcome.state.tree.root,
-            validators=self.validators.digest,
-            next_validators=self.validators.digest,
+            validators=rules.validators.digest,
+            next_validators=next_validators,
         )
         block = Block(header, raws, accepted, tuple(skips))
         self._keep(Executed(block=block, outcome=outcome, transactions=transactions))
         return block
 
-    def _transaction_budget(self, parent: Executed, skips: Sequence[SkipProof]) -> int:
+    def _transaction_budget(self, parent: Executed, skips: Sequence[SkipProof]) -> Budget:
         """Bytes that transactions of a block on `parent` may take."""
         fixed = HEADER_BYTES_MAX + BLOCK_EVIDENCE_MAX * EVIDENCE_BYTES_MAX + 64
         fixed += len(encode_canonical([skip.to_value() for skip in skips]))
         unfinal = sum(len(item.block.encoded) for item in self._path(parent))
-        return min(BLOCK_BYTES_MAX, UNFINAL_BYTES_MAX - unfinal) - fixed
+        room = min(BLOCK_BYTES_MAX, UNFINAL_BYTES_MAX - unfinal) - fixed
+        ordinary = UNFINAL_BYTES_MAX - UNFINAL_BYTES_MAX // RESERVED_DIVISOR - unfinal - fixed
+        return Budget(all_bytes=room, ordinary_bytes=min(room, ordinary))
 
     def check(
         self, block: Block, now_ms: int | None = None, *, ancestors: Sequence[Block] = ()
@@ -254,6 +269,7 @@ class Chain(ChainQueries):
         """
         if self._store.height_of(block.block_id) is not None:
             return
+        self.rules.require_version()
         self._prepare(ancestors)
         parent = self._lookup(block.header.parent)
         if now_ms is not None and parent is not None:
@@ -349,6 +365,8 @@ class Chain(ChainQueries):
             return ()
         for block in self._without_final(ancestors, certificate):
             self._execute_certified(block, certificate)
+        if certificate.epoch < self.validators.epoch:
+            return ()
         last = self._lookup(block_id)
         if last is None:
             raise BlockNotReadyError(block_id, block_id, "the certified block is unknown")
@@ -380,6 +398,7 @@ class Chain(ChainQueries):
                 parent.header.height + 1,
             ):
                 raise VerificationError(f"block {block.header.height} does not follow its parent")
+        self.rules.require_version()
         self._verify_certificate(blocks[-1].block_id, certificate)
         fresh = self._without_final(blocks, certificate)
         for block in fresh:
@@ -394,14 +413,20 @@ class Chain(ChainQueries):
         if certificate.kind is not VoteKind.FINALIZE or certificate.block_id != block_id:
             raise VerificationError(f"no finalize certificate of block {block_id.hex()[:8]}")
         rules = self.rules
-        certificate.verify(rules.validators, rules.chain, rules.era, rules.verifier)
+        validators = rules.validators
+        if certificate.epoch < validators.epoch:
+            validators = self.state.validators(certificate.epoch) or validators
+        certificate.verify(validators, rules.chain, rules.era, rules.verifier)
 
     def _without_final(self, blocks: Sequence[Block], certificate: Certificate) -> Sequence[Block]:
-        """Drops the blocks that are final here; another block at a final height is a fork."""
+        """Drops the blocks that are final here; another block at a final height is a fork.
+
+        What an epoch that is over certified above its closing block were fillers: nothing to adopt.
+        """
         for index, block in enumerate(blocks):
             height = block.header.height
             if height > self.head.height:
-                return blocks[index:]
+                return () if certificate.epoch < self.validators.epoch else blocks[index:]
             known = self._store.header(height)
             if known is None or known.block_id != block.block_id:
                 raise ForkAlarmError(
@@ -423,17 +448,29 @@ class Chain(ChainQueries):
     def _adopt(
         self, run: Sequence[Executed], certificate: Certificate, kept: Sequence[Certificate]
     ) -> tuple[CommitResult, ...]:
-        """Stores a certified run, then moves the head and the mempool on."""
+        """Stores a certified run up to the end of its epoch, then moves head and mempool on."""
+        certified = run[-1]
+        closing = next((i for i, item in enumerate(run) if item.header.closes_epoch), None)
+        handover = None
+        if closing is not None:
+            fillers = tuple(item.block for item in run[closing + 1 :])
+            handover = Handover(fillers=fillers, certificate=certificate)
+            run = run[: closing + 1]
         last = run[-1]
-        final = [final_block(item, certificate if item is last else None) for item in run]
+        own = certificate if last is certified else None
+        final = [final_block(item, None) for item in run[:-1]]
+        final.append(final_block(last, own, handover))
         self._store.commit(final, certificates=kept, dropped=self._dropped)
         results: list[CommitResult] = []
         before = self.state
         for item in run:
             results.append(describe(item, before, certificate))
             before = item.state
-        self._tip = Tip(last, certificate)
-        self._executed = self._descendants(last.header.block_id)
+        rules = (
+            self.rules if closing is None else _rules(last.state, self.genesis, self.rules.verifier)
+        )
+        self._tip = Tip(last, own, rules)
+        self._executed = {} if closing is not None else self._descendants(last.header.block_id)
         self._revalidate([name for result in results for name, _ in result.transactions])
         return tuple(results)
 
@@ -451,3 +488,7 @@ class Chain(ChainQueries):
         """
         context = self._next_context(self.head.time_ms)
         self._dropped = self.mempool.revalidate(included, self.state, context)
+
+
+def _rules(state: LedgerState, genesis: Genesis, verifier: Verifier) -> ChainRules:
+    return ChainRules.of_state(state, chain=genesis.chain, era=genesis.era, verifier=verifier)

@@ -13,10 +13,11 @@ from typing import Final
 from ledger.block import Block
 from ledger.block_store import FinalBlock
 from ledger.certificate import Certificate
-from ledger.errors import InvalidBlockError, LedgerError
+from ledger.errors import InvalidBlockError, LedgerError, UnsupportedVersionError
+from ledger.handover import Handover
 from ledger.header import Header
 from ledger.records.manifest import ManifestRecord, ManifestStatus
-from ledger.simplex.rules import skipped_views, verify_time
+from ledger.simplex.rules import check_filler, is_closed, skipped_views, verify_time
 from ledger.state import LedgerState
 from ledger.state_keys import split_evidence_key, split_manifest_key
 from ledger.transition.block import (
@@ -28,15 +29,22 @@ from ledger.transition.block import (
 )
 from ledger.transition.context import BlockContext
 from ledger.transition.envelope import read_transaction
+from ledger.transition.kind import Lane
+from ledger.transition.shares import lane_of
 from ledger.validators import ValidatorSet
 from ledger.vote import Evidence, Verifier
 from protocol.digest import ChainId, DidId, ManifestId, TransactionId, sha256
 from protocol.errors import VerificationError
+from protocol.genesis import Parameters
 from protocol.limits import BLOCK_EVIDENCE_MAX, BLOCK_TRANSACTIONS_MAX
 from protocol.transaction import SignedTransaction
 
 ENTRY_OVERHEAD_BYTES: Final = 3
 """Bytes of CBOR around a transaction in a block."""
+
+
+SUPPORTED_VERSION: Final = 1
+"""Newest protocol version this program executes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +59,36 @@ class ChainRules:
     """Who certifies."""
     verifier: Verifier
     """Checks votes."""
+    parameters: Parameters
+    """Numbers of the chain in this epoch."""
+    version: int
+    """Protocol version of this epoch."""
+
+    @classmethod
+    def of_state(
+        cls, state: LedgerState, *, chain: ChainId, era: int, verifier: Verifier
+    ) -> ChainRules:
+        """The rules for blocks after a state: those of the epoch that is current in it."""
+        record = state.epoch()
+        validators = state.validators(record.epoch)
+        assert validators is not None, "an epoch's set is written before the epoch begins"
+        return cls(
+            chain=chain,
+            era=era,
+            validators=validators,
+            verifier=verifier,
+            parameters=record.parameters,
+            version=record.version,
+        )
+
+    def require_version(self) -> None:
+        """Refuses to go on in an epoch whose protocol this program does not know (E51).
+
+        Raises:
+            UnsupportedVersionError: `chain.version`.
+        """
+        if self.version > SUPPORTED_VERSION:
+            raise UnsupportedVersionError(self.version, SUPPORTED_VERSION)
 
     def context(self, *, height: int, time_ms: int) -> BlockContext:
         """The context of a block."""
@@ -95,6 +133,8 @@ def execute_block(block: Block, parent: Executed, rules: ChainRules) -> Executed
     _check_header(header, parent.header, rules)
     skipped = list(skipped_views(header.parent_view, header.view))
     _require(header, "block.skips", skipped, [skip.view for skip in block.skips])
+    if is_closed(parent.header, header.epoch):
+        return _filler(block, parent)
     context = rules.context(height=header.height, time_ms=header.time_ms)
     try:
         transactions = tuple(read_transaction(raw) for raw in block.transactions)
@@ -102,7 +142,25 @@ def execute_block(block: Block, parent: Executed, rules: ChainRules) -> Executed
     except LedgerError as error:
         raise InvalidBlockError(block.block_id, error.rule, str(error)) from error
     _check_roots(header, outcome)
+    following = rules.validators if outcome.following is None else outcome.following
+    _require(header, "block.next_validators", following.digest, header.next_validators)
     return Executed(block=block, outcome=outcome, transactions=transactions)
+
+
+def _filler(block: Block, parent: Executed) -> Executed:
+    """Executes a block after a closing one, which may do nothing (E14)."""
+    if block.transactions or block.evidence:
+        raise InvalidBlockError(block.block_id, "block.filler", "a filler holds skip proofs only")
+    try:
+        check_filler(block.header, parent.header)
+    except VerificationError as error:
+        raise InvalidBlockError(block.block_id, "block.filler", str(error)) from error
+    return Executed(block=block, outcome=idle_outcome(parent), transactions=())
+
+
+def idle_outcome(parent: Executed) -> Outcome:
+    """What a filler does: nothing."""
+    return Outcome(state=parent.state, writes={}, leaves=())
 
 
 def _require(header: Header, rule: str, expected: object, actual: object) -> None:
@@ -115,13 +173,13 @@ def _check_header(header: Header, parent: Header, rules: ChainRules) -> None:
     _require(header, "block.era", rules.era, header.era)
     _require(header, "block.epoch", rules.validators.epoch, header.epoch)
     _require(header, "block.validators", rules.validators.digest, header.validators)
-    _require(header, "block.next_validators", rules.validators.digest, header.next_validators)
     _require(header, "block.parent", parent.block_id, header.parent)
     _require(header, "block.height", parent.height + 1, header.height)
-    _require(header, "block.parent_view", parent.view, header.parent_view)
-    if header.view <= parent.view:
+    before = parent.view_in(header.epoch)
+    _require(header, "block.parent_view", before, header.parent_view)
+    if header.view <= before:
         raise InvalidBlockError(
-            header.block_id, "block.view", f"view {header.view} is not above {parent.view}"
+            header.block_id, "block.view", f"view {header.view} is not above {before}"
         )
     _require(header, "block.proposer", rules.validators.leader(header.view), header.proposer)
     if header.time_ms <= parent.time_ms:
@@ -181,6 +239,8 @@ class CommitResult:
     """Groups created or given another policy."""
     convictions: tuple[tuple[int, int], ...]
     """(epoch, index) of validators convicted of contradicting themselves."""
+    following: ValidatorSet | None
+    """The next epoch's set if this block closed its epoch, else None."""
 
 
 def describe(executed: Executed, before: LedgerState, certificate: Certificate) -> CommitResult:
@@ -215,6 +275,7 @@ def describe(executed: Executed, before: LedgerState, certificate: Certificate) 
         subjects=tuple(subjects),
         groups=tuple(groups),
         convictions=tuple(convictions),
+        following=executed.outcome.following,
     )
 
 
@@ -228,23 +289,36 @@ def proposed_manifests(executed: Executed) -> tuple[tuple[ManifestId, bytes], ..
     return tuple(found)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Bytes that transactions of a block may take."""
+
+    all_bytes: int
+    """All of them."""
+    ordinary_bytes: int
+    """Those of ordinary kinds (Q31)."""
+
+
 def fill_block(
-    draft: BlockDraft, candidates: Iterable[SignedTransaction], budget: int
+    draft: BlockDraft, candidates: Iterable[SignedTransaction], budget: Budget
 ) -> tuple[SignedTransaction, ...]:
     """Applies what is valid and fits, in the order given."""
+    room, ordinary_room = budget.all_bytes, budget.ordinary_bytes
     taken: list[SignedTransaction] = []
     for signed in candidates:
         size = len(signed.signed.raw) + ENTRY_OVERHEAD_BYTES
         if len(taken) == BLOCK_TRANSACTIONS_MAX:
             break
-        if size > budget:
+        is_ordinary = lane_of(signed.transaction.kind) is Lane.ORDINARY
+        if size > (min(room, ordinary_room) if is_ordinary else room):
             continue
         try:
             apply_transaction(draft, signed)
         except LedgerError:
             continue
         taken.append(signed)
-        budget -= size
+        room -= size
+        ordinary_room -= size if is_ordinary else 0
     return tuple(taken)
 
 
@@ -264,12 +338,15 @@ def convict(
     return tuple(accepted)
 
 
-def final_block(executed: Executed, certificate: Certificate | None) -> FinalBlock:
+def final_block(
+    executed: Executed, certificate: Certificate | None, handover: Handover | None = None
+) -> FinalBlock:
     """What the store keeps of an executed block that becomes final."""
     return FinalBlock(
+        handover=handover,
         block=executed.block,
         certificate=certificate,
-        writes=executed.outcome.writes,
+        tree=executed.state.tree,
         leaves=executed.outcome.leaves,
         log=executed.state.log,
         transactions=tuple(

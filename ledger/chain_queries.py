@@ -13,14 +13,16 @@ from ledger.block import Block
 from ledger.block_store import BlockStore
 from ledger.certificate import Certificate
 from ledger.chain_blocks import ChainRules, Executed
+from ledger.errors import UnsupportedVersionError
 from ledger.header import Header
-from ledger.light import TrustAnchor
+from ledger.light import EpochStep, TrustAnchor
 from ledger.mempool import Mempool
 from ledger.records.group import GroupRecord
 from ledger.records.manifest import LatestRecord, ManifestRecord
 from ledger.records.subject import SubjectRecord
 from ledger.state import LedgerState
 from ledger.state_keys import split_manifest_key
+from ledger.transition.validators import next_set
 from ledger.validators import ValidatorSet
 from protocol.approval import Action
 from protocol.digest import BlockId, DidId, Digest, ManifestId, TransactionId
@@ -50,7 +52,9 @@ class Tip:
     final: Executed
     """The last final block with the state after it."""
     certificate: Certificate | None
-    """Its finalize certificate; None at genesis."""
+    """Its finalize certificate; None at genesis, and where a filler made a closing block final."""
+    rules: ChainRules
+    """What holds for the next block: after a closing block, the next epoch's."""
 
     @property
     def header(self) -> Header:
@@ -76,17 +80,15 @@ class ChainQueries:
         """
         self.genesis: Final = genesis
         """The document the chain starts from."""
-        self.rules: Final = rules
-        """Chain id, era and validators."""
         self.mempool: Final = Mempool()
         """Transactions that wait for a block."""
         first = store.header(0)
         if first is None:
             raise StorageError(f"{store.path}: damaged, no genesis block in it")
         self.anchor: Final = TrustAnchor.of_genesis(genesis, first.block_id)
-        """What this node believes: the validators, and the genesis header without certificate."""
+        """What genesis makes a node believe: the first validators, and the genesis header."""
         self._store = store
-        self._tip = Tip(final, None)
+        self._tip = Tip(final, None, rules)
         self._executed: dict[BlockId, Executed] = {}
         self._dropped: tuple[TransactionId, ...] = ()
 
@@ -96,6 +98,28 @@ class ChainQueries:
         return self._executed.get(block_id)
 
     # The final head.
+
+    @property
+    def rules(self) -> ChainRules:
+        """What holds for the next block: chain id, era, epoch, validators, parameters, version."""
+        return self._tip.rules
+
+    @property
+    def version_fault(self) -> UnsupportedVersionError | None:
+        """Why this node follows no further; None: it knows the chain's protocol version."""
+        try:
+            self.rules.require_version()
+        except UnsupportedVersionError as error:
+            return error
+        return None
+
+    def is_epoch_due(self, now_ms: int) -> bool:
+        """Whether a block with this header time would end the epoch, so that one is worth it."""
+        record = self.state.epoch()
+        is_over = now_ms >= record.start_ms + record.parameters.epoch_ms
+        if record.next_members is None and not is_over:
+            return False
+        return next_set(self.state, self.validators) is not None
 
     @property
     def validators(self) -> ValidatorSet:
@@ -114,7 +138,7 @@ class ChainQueries:
 
     @property
     def certificate(self) -> Certificate | None:
-        """Finalize certificate of the head; None at genesis."""
+        """Finalize certificate of the head; None at genesis, and where a filler has it."""
         return self._tip.certificate
 
     @property
@@ -207,6 +231,36 @@ class ChainQueries:
         run = self._store.blocks(from_height, bytes_max=bytes_max, count_max=BLOCKS_COUNT_MAX)
         if not run:
             return (), None
-        finality = self._store.finality(from_height + len(run) - 1)
+        last = self._store.header(from_height + len(run) - 1)
+        assert last is not None, "every block has its header"
+        closed = self._store.handover(last.epoch) if last.closes_epoch else None
+        if closed is not None:
+            handover = closed[1]
+            fillers = tuple(block.encoded for block in handover.fillers)
+            return (*run, *fillers), handover.certificate
+        finality = self._store.finality(last.height)
         assert finality is not None, "a run ends with a certified block"
         return tuple(run), finality[1]
+
+    def epoch_steps(self, from_epoch: int, count_max: int) -> tuple[EpochStep, ...]:
+        """The hand-overs from an epoch on, oldest first, for light clients and newcomers.
+
+        Args:
+            from_epoch: the first epoch whose end is wanted.
+            count_max: how many at most.
+        """
+        steps: list[EpochStep] = []
+        for epoch in range(from_epoch, min(from_epoch + count_max, self.validators.epoch)):
+            closed, following = self._store.handover(epoch), self.state.validators(epoch + 1)
+            header = None if closed is None else self._store.header(closed[0])
+            if closed is None or header is None or following is None:
+                break
+            steps.append(
+                EpochStep(
+                    header=header.encoded,
+                    fillers=tuple(block.header.encoded for block in closed[1].fillers),
+                    certificate=closed[1].certificate.encode(),
+                    validators=following.encode(),
+                )
+            )
+        return tuple(steps)

@@ -22,6 +22,20 @@ class LedgerNotYetError(LedgerError, NotYetError):
     """The transaction is not valid now but may become so as the chain goes on."""
 
 
+class UnsupportedVersionError(LedgerNotYetError):
+    """The chain has moved to a protocol version that this program does not know (E51).
+
+    Attributes:
+        rule: `chain.version`.
+    """
+
+    def __init__(self, version: int, known: int) -> None:
+        super().__init__(
+            "chain.version",
+            f"the chain runs protocol version {version}, this program knows {known}: update swarmd",
+        )
+
+
 class InvalidBlockError(VerificationError):
     """The block breaks a rule and will never be valid on this chain.
 

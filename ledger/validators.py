@@ -26,7 +26,7 @@ _SCHEMA = 1
 
 
 def quorum_of(count: int) -> int:
-    """q = n - floor((n - 1) / 3), the votes of one kind that make a certificate (C1)."""
+    """Q = n - floor((n - 1) / 3), the votes of one kind that make a certificate (C1)."""
     return count - (count - 1) // 3
 
 

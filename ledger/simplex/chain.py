@@ -11,16 +11,22 @@ from protocol.digest import BlockId
 class Chain:
     """Known blocks above the last final block, by id."""
 
-    __slots__ = ("blocks", "certificate", "final")
+    __slots__ = ("_epoch", "blocks", "certificate", "final")
 
-    def __init__(self, final: Header, certificate: Certificate | None) -> None:
-        """Starts at the last final block."""
+    def __init__(self, final: Header, certificate: Certificate | None, *, epoch: int) -> None:
+        """Starts at the last final block, which may be the one that closed the epoch before."""
+        self._epoch = epoch
         self.final = final
         """Header of the last final block."""
-        self.certificate = certificate
-        """Its finalize certificate; None at genesis."""
+        self.certificate = certificate if final.epoch == epoch else None
+        """Its finalize certificate; None at the beginning of an epoch."""
         self.blocks: dict[BlockId, Block] = {}
         """Blocks with a height above the final one."""
+
+    @property
+    def view(self) -> int:
+        """View of the last final block; 0 at the beginning of an epoch."""
+        return self.final.view_in(self._epoch)
 
     def add(self, block: Block) -> None:
         """Keeps a block unless its height is final already."""

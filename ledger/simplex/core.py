@@ -19,6 +19,7 @@ from ledger.simplex.interface import (
     Blame,
     Commit,
     Effect,
+    EpochEnded,
     Halt,
     Parameters,
     Persist,
@@ -50,6 +51,7 @@ class Core:
         signer: Signer,
         verifier: Verifier,
         parameters: Parameters | None = None,
+        previous: ValidatorSet | None = None,
     ) -> None:
         """Makes an engine that waits for `Start`.
 
@@ -61,10 +63,13 @@ class Core:
             signer: our vote key.
             verifier: checks signatures.
             parameters: timers.
+            previous: set of the epoch before, whose misdeeds may still enter blocks; None: this is
+                the first.
         """
         self._chain_id = chain
         self._era = era
         self._validators = validators
+        self._previous = previous
         self._index = index
         self._signer = signer
         self._verifier = verifier
@@ -83,8 +88,9 @@ class Core:
         self._held: list[tuple[int, list[Vote]]] = []
         self._sequence = 0
         self._newest = NewestVotes()
-        self._accused: dict[int, Evidence] = {}
-        self._convicted: dict[int, None] = {}
+        self._accused: dict[tuple[int, int], Evidence] = {}
+        self._convicted: dict[tuple[int, int], None] = {}
+        self._ended = False
         self._halted: str | None = None
         self._finalize_due = False
         self._retry_at: float | None = None
@@ -101,6 +107,11 @@ class Core:
     def final(self) -> Header:
         """Header of the last final block."""
         return self._chain.final
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the epoch is over; the engine is to be dropped then."""
+        return self._ended
 
     @property
     def halted(self) -> str | None:
@@ -126,7 +137,7 @@ class Core:
         """
         if vote.epoch != self._validators.epoch:
             return
-        if not self._chain.final.view <= vote.view <= self._view + VIEW_WINDOW:
+        if not self._chain.view <= vote.view <= self._view + VIEW_WINDOW:
             return
         state = self._views.get(vote.view)
         if state is not None and state.votes.get((vote.kind, vote.signer)) == vote:
@@ -146,16 +157,27 @@ class Core:
             return
         state = self._views.get(vote.view)
         evidence = None if state is None else state.conflict(vote)
-        is_known = vote.signer in self._accused or vote.signer in self._convicted
-        if evidence is not None and not is_known:
-            self._accused[vote.signer] = evidence
+        name = (vote.epoch, vote.signer)
+        if evidence is not None and name not in self._accused and name not in self._convicted:
+            self._accused[name] = evidence
             self._effects.append(Blame(evidence))
+
+    def _verify_evidence(self, evidence: Evidence) -> None:
+        """Checks the signatures of evidence of this epoch or the one before (C24).
+
+        Raises:
+            VerificationError: it convicts nobody, or is of another epoch.
+        """
+        previous = self._previous
+        is_previous = previous is not None and evidence.epoch == previous.epoch
+        validators = previous if previous is not None and is_previous else self._validators
+        evidence.verify(validators, self._chain_id, self._era, self._verifier)
 
     def _is_foreign(self, vote: Vote) -> bool:
         """Tells whether a valid vote under our key was cast by something else (C83, C84)."""
         if vote.view > self._ballots.newest_view:
             return True
-        return vote.view > self._chain.final.view and not self._ballots.holds(vote)
+        return vote.view > self._chain.view and not self._ballots.holds(vote)
 
     def _count(self, vote: Vote) -> None:
         state = self._state(vote.view)
@@ -173,7 +195,7 @@ class Core:
         Raises:
             RemoteProtocolError: it is not valid in this epoch.
         """
-        final_view = self._chain.final.view
+        final_view = self._chain.view
         if certificate.epoch != self._validators.epoch or certificate.view <= final_view:
             return
         state = self._views.get(certificate.view)
@@ -223,7 +245,7 @@ class Core:
         """Highest view with a notarized block, at least the final one."""
         return max(
             (view for view, state in self._views.items() if state.notarized is not None),
-            default=self._chain.final.view,
+            default=self._chain.view,
         )
 
     # -- final blocks --------------------------------------------------------------------------
@@ -252,12 +274,21 @@ class Core:
             if (state := self._views.get(block.header.view)) is not None
             and (held := state.certificates.get(VoteKind.NOTARIZE)) is not None
         ]
-        self._effects.append(Commit(tuple(blocks), certificate, tuple(skips), tuple(notarized)))
+        closing = next((i for i, block in enumerate(blocks) if block.header.closes_epoch), None)
+        count = len(blocks) if closing is None else closing + 1
+        blocks, fillers = blocks[:count], blocks[count:]
+        self._effects.append(
+            Commit(tuple(blocks), certificate, tuple(skips), tuple(notarized), tuple(fillers))
+        )
         self._chain.advance(blocks[-1].header, certificate)
         for block in blocks:
             for evidence in block.evidence:
-                self._convicted[evidence.signer] = None
-                self._accused.pop(evidence.signer, None)
+                name = (evidence.epoch, evidence.signer)
+                self._convicted[name] = None
+                self._accused.pop(name, None)
+        if closing is not None:
+            self._end()
+            return
         self._final_at = self._now
         final_view = certificate.view
         self._views = {view: state for view, state in self._views.items() if view >= final_view}
@@ -265,6 +296,13 @@ class Core:
         self._unsaved = [held for held in self._unsaved if held.view > final_view]
         self._ballots.prune(final_view)
         self._progress()
+
+    def _end(self) -> None:
+        """The epoch is over (E15): whatever this engine still held back, nobody needs any more."""
+        self._ended = True
+        self._held.clear()
+        self._finals.clear()
+        self._effects.append(EpochEnded(self._chain.final, tuple(self._accused.values())))
 
     # -- the end of a key ----------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from ledger.consensus_messages import (
     Want,
     make_answer,
 )
+from ledger.header import Header
 from ledger.simplex.chain import Chain
 from ledger.simplex.core import VIEW_WINDOW
 from ledger.simplex.interface import (
@@ -77,6 +78,8 @@ class Simplex(Proposals):
             RemoteProtocolError: the peer broke the protocol; nothing changed, score it.
             LocalProtocolError: the host used the engine wrongly; nothing changed.
         """
+        if self._ended:
+            return []
         self._now = now
         effects: list[Effect] = []
         self._effects = effects
@@ -107,12 +110,12 @@ class Simplex(Proposals):
     @property
     def may_vote(self) -> bool:
         """Whether the start-up question is answered and the key not halted (C82)."""
-        return self._halted is None and not self._question.is_open
+        return self._halted is None and not self._question.is_open and not self._ended
 
     @property
     def deadline(self) -> float | None:
         """When the host must feed `TimerFired`, monotonic seconds; None while there is nothing."""
-        if not self._started:
+        if not self._started or self._ended:
             return None
         times: list[float | None] = [self._retry_at, self._ask_deadline()]
         if self._armed_at is None:
@@ -128,17 +131,17 @@ class Simplex(Proposals):
     # -- start ---------------------------------------------------------------------------------
 
     def _on_start(self, event: Start) -> None:
-        if event.final.epoch != self._validators.epoch:
-            raise LocalProtocolError(f"engine of epoch {self._validators.epoch}")
+        self._check_start(event.final)
         self._started = True
-        self._chain = Chain(event.final, event.certificate)
+        self._chain = Chain(event.final, event.certificate, epoch=self._validators.epoch)
+        self._accused = {(item.epoch, item.signer): item for item in event.evidence}
         self._pace = Pace(self._parameters, len(self._validators.members), self._now)
         self._question = Question(event.nonce, quorum=self._validators.quorum)
         self._reset_sync()
         self._final_at = self._now
-        self._view = event.final.view + 1
-        if event.certificate is not None:
-            for vote in event.certificate.votes():
+        self._view = self._chain.view + 1
+        if self._chain.certificate is not None:
+            for vote in self._chain.certificate.votes():
                 self._newest.note(vote)
         damage = self._restore_all(event.records)
         self._view = max(self._view, self._ballots.newest_view)
@@ -152,6 +155,15 @@ class Simplex(Proposals):
             self._halt(f"journal is damaged: {damage}")
         self._send(ALL, NewestVoteQuery(event.nonce))
         self._send(ALL, self._status())
+
+    def _check_start(self, final: Header) -> None:
+        """An epoch begins on the block that closed the one before and named its set (E17)."""
+        epoch, digest = self._validators.epoch, self._validators.digest
+        if final.epoch == epoch and final.validators == digest and not final.closes_epoch:
+            return
+        if final.epoch == epoch - 1 and final.closes_epoch and final.next_validators == digest:
+            return
+        raise LocalProtocolError(f"engine of epoch {epoch} on a block of epoch {final.epoch}")
 
     def _restore_all(self, records: tuple[Record, ...]) -> VerificationError | None:
         """Takes over the journal; returns what is wrong with it, since nothing may be missing."""
@@ -177,19 +189,19 @@ class Simplex(Proposals):
                 if vote.signer != self._index or not vote.is_valid(*key):
                     raise VerificationError(f"vote of view {record.view} is not ours")
                 self._ballots.restore(vote)
-                if vote.view > self._chain.final.view:
+                if vote.view > self._chain.view:
                     self._count(vote)
             case RecordKind.CERTIFICATE:
                 certificate = record.certificate()
                 certificate.verify(self._validators, self._chain_id, self._era, self._verifier)
-                if certificate.view > self._chain.final.view:
+                if certificate.view > self._chain.view:
                     for vote in certificate.votes():
                         self._newest.note(vote)
                     self._certify(certificate)
             case RecordKind.BLOCK:
                 block = decode_block(record.payload)
                 self._chain.add(block)
-                if block.header.view > self._chain.final.view:
+                if block.header.view > self._chain.view:
                     self._state(block.header.view).proposal = block
             case RecordKind.HALT:
                 self._halted = record.payload.decode("utf-8")
@@ -231,7 +243,7 @@ class Simplex(Proposals):
         view = block.header.view
         if peer != self._validators.leader(view):
             raise RemoteProtocolError(f"validator {peer} does not lead view {view}")
-        if not max(self._view, self._chain.final.view + 1) <= view <= self._view + VIEW_WINDOW:
+        if not max(self._view, self._chain.view + 1) <= view <= self._view + VIEW_WINDOW:
             return
         state = self._views.get(view)
         if state is not None and state.proposal is not None:
@@ -284,6 +296,8 @@ class Simplex(Proposals):
         self._clear_wants()
         if self._finals:
             self._commit_final()
+            if self._ended:
+                return
             self._want_final_blocks()
         self._arm()
         if self.may_vote:
@@ -330,7 +344,7 @@ class Simplex(Proposals):
 
     def _release(self, after: int, votes: list[Vote]) -> None:
         for vote in votes:
-            if vote.view >= self._chain.final.view:
+            if vote.view >= self._chain.view:
                 self._send(ALL, VoteMessage(vote), after)
                 self._count(vote)
 
@@ -341,7 +355,7 @@ class Simplex(Proposals):
         self._finalize_due = False
         for view in sorted(self._views):
             block_id = self._views[view].notarized
-            if block_id is None or view <= self._chain.final.view:
+            if block_id is None or view <= self._chain.view:
                 continue
             if self._ballots.may(VoteKind.FINALIZE, view):
                 cast.append(self._ballots.cast(VoteKind.FINALIZE, view, block_id))
@@ -370,7 +384,7 @@ class Simplex(Proposals):
         """Whether there is a reason to make progress (C65)."""
         if self._pending or self._now >= self._final_at + self._parameters.heartbeat_s:
             return True
-        if self._finals or self._notarized_view > self._chain.final.view:
+        if self._finals or self._notarized_view > self._chain.view:
             return True
         awake: dict[int, None] = {}
         for view, state in self._views.items():
@@ -394,7 +408,7 @@ class Simplex(Proposals):
             return 0.0
         if self._pace.has_passed(self._view):
             return 0.0
-        delta = self._pace.delta_s(self._view - self._chain.final.view)
+        delta = self._pace.delta_s(self._view - self._chain.view)
         if state is not None and state.proposal is not None:
             return 3 * delta
         if leader != self._index and self._pace.is_silent(
@@ -441,7 +455,7 @@ class Simplex(Proposals):
         if entry is not None:
             self._send(ALL, CertificateMessage(entry))
         held = [vote for _, votes in self._held for vote in votes]
-        unfinished = [view for view in (self._notarized_view,) if view > self._chain.final.view]
+        unfinished = [view for view in (self._notarized_view,) if view > self._chain.view]
         for view in dict.fromkeys([*unfinished, self._view]):
             for vote in self._ballots.of_view(view):
                 if vote not in held:

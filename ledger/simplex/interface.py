@@ -86,13 +86,16 @@ class Start:
     records: tuple[Record, ...]
     """The vote journal, oldest first."""
     final: Header
-    """Header of the last final block; genesis on a new chain."""
+    """Header of the last final block of this epoch, or the block that closed the one before;
+    genesis on a new chain."""
     certificate: Certificate | None
-    """Its finalize certificate; None at genesis."""
+    """Its finalize certificate; None at the beginning of an epoch."""
     nonce: bytes
     """32 fresh random bytes for the start-up question."""
     halted: str | None = None
     """Reason why this key must not vote, such as a damaged journal; say it at every start."""
+    evidence: tuple[Evidence, ...] = ()
+    """Proofs left over from the epoch before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,8 @@ class Build:
     """Skip proofs the block must carry."""
     evidence: tuple[Evidence, ...]
     """Proofs to include unless the chain already convicts the signer in that epoch; at most 4."""
+    epoch: int
+    """Epoch of the block."""
 
     @property
     def parent_id(self) -> BlockId:
@@ -211,8 +216,8 @@ class Build:
 
     @property
     def parent_view(self) -> int:
-        """View of the parent."""
-        return self.parent.view
+        """View of the parent; 0 if it closed the epoch before."""
+        return self.parent.view_in(self.epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,12 +237,32 @@ class Commit:
     blocks: tuple[Block, ...]
     """Oldest first, the first one a child of the previous final block."""
     certificate: Certificate
-    """Finalize certificate of the last one."""
+    """Finalize certificate of the last one, or of the last filler."""
     skips: tuple[Certificate, ...]
     """Nullify certificates the blocks refer to, as far as held; store them with the blocks."""
     notarized: tuple[Certificate, ...] = ()
     """Notarize certificates of the blocks, as far as held. Whoever keeps them can convict f + 1
     validators should another chain ever be final beside this one (C25)."""
+    fillers: tuple[Block, ...] = ()
+    """Blocks after the last of `blocks`, which closed the epoch: kept as proof, not adopted."""
+
+    @property
+    def run(self) -> tuple[Block, ...]:
+        """All blocks up to the certified one."""
+        return (*self.blocks, *self.fillers)
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnded:
+    """The epoch is over: drop this engine and start one for the next epoch on `closing`.
+
+    Emitted once, after the commit of the closing block; the engine does nothing any more.
+    """
+
+    closing: Header
+    """Header of the block that closed the epoch, the parent of the next epoch's first."""
+    evidence: tuple[Evidence, ...]
+    """Proofs that no final block holds yet: the next engine puts them into one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,5 +295,5 @@ class Halt:
     """For the operator."""
 
 
-Effect = Persist | Send | Build | Verify | Commit | Serve | Blame | Halt
+Effect = Persist | Send | Build | Verify | Commit | EpochEnded | Serve | Blame | Halt
 """Everything an engine may ask for."""

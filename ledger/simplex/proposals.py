@@ -66,7 +66,7 @@ class Proposals(Sync):
         """
         header = block.header
         final = self._chain.final
-        if header.parent_view <= final.view:
+        if header.parent_view <= self._chain.view:
             if header.parent != final.block_id:
                 raise VerificationError("proposal does not extend the last final block")
             return []
@@ -97,11 +97,11 @@ class Proposals(Sync):
             VerificationError: it convicts nobody, or somebody convicted already.
         """
         known = dict(self._convicted)
-        known.update({item.signer: None for held in path for item in held.evidence})
+        known.update({(item.epoch, item.signer): None for held in path for item in held.evidence})
         for item in block.evidence:
-            if item.epoch != self._validators.epoch or item.signer in known:
-                raise VerificationError("evidence of another epoch or a second conviction")
-            item.verify(self._validators, self._chain_id, self._era, self._verifier)
+            if (item.epoch, item.signer) in known:
+                raise VerificationError("a second conviction of one validator in an epoch")
+            self._verify_evidence(item)
 
     def _may_lead(self) -> bool:
         return (
@@ -121,22 +121,23 @@ class Proposals(Sync):
         if path is None:
             return
         self._built_view = self._view
-        known = [item.signer for block in path for item in block.evidence]
-        evidence = [held for signer, held in self._accused.items() if signer not in known]
+        known = [(item.epoch, item.signer) for block in path for item in block.evidence]
+        evidence = [held for name, held in self._accused.items() if name not in known]
         self._effects.append(
             Build(
                 self._view,
                 parent,
                 tuple(path),
-                self._skip_proofs(parent.view),
+                self._skip_proofs(parent.view_in(self._validators.epoch)),
                 tuple(evidence[:BLOCK_EVIDENCE_MAX]),
+                self._validators.epoch,
             )
         )
 
     def _choose_parent(self) -> Header | None:
         """Finds the highest notarized block with all later views skipped; wants what is missing."""
         missing: list[int] = []
-        for view in range(self._view - 1, self._chain.final.view, -1):
+        for view in range(self._view - 1, self._chain.view, -1):
             state = self._views.get(view)
             block_id = None if state is None else state.notarized
             if block_id is not None:

@@ -125,7 +125,7 @@ class Sync(Core):
 
     def _knowledge_of(self, view: int) -> list[Message]:
         """Certificates of a view, or our own votes there if none is held (C91)."""
-        if view == self._chain.final.view and self._chain.certificate is not None:
+        if view == self._chain.view and self._chain.certificate is not None:
             return [CertificateMessage(self._chain.certificate)]
         state = self._views.get(view)
         if state is not None and state.certificates:
@@ -159,7 +159,7 @@ class Sync(Core):
         for parent, child in zip(answer.blocks, answer.blocks[1:], strict=False):
             if child.header.parent != parent.block_id:
                 raise RemoteProtocolError(f"validator {peer}: blocks are not linked")
-        if answer.certificate.view <= self._chain.final.view:
+        if answer.certificate.view <= self._chain.view:
             return
         self._verify_final(peer, answer.certificate)
         if self._is_beside_final(answer.blocks):

@@ -291,7 +291,6 @@ def test_proposals_that_do_not_continue_the_chain_are_nullified(case: str) -> No
         {"epoch": 2},
         {"proposer": 2},
         {"validators": sha256(b"x")},
-        {"next_validators": sha256(b"x")},
         {"parent_view": -1},
     ],
 )

@@ -58,9 +58,12 @@ class ForkingProposer(Simplex):
             path = []
         self._built_view = self._view
         skips = tuple(
-            SkipProof(view, sha256(b"invented")) for view in skipped_views(parent.view, self._view)
+            SkipProof(view, sha256(b"invented"))
+            for view in skipped_views(parent.view_in(self._validators.epoch), self._view)
         )
-        self._effects.append(Build(self._view, parent, tuple(path), skips, ()))
+        self._effects.append(
+            Build(self._view, parent, tuple(path), skips, (), self._validators.epoch)
+        )
 
     def _old_parent(self) -> Header:
         """The second newest block that is notarized or final, so that the newest is left out."""
