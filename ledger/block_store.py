@@ -8,37 +8,39 @@ block: a host makes them in worker threads, one at a time. Every failure is a `S
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from ledger.block import Block, decode_block_of
 from ledger.certificate import Certificate, decode_certificate
+from ledger.database import Database, Durability
 from ledger.disk import Connection, Disk
 from ledger.handover import Handover, decode_handover
 from ledger.header import Header, decode_header
-from ledger.log import Log, decode_log
+from ledger.log import Log
+from ledger.log_store import LOG_TABLES, LogStore
+from ledger.node_store import NODE_TABLES, NodeStore, Written
+from ledger.state_tree import StateTree
 from protocol.digest import BlockId, ChainId, Digest, ManifestId, TransactionId
-from protocol.errors import LocalProtocolError, StorageError, VerificationError
-from protocol.merkle import inclusion_proof
+from protocol.errors import StorageError
+from protocol.limits import STATE_SNAPSHOT_INTERVAL
 
-STORE_SCHEMA: Final = 1
-"""Version of the tables; a newer one is refused."""
-BUSY_TIMEOUT_S: Final = 5.0
-"""How long to wait for another connection (a backup, say), seconds."""
-_TABLES: Final = """
+STORE_SCHEMA: Final = 2
+"""Version of the tables; another one is refused."""
+PRUNED_MAX: Final = 256
+"""Bodies dropped in one call: at most 64 MiB, some 10 ms."""
+_TABLES: Final = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE headers (
     height INTEGER PRIMARY KEY, block_id BLOB NOT NULL UNIQUE,
     header BLOB NOT NULL, certificate BLOB
 );
 CREATE TABLE bodies (height INTEGER PRIMARY KEY, block BLOB NOT NULL);
-CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE log (position INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
+{NODE_TABLES}
+{LOG_TABLES}
 CREATE TABLE transactions (
     id BLOB PRIMARY KEY, height INTEGER NOT NULL, kind TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -52,16 +54,6 @@ CREATE TABLE handovers (
 );
 CREATE TABLE pending (id BLOB PRIMARY KEY, position INTEGER NOT NULL, raw BLOB NOT NULL);
 """
-T = TypeVar("T")
-
-
-class Durability(Enum):
-    """When a commit is safe."""
-
-    FULL = "FULL"
-    """On return: for validators, whose peers cannot know what they lost."""
-    BATCHED = "NORMAL"
-    """At the next checkpoint of the WAL: for followers, who fetch again what they lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +64,8 @@ class FinalBlock:
     """The block."""
     certificate: Certificate | None
     """Its finalize certificate; None where a later block of the run carries one."""
-    writes: dict[bytes, bytes]
-    """State keys it sets."""
+    tree: StateTree
+    """State after it."""
     leaves: tuple[Digest, ...]
     """Leaf hashes it adds to the log."""
     log: Log
@@ -86,113 +78,46 @@ class FinalBlock:
     """Present exactly if the block closes its epoch."""
 
 
-class BlockStore:
+class BlockStore(Database):
     """One ledger database."""
 
-    def __init__(self, path: Path, durability: Durability, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        durability: Durability,
+        disk: Disk | None = None,
+        *,
+        snapshot_interval: int = STATE_SNAPSHOT_INTERVAL,
+    ) -> None:
         """Opens or creates the database; `open` or `create` of a chain comes next.
 
         Args:
             path: the file; `:memory:` keeps everything in memory.
             durability: when a commit is safe.
             disk: what it lies on; this machine's file system unless given.
+            snapshot_interval: heights between versions kept for peers; tests take a short one.
 
         Raises:
-            StorageError: not a database, damaged, not writable, or of a newer schema.
+            StorageError: not a database, damaged, not writable, or of another schema.
         """
-        self.path = path
-        """The file."""
-        with self._guard():
-            self._database = (disk or Disk()).connect(path, busy_timeout_s=BUSY_TIMEOUT_S)
+        super().__init__(path, durability, disk, schema=(STORE_SCHEMA, _TABLES))
         try:
-            with self._guard():
-                self._prepare(durability)
+            self.nodes: Final = NodeStore(self, snapshot_interval)
+            """The state."""
+            self.entries: Final = LogStore(self)
+            """The log."""
         except StorageError:
-            self._database.close()
+            self.close()
             raise
-
-    def _prepare(self, durability: Durability) -> None:
-        mode: str = self._database.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-        if mode not in ("wal", "memory"):
-            # What is promised about power loss was argued for this mode only.
-            raise StorageError(f"{self.path}: journal mode {mode}, this file system has no wal")
-        self._database.execute(f"PRAGMA synchronous={durability.value}")
-        version: int = self._database.execute("PRAGMA user_version").fetchone()[0]
-        if version > STORE_SCHEMA:
-            raise StorageError(
-                f"{self.path}: schema {version} is newer than {STORE_SCHEMA}, update swarmd"
-            )
-        if version == 0:
-            if self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                raise StorageError(f"{self.path}: a database, but not of a ledger")
-            self._database.executescript(
-                f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version={STORE_SCHEMA}; COMMIT;"
-            )
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        """Turns SQLite's errors into ours, naming the file."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StorageError(f"{self.path}: {error}") from error
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with self._guard():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-                self._database.execute("COMMIT")
-            except BaseException:
-                # A full disk may have rolled back already.
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
-
-    def _row(self, query: str, *arguments: object) -> tuple[object, ...] | None:
-        with self._guard():
-            row: tuple[object, ...] | None = self._database.execute(query, arguments).fetchone()
-        return row
-
-    def _rows(self, query: str, *arguments: object) -> list[tuple[object, ...]]:
-        with self._guard():
-            return self._database.execute(query, arguments).fetchall()
-
-    def _blob(self, query: str, *arguments: object) -> bytes | None:
-        row = self._row(query, *arguments)
-        return None if row is None or row[0] is None else self._bytes(row[0])
-
-    def _bytes(self, value: object) -> bytes:
-        if not isinstance(value, bytes):
-            raise StorageError(f"{self.path}: damaged, a {type(value).__name__} for a blob")
-        return value
-
-    def _integer(self, value: object) -> int:
-        if not isinstance(value, int):
-            raise StorageError(f"{self.path}: damaged, a {type(value).__name__} for an integer")
-        return value
-
-    def _decode(self, what: str, decode: Callable[[], T]) -> T:
-        """Runs a decoder over stored bytes; what does not decode is damage."""
-        try:
-            return decode()
-        except VerificationError as error:
-            raise StorageError(f"{self.path}: damaged {what}: {error}") from error
-
-    def close(self) -> None:
-        """Closes the database; a WAL that is left is replayed at the next opening."""
-        with self._guard():
-            self._database.close()
 
     # Chain and head.
 
     def identity(self) -> tuple[ChainId, int] | None:
         """Chain id and era of the ledger in it, or None if it is empty."""
-        chain = self._blob("SELECT value FROM meta WHERE name = 'chain'")
+        chain = self.blob("SELECT value FROM meta WHERE name = 'chain'")
         if chain is None:
             return None
-        era = self._blob("SELECT value FROM meta WHERE name = 'era'") or b""
+        era = self.blob("SELECT value FROM meta WHERE name = 'era'") or b""
         return ChainId(chain), int.from_bytes(era, "big")
 
     def create(self, chain: ChainId, era: int, genesis: FinalBlock) -> None:
@@ -201,12 +126,14 @@ class BlockStore:
         Raises:
             StorageError: it could not be written; nothing was.
         """
-        with self._transaction() as database:
+        with self._state_change(), self.transaction() as database:
             database.executemany(
                 "INSERT INTO meta VALUES (?, ?)",
                 [("chain", chain), ("era", era.to_bytes(8, "big"))],
             )
             self._insert(database, genesis)
+            written = self._write_state(database, [genesis])
+        self.nodes.adopt(written)
 
     def commit(
         self,
@@ -225,14 +152,31 @@ class BlockStore:
         Raises:
             StorageError: it could not be written (the disk may be full); nothing was.
         """
-        with self._transaction() as database:
+        written = None
+        with self._state_change(), self.transaction() as database:
             for item in blocks:
                 self._insert(database, item)
+            if blocks:
+                written = self._write_state(database, blocks)
             database.executemany(
                 "INSERT OR IGNORE INTO certificates VALUES (?, ?, ?)",
                 [(item.digest, item.view, item.encode()) for item in certificates],
             )
             _drop_pending(database, dropped)
+        if written is not None:
+            self.nodes.adopt(written)
+
+    @contextmanager
+    def _state_change(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.nodes.abandon()
+            raise
+
+    def _write_state(self, database: Connection, blocks: Sequence[FinalBlock]) -> Written:
+        versions = [(item.block.header.height, item.tree, item.log) for item in blocks]
+        return self.nodes.write(database, versions)
 
     def _insert(self, database: Connection, item: FinalBlock) -> None:
         header = item.block.header
@@ -247,10 +191,7 @@ class BlockStore:
             (header.height, header.block_id, header.encoded, certificate),
         )
         database.execute("INSERT INTO bodies VALUES (?, ?)", (header.height, item.block.encoded))
-        database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", item.writes.items())
-        first = item.log.size - len(item.leaves)
-        database.executemany("INSERT INTO log VALUES (?, ?)", enumerate(item.leaves, start=first))
-        database.execute("INSERT OR REPLACE INTO meta VALUES ('log', ?)", (item.log.encode(),))
+        self.entries.append(database, item.log, item.leaves, header.height)
         database.executemany(
             "INSERT INTO transactions VALUES (?, ?, ?)",
             [(name, header.height, kind) for name, kind in item.transactions],
@@ -266,7 +207,7 @@ class BlockStore:
         Raises:
             StorageError: there is none, or it is damaged.
         """
-        row = self._row(
+        row = self.row(
             "SELECT header, block_id, certificate FROM headers ORDER BY height DESC LIMIT 1"
         )
         if row is None:
@@ -279,39 +220,37 @@ class BlockStore:
     def _certificate(self, raw: object) -> Certificate | None:
         if raw is None:
             return None
-        return self._decode("certificate", lambda: decode_certificate(self._bytes(raw)))
+        return self.decoded("certificate", lambda: decode_certificate(self.bytes_of(raw)))
 
     def state_items(self) -> dict[bytes, bytes]:
-        """All state keys with their values."""
-        rows = self._rows("SELECT key, value FROM state")
-        return {self._bytes(key): self._bytes(value) for key, value in rows}
+        """All state keys with their values, read through the index; for tests and small states."""
+        return dict(self.nodes.tree().scan(b""))
 
     def log(self) -> Log:
         """The log after the last final block."""
-        raw = self._blob("SELECT value FROM meta WHERE name = 'log'")
-        return self._decode("log", lambda: decode_log(raw or b""))
+        return self.entries.log()
 
     # History.
 
     def header(self, height: int) -> Header | None:
         """The final header of a height, or None."""
-        row = self._row("SELECT header, block_id FROM headers WHERE height = ?", height)
+        row = self.row("SELECT header, block_id FROM headers WHERE height = ?", height)
         return None if row is None else self._header(row[0], row[1])
 
     def height_of(self, block_id: BlockId) -> int | None:
         """The height of a final block, or None."""
-        row = self._row("SELECT height FROM headers WHERE block_id = ?", block_id)
-        return None if row is None else self._integer(row[0])
+        row = self.row("SELECT height FROM headers WHERE block_id = ?", block_id)
+        return None if row is None else self.integer_of(row[0])
 
     def _header(self, raw: object, block_id: object) -> Header:
-        header = self._decode("header", lambda: decode_header(self._bytes(raw)))
+        header = self.decoded("header", lambda: decode_header(self.bytes_of(raw)))
         if header.block_id != block_id:
             raise StorageError(f"{self.path}: damaged header of height {header.height}")
         return header
 
     def finality(self, height: int) -> tuple[Header, Certificate] | None:
         """The first certified header at or above a height, or None above the last one."""
-        row = self._row(
+        row = self.row(
             "SELECT header, block_id, certificate FROM headers "
             "WHERE height >= ? AND certificate IS NOT NULL ORDER BY height LIMIT 1",
             height,
@@ -325,20 +264,20 @@ class BlockStore:
 
     def handover(self, epoch: int) -> tuple[int, Handover] | None:
         """How an epoch ended: height of the block that closed it, and proof; None: it has not."""
-        row = self._row("SELECT height, handover FROM handovers WHERE epoch = ?", epoch)
+        row = self.row("SELECT height, handover FROM handovers WHERE epoch = ?", epoch)
         if row is None:
             return None
-        raw = self._bytes(row[1])
-        return self._integer(row[0]), self._decode("handover", lambda: decode_handover(raw))
+        raw = self.bytes_of(row[1])
+        return self.integer_of(row[0]), self.decoded("handover", lambda: decode_handover(raw))
 
     def block(self, block_id: BlockId) -> Block | None:
         """A final block by id, or None if unknown or pruned."""
-        raw = self._blob(
+        raw = self.blob(
             "SELECT block FROM bodies JOIN headers USING (height) WHERE block_id = ?", block_id
         )
         if raw is None:
             return None
-        return self._decode("block", lambda: decode_block_of(raw, block_id))
+        return self.decoded("block", lambda: decode_block_of(raw, block_id))
 
     def blocks(self, from_height: int, *, bytes_max: int, count_max: int) -> list[bytes]:
         """Encoded blocks of one epoch, the last one certified or closing the epoch.
@@ -350,14 +289,14 @@ class BlockStore:
         """
         run: list[bytes] = []
         complete, used = 0, 0
-        with self._guard():
+        with self.guard():
             for height, raw, is_certified, epoch in self._database.execute(
                 "SELECT height, block, certificate IS NOT NULL, epoch FROM bodies JOIN headers "
                 "USING (height) LEFT JOIN handovers USING (height) WHERE height >= ? "
                 "ORDER BY height",
                 (from_height,),
             ):
-                block = self._bytes(raw)
+                block = self.bytes_of(raw)
                 is_over = used + len(block) > bytes_max or len(run) >= count_max
                 if height != from_height + len(run) or (complete and is_over):
                     break
@@ -369,19 +308,40 @@ class BlockStore:
                     break
         return run[:complete]
 
-    def prune_bodies(self, below_height: int) -> None:
-        """Drops bodies of blocks below a height; headers with their certificates stay."""
-        with self._transaction() as database:
-            database.execute("DELETE FROM bodies WHERE height < ?", (below_height,))
+    def first_body(self) -> int:
+        """The least height whose body is kept, genesis aside."""
+        row = self.row("SELECT min(height) FROM bodies WHERE height > 0")
+        return 1 if row is None or row[0] is None else self.integer_of(row[0])
+
+    def prune_bodies(self, below_height: int) -> int:
+        """Drops a portion of the bodies below a height, the oldest first; returns how many.
+
+        Headers with their certificates stay: they show forks, and proofs at any height need them.
+        """
+        end = min(below_height, self.first_body() + PRUNED_MAX)
+        count = self.row("SELECT count(*) FROM bodies WHERE height > 0 AND height < ?", end)
+        assert count is not None, "an aggregate has a row"
+        if count[0]:
+            with self.transaction() as database:
+                database.execute("DELETE FROM bodies WHERE height > 0 AND height < ?", (end,))
+        return self.integer_of(count[0])
+
+    def check(self) -> tuple[int, int]:
+        """Reads the whole state and log; returns the numbers of keys and of log entries.
+
+        Raises:
+            StorageError: something is damaged.
+        """
+        return self.nodes.check(), self.entries.check()
 
     def certificate(self, digest: Digest) -> Certificate | None:
         """A certificate kept beside the blocks, such as one that a skip proof names, or None."""
-        raw = self._blob("SELECT certificate FROM certificates WHERE digest = ?", digest)
+        raw = self.blob("SELECT certificate FROM certificates WHERE digest = ?", digest)
         return None if raw is None else self._certificate(raw)
 
     def certificates(self, view: int) -> tuple[Certificate, ...]:
         """All certificates of a view kept beside the blocks, ascending by digest."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT certificate FROM certificates WHERE view = ? ORDER BY digest", view
         )
         held = (self._certificate(row[0]) for row in rows)
@@ -389,12 +349,12 @@ class BlockStore:
 
     def transaction_height(self, transaction_id: TransactionId) -> int | None:
         """Height of the block that holds a transaction, or None."""
-        row = self._row("SELECT height FROM transactions WHERE id = ?", transaction_id)
-        return None if row is None else self._integer(row[0])
+        row = self.row("SELECT height FROM transactions WHERE id = ?", transaction_id)
+        return None if row is None else self.integer_of(row[0])
 
     def manifest(self, manifest_id: ManifestId) -> bytes | None:
         """The original bytes of a proposed manifest, or None."""
-        return self._blob("SELECT manifest FROM manifests WHERE id = ?", manifest_id)
+        return self.blob("SELECT manifest FROM manifests WHERE id = ?", manifest_id)
 
     def log_proof(self, position: int, size: int) -> tuple[Digest, tuple[Digest, ...]]:
         """Leaf hash and inclusion proof of a log entry in the log of `size` entries.
@@ -402,11 +362,7 @@ class BlockStore:
         Raises:
             LocalProtocolError: there is no such entry.
         """
-        rows = self._rows("SELECT leaf FROM log WHERE position < ? ORDER BY position", size)
-        leaves = [self._bytes(row[0]) for row in rows]
-        if len(leaves) != size or not 0 <= position < size:
-            raise LocalProtocolError(f"no entry {position} in a log of {size}")
-        return Digest(leaves[position]), inclusion_proof(leaves, position)
+        return self.entries.proof(position, size)
 
     # Own transactions that wait.
 
@@ -416,7 +372,7 @@ class BlockStore:
         Raises:
             StorageError: it could not be written.
         """
-        with self._transaction() as database:
+        with self.transaction() as database:
             database.execute(
                 "INSERT OR IGNORE INTO pending SELECT ?, coalesce(max(position), 0) + 1, ? "
                 "FROM pending",
@@ -425,13 +381,13 @@ class BlockStore:
 
     def drop_pending(self, transaction_ids: Iterable[TransactionId]) -> None:
         """Forgets transactions that can no longer enter a block."""
-        with self._transaction() as database:
+        with self.transaction() as database:
             _drop_pending(database, transaction_ids)
 
     def pending(self) -> tuple[bytes, ...]:
         """Transactions submitted here that are not final, oldest first."""
-        rows = self._rows("SELECT raw FROM pending ORDER BY position")
-        return tuple(self._bytes(row[0]) for row in rows)
+        rows = self.rows("SELECT raw FROM pending ORDER BY position")
+        return tuple(self.bytes_of(row[0]) for row in rows)
 
 
 def _drop_pending(database: Connection, names: Iterable[TransactionId]) -> None:

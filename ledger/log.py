@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from protocol.digest import Digest
 from protocol.encoding import INTEGER_MAX, Fields, decode_canonical, encode_canonical
@@ -17,6 +18,9 @@ from protocol.merkle import EMPTY_ROOT, node_hash
 
 LOG_BYTES_MAX = 4 * KIB
 """Encoded log: a size and at most 63 digests."""
+
+LEVEL_STEP: Final = 4
+"""A store keeps the roots of perfect subtrees whose height is a multiple of this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,27 @@ class Log:
     def encode(self) -> bytes:
         """The canonical bytes: {0: size, 1: frontier}."""
         return encode_canonical({0: self.size, 1: self.frontier})
+
+
+def grow(log: Log, leaves: Iterable[Digest]) -> tuple[Log, list[tuple[int, int, Digest]]]:
+    """Appends entries and names the perfect subtrees that a store keeps.
+
+    Returns:
+        The log after them, and (level, index, root) of each subtree of 2^level entries that they
+        completed, for levels above 0 that are multiples of `LEVEL_STEP`.
+    """
+    made: list[tuple[int, int, Digest]] = []
+    frontier, size = list(log.frontier), log.size
+    for entry in leaves:
+        root, level = entry, 0
+        while size >> level & 1:
+            root = node_hash(frontier.pop(), root)
+            level += 1
+            if level % LEVEL_STEP == 0:
+                made.append((level, size >> level, root))
+        frontier.append(root)
+        size += 1
+    return Log(size, tuple(frontier)), made
 
 
 def decode_log(data: bytes) -> Log:

@@ -3,20 +3,20 @@
 A key lives at the path SHA-256(key), most significant bit first. A leaf stands at the shallowest
 depth where no other key shares its prefix; an empty subtree has a fixed placeholder hash. Nodes are
 immutable and shared: an update of k keys makes O(k log n) new nodes, and every older version stays
-valid, which is what several unfinalized blocks at once need.
-
-Hash rules (Jellyfish Merkle tree, SHA-256 variant): inner = H("JMT::IntrnalNode" || left || right),
-leaf = H("JMT::LeafNode" || H(key) || H(value)), empty = "SPARSE_MERKLE_PLACEHOLDER_HASH__".
+valid, which is what several unfinalized blocks at once need. `ledger.state_nodes` says how nodes
+lie in a store, `ledger.state_hash` how they are hashed.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 from ledger.state_hash import DEPTH_MAX, EMPTY_HASH, inner_hash, leaf_hash, path_bit
+from ledger.state_nodes import Inner, Leaf, Node, Stub, hash_of, merge, resolve
 from protocol.digest import Digest, sha256
 from protocol.encoding import (
     Fields,
@@ -38,73 +38,30 @@ PROOF_BYTES_MAX: Final = 32 * KIB
 """Encoded proof: the longest value, and a sibling for each of 256 levels."""
 
 
-class _Leaf:
-    __slots__ = ("hash", "key", "path", "value")
-
-    def __init__(self, path: bytes, key: bytes, value: bytes) -> None:
-        self.path = path
-        self.key = key
-        self.value = value
-        self.hash = leaf_hash(path, sha256(value))
-
-
-class _Inner:
-    __slots__ = ("hash", "left", "right")
-
-    def __init__(self, left: _Node, right: _Node) -> None:
-        self.left = left
-        self.right = right
-        self.hash = inner_hash(_hash_of(left), _hash_of(right))
-
-
-_Node = _Leaf | _Inner | None
-
-
-def _hash_of(node: _Node) -> Digest:
-    return EMPTY_HASH if node is None else node.hash
-
-
-def _merge(node: _Node, leaves: Sequence[_Leaf], depth: int) -> _Node:
-    """Sets `leaves` (ascending, distinct paths, all below this node) in a subtree."""
-    if not leaves:
-        return node
-    if isinstance(node, _Leaf):
-        leaves, node = _with_leaf(leaves, node), None
-    if node is None and len(leaves) == 1:
-        return leaves[0]
-    middle = _first_right(leaves, depth)
-    left, right = (None, None) if node is None else (node.left, node.right)
-    return _Inner(
-        _merge(left, leaves[:middle], depth + 1), _merge(right, leaves[middle:], depth + 1)
-    )
-
-
-def _with_leaf(leaves: Sequence[_Leaf], leaf: _Leaf) -> Sequence[_Leaf]:
-    """Adds a leaf that stands in the way, unless a new one replaces it."""
-    index = bisect_left(leaves, leaf.path, key=lambda item: item.path)
-    if index < len(leaves) and leaves[index].path == leaf.path:
-        return leaves
-    return [*leaves[:index], leaf, *leaves[index:]]
-
-
-def _first_right(leaves: Sequence[_Leaf], depth: int) -> int:
-    """Index of the first leaf whose path has a 1 at `depth`; all share the bits before it."""
-    return bisect_left(leaves, 1, key=lambda item: path_bit(item.path, depth))
-
-
 class StateTree:
-    """One version of the key-value state; versions share their unchanged nodes."""
+    """One version of the key-value state; versions share their unchanged nodes.
 
-    __slots__ = ("_root",)
+    It lives in memory alone, or over a store: then nodes are loaded when they are asked for, and
+    any reading may raise `StorageError`. A version above the stored one keeps its own writes.
+    """
 
-    def __init__(self) -> None:
-        """Makes the empty tree."""
-        self._root: _Node = None
+    __slots__ = ("_base", "_root", "_writes")
+
+    def __init__(self, root: Node = None) -> None:
+        """Makes a version with this root, the empty tree by default."""
+        self._root = root
+        self._base: StateTree | None = None
+        self._writes: Mapping[bytes, bytes] = {}
 
     @property
     def root(self) -> Digest:
         """Root hash; headers commit to it."""
-        return _hash_of(self._root)
+        return hash_of(self._root)
+
+    @property
+    def root_node(self) -> Node:
+        """The root itself, for whoever stores it or proves ranges of it."""
+        return self._root
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key, or None."""
@@ -115,26 +72,55 @@ class StateTree:
         """Sets keys and returns the new version; this one is unchanged.
 
         Args:
-            writes: keys of at most 256 bytes, values of at most 16 KiB.
+            writes: keys of at most 256 bytes, values of at most 16 KiB; must not change later.
         """
         for key, value in writes.items():
             assert len(key) <= KEY_BYTES_MAX, f"state key of {len(key)} bytes"
             assert len(value) <= VALUE_BYTES_MAX, f"state value of {len(value)} bytes"
-        leaves = [_Leaf(sha256(key), key, value) for key, value in writes.items()]
+        leaves = [Leaf(sha256(key), key, value) for key, value in writes.items()]
         leaves.sort(key=lambda leaf: leaf.path)
-        tree = StateTree()
-        tree._root = _merge(self._root, leaves, 0)
+        tree = StateTree(merge(self._root, leaves, 0))
+        tree._base, tree._writes = self, writes
         return tree
+
+    def settle(self, root: Stub | None) -> None:
+        """Notes that this version is stored: what it holds in memory is given up."""
+        assert hash_of(root) == self.root, "a version is stored under its own root"
+        self._root, self._base, self._writes = root, None, {}
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """All keys with their values, in the order of their paths."""
-        pending: list[_Node] = [self._root]
+        pending: list[Node] = [self._root]
         while pending:
-            node = pending.pop()
-            if isinstance(node, _Leaf):
+            node = resolve(pending.pop())
+            if isinstance(node, Leaf):
                 yield node.key, node.value
             elif node is not None:
                 pending += (node.right, node.left)
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """All keys that start with `prefix`, ascending, with their values.
+
+        A version over a store asks its index and adds what is written above; one in memory alone
+        visits every key.
+        """
+        newer: dict[bytes, None] = {}
+        tree: StateTree = self
+        while tree._base is not None:
+            newer.update((key, None) for key in tree._writes if key.startswith(prefix))
+            tree = tree._base
+        if not isinstance(tree.root_node, Stub):
+            yield from sorted(item for item in self.items() if item[0].startswith(prefix))
+            return
+        stored = tree.root_node.source.scan(prefix, tree.root_node)
+        known = ((key, None if key in newer else value) for key, value in stored)
+        written: Iterator[tuple[bytes, bytes | None]] = ((key, None) for key in sorted(newer))
+        last = None
+        for key, value in heapq.merge(known, written, key=itemgetter(0)):
+            current = self.get(key) if value is None else value
+            if current is not None and key != last:
+                last = key
+                yield key, current
 
     def prove(self, key: bytes) -> StateProof:
         """Builds the proof that a key has its value, or that it is absent."""
@@ -149,16 +135,16 @@ class StateTree:
         other = (Digest(leaf.path), sha256(leaf.value))
         return StateProof(key=key, value=None, siblings=tuple(siblings), other=other)
 
-    def _walk(self, path: bytes, siblings: list[Digest]) -> _Leaf | None:
+    def _walk(self, path: bytes, siblings: list[Digest]) -> Leaf | None:
         """Goes down to the leaf or gap at `path`; collects siblings, root side first."""
-        node, depth = self._root, 0
-        while isinstance(node, _Inner):
+        node, depth = resolve(self._root), 0
+        while isinstance(node, Inner):
             if path_bit(path, depth):
-                siblings.append(_hash_of(node.left))
-                node = node.right
+                siblings.append(hash_of(node.left))
+                node = resolve(node.right)
             else:
-                siblings.append(_hash_of(node.right))
-                node = node.left
+                siblings.append(hash_of(node.right))
+                node = resolve(node.left)
             depth += 1
         return node
 

@@ -66,6 +66,11 @@ BLOCK_INTERVAL_MS_MIN: Final = 250
 HEARTBEAT_INTERVAL_MS: Final = 600_000
 """An idle chain finalizes an empty block this often, milliseconds."""
 
+STATE_SNAPSHOT_INTERVAL: Final = 2048
+"""Heights between two versions of the state that peers keep for those who fetch it as a whole."""
+STATE_SNAPSHOTS_KEPT: Final = 2
+"""Such versions a node keeps: whoever begins with the newest has as long as the next one takes."""
+
 FRAME_BYTES_MAX: Final = 2 * MIB
 """Largest framed message of any protocol; each protocol sets its own lower bound."""
 HELLO_BYTES_MAX: Final = 64 * KIB

@@ -126,9 +126,10 @@ def test_a_database_of_another_chain_is_refused_by_name(tmp_path, steps):
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("UPDATE state SET value = x'00' WHERE key = (SELECT min(key) FROM state)", "state"),
-        ("DELETE FROM state WHERE key = (SELECT max(key) FROM state)", "state"),
-        ("INSERT INTO state VALUES (x'00', x'00')", "state"),
+        ("UPDATE nodes SET node = x'02'", "state"),
+        ("DELETE FROM nodes", "state"),
+        ("UPDATE meta SET value = x'00' WHERE name = 'root'", "state"),
+        ("UPDATE meta SET value = x'0100' WHERE name = 'root'", "root"),
         ("UPDATE meta SET value = x'a200000180' WHERE name = 'log'", "log"),
         ("DELETE FROM bodies WHERE height = 2", "body"),
         ("UPDATE headers SET certificate = NULL WHERE height = 2", "certificate"),

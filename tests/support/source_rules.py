@@ -49,6 +49,7 @@ EXCEPTIONS: Final[dict[str, tuple[str, ...]]] = {
         "chunks/memory_store.py",
         "chunks/staging.py",
         "chunks/store_recovery.py",
+        "ledger/database.py",
         "ledger/disk.py",
         "ledger/journal.py",
         "ledger/store*.py",
