@@ -1,19 +1,22 @@
-"""The mempool: transactions that wait for a block, bounded for each signer and in all.
+"""The mempool: transactions that wait for a block, bounded for each signer, tenant and in all.
 
 A machine without I/O. What enters was well signed by a known active subject and judged against the
 newest final state; what is valid, or may become so once others are final, stays. After each final
-block everything is looked at again. Kinds that protect (`PROTECTING_KINDS`) go first and have a
-quarter of the space for themselves.
+block everything is looked at again. Kinds that protect go first, have a quarter of the space for
+themselves, and are counted but never refused for what their signer or tenant holds already. Once
+more waits than a block takes, tenants take turns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 from ledger.errors import LedgerError, LedgerNotYetError
-from ledger.state import LedgerState
+from ledger.records.account import AccountRecord
+from ledger.records.subject import SubjectRecord
+from ledger.state import LedgerState, StateReader
 from ledger.transition.context import BlockContext
 from ledger.transition.envelope import (
     check_admissible,
@@ -21,7 +24,14 @@ from ledger.transition.envelope import (
     judge_body,
     read_transaction,
 )
-from ledger.transition.kinds import PROTECTING_KINDS
+from ledger.transition.kind import Lane
+from ledger.transition.shares import (
+    ORDINARY_BYTES_MAX,
+    ORDINARY_COUNT_MAX,
+    RESERVED_DIVISOR,
+    lane_of,
+    tenant_of,
+)
 from protocol.digest import DidId, TransactionId, sha256
 from protocol.limits import KIB, MIB
 from protocol.transaction import SignedTransaction
@@ -32,10 +42,15 @@ BYTES_MAX: Final = 8 * MIB
 """Bytes in all: 32 full blocks."""
 SIGNER_BYTES_MAX: Final = 128 * KIB
 """Bytes of one signer: six full manifests; the count is bound by the nonce window."""
-RESERVED_DIVISOR: Final = 4
-"""One part in four of count and bytes is kept for the kinds that protect."""
+TENANT_TRANSACTIONS_MAX: Final = 768
+"""Transactions of one tenant: a quarter of what ordinary ones may be, two blocks of them."""
+TENANT_BYTES_MAX: Final = 1536 * KIB
+"""Bytes of one tenant: a quarter of what ordinary ones may take."""
 REJUDGED_MAX: Final = 128
 """Transactions judged anew, signatures and all, after each block: about 40 ms."""
+K = TypeVar("K")
+Tenant = str | DidId
+"""A group that answers for its gateways, or a signer that answers for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +59,8 @@ class Waiting:
 
     signed: SignedTransaction
     """The transaction."""
+    tenant: Tenant
+    """Who answers for it."""
     is_reserved: bool
     """Whether it is of a kind that protects and was valid when it was last judged."""
 
@@ -51,6 +68,21 @@ class Waiting:
     def size_bytes(self) -> int:
         """Bytes it takes."""
         return len(self.signed.signed.raw)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Transactions counted together."""
+
+    count: int = 0
+    """How many."""
+    size_bytes: int = 0
+    """Their bytes."""
+
+    def add(self, waiting: Waiting, sign: int) -> None:
+        """Counts one in (1) or out (-1)."""
+        self.count += sign
+        self.size_bytes += sign * waiting.size_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +104,10 @@ class Mempool:
         """Starts empty."""
         self._waiting: dict[TransactionId, Waiting] = {}
         self._by_nonce: dict[tuple[DidId, int], TransactionId] = {}
-        self._signer_bytes: dict[DidId, int] = {}
-        self._size_bytes = 0
-        self._ordinary_count = 0
-        self._ordinary_bytes = 0
+        self._all = Tally()
+        self._ordinary = Tally()
+        self._signers: dict[DidId, Tally] = {}
+        self._tenants: dict[Tenant, Tally] = {}
 
     def __contains__(self, transaction_id: TransactionId) -> bool:
         return transaction_id in self._waiting
@@ -97,8 +129,8 @@ class Mempool:
         """How full it is."""
         return MempoolStatistics(
             count=len(self._waiting),
-            size_bytes=self._size_bytes,
-            reserved_count=len(self._waiting) - self._ordinary_count,
+            size_bytes=self._all.size_bytes,
+            reserved_count=self._all.count - self._ordinary.count,
         )
 
     def add(self, raw: bytes, state: LedgerState, context: BlockContext) -> SignedTransaction:
@@ -110,7 +142,8 @@ class Mempool:
             context: of a next block, made now.
 
         Raises:
-            LedgerNotYetError: `mempool.full`, `mempool.signer`, or a rule of the envelope.
+            LedgerNotYetError: `mempool.full`, `mempool.signer`, `mempool.tenant`, or a rule of the
+                envelope.
             LedgerError: `mempool.known`, `mempool.nonce`, or the rule it breaks for good.
         """
         if TransactionId(sha256(raw)) in self._waiting:
@@ -120,45 +153,57 @@ class Mempool:
         if (transaction.signer, transaction.nonce) in self._by_nonce:
             raise LedgerError("mempool.nonce", "another transaction with this nonce waits")
         # Bounds come before signatures: a flood must not cost a verification each.
-        self._check_signer_bound(transaction.signer, len(raw))
-        self._check_space(len(raw), is_reserved=transaction.kind in PROTECTING_KINDS)
-        waiting = Waiting(signed, is_reserved=_judge(signed, state, context))
-        self._check_space(len(raw), is_reserved=waiting.is_reserved)
+        tenant: Tenant = tenant_of(state, transaction.signer) or transaction.signer
+        is_claimed = lane_of(transaction.kind) is Lane.PROTECTING
+        self._check_room(signed, tenant, is_reserved=is_claimed)
+        waiting = Waiting(signed, tenant, is_reserved=_judge(signed, state, context))
+        if is_claimed and not waiting.is_reserved:
+            self._check_room(signed, tenant, is_reserved=False)
         self._insert(waiting)
         return signed
 
-    def _check_signer_bound(self, signer: DidId, size_bytes: int) -> None:
-        used = self._signer_bytes.get(signer, 0)
-        if used + size_bytes > SIGNER_BYTES_MAX:
+    def _check_room(self, signed: SignedTransaction, tenant: Tenant, *, is_reserved: bool) -> None:
+        size = len(signed.signed.raw)
+        self._check_space(size, is_reserved=is_reserved)
+        if is_reserved:
+            return
+        own = self._signers.get(signed.transaction.signer, Tally())
+        if own.size_bytes + size > SIGNER_BYTES_MAX:
             raise LedgerNotYetError(
-                "mempool.signer", f"signer has {used} bytes waiting, at most {SIGNER_BYTES_MAX}"
+                "mempool.signer",
+                f"signer has {own.size_bytes} bytes waiting, at most {SIGNER_BYTES_MAX}",
+            )
+        shared = self._tenants.get(tenant, Tally())
+        if shared.count >= TENANT_TRANSACTIONS_MAX or shared.size_bytes + size > TENANT_BYTES_MAX:
+            raise LedgerNotYetError(
+                "mempool.tenant",
+                f"its tenant has {shared.count} transactions of {shared.size_bytes} bytes waiting",
             )
 
     def _check_space(self, size_bytes: int, *, is_reserved: bool) -> None:
-        count, used = len(self._waiting), self._size_bytes
-        count_max, bytes_max = TRANSACTIONS_MAX, BYTES_MAX
+        held, count_max, bytes_max = self._all, TRANSACTIONS_MAX, BYTES_MAX
         if not is_reserved:
-            count, used = self._ordinary_count, self._ordinary_bytes
+            held = self._ordinary
             count_max -= TRANSACTIONS_MAX // RESERVED_DIVISOR
             bytes_max -= BYTES_MAX // RESERVED_DIVISOR
-        if count + 1 > count_max or used + size_bytes > bytes_max:
+        if held.count + 1 > count_max or held.size_bytes + size_bytes > bytes_max:
             raise LedgerNotYetError(
-                "mempool.full", f"{count} transactions of {used} bytes wait already"
+                "mempool.full",
+                f"{held.count} transactions of {held.size_bytes} bytes wait already",
             )
 
     def _insert(self, waiting: Waiting) -> None:
         transaction = waiting.signed.transaction
-        signer = transaction.signer
         self._waiting[waiting.signed.transaction_id] = waiting
-        self._by_nonce[signer, transaction.nonce] = waiting.signed.transaction_id
-        self._signer_bytes[signer] = self._signer_bytes.get(signer, 0) + waiting.size_bytes
+        self._by_nonce[transaction.signer, transaction.nonce] = waiting.signed.transaction_id
         self._count(waiting, 1)
 
     def _count(self, waiting: Waiting, sign: int) -> None:
-        self._size_bytes += sign * waiting.size_bytes
+        self._all.add(waiting, sign)
         if not waiting.is_reserved:
-            self._ordinary_count += sign
-            self._ordinary_bytes += sign * waiting.size_bytes
+            self._ordinary.add(waiting, sign)
+        _tally(self._signers, waiting.signed.transaction.signer, waiting, sign)
+        _tally(self._tenants, waiting.tenant, waiting, sign)
 
     def remove(self, transaction_id: TransactionId) -> None:
         """Drops a transaction, if it waits."""
@@ -167,15 +212,16 @@ class Mempool:
             return
         transaction = waiting.signed.transaction
         del self._by_nonce[transaction.signer, transaction.nonce]
-        self._signer_bytes[transaction.signer] -= waiting.size_bytes
-        if not self._signer_bytes[transaction.signer]:
-            del self._signer_bytes[transaction.signer]
         self._count(waiting, -1)
 
     def select(self) -> Iterator[SignedTransaction]:
-        """All transactions in the order in which a block should take them."""
-        ordered = sorted(self._waiting.values(), key=lambda waiting: not waiting.is_reserved)
-        return (waiting.signed for waiting in ordered)
+        """All transactions in the order in which a block should take them (Q40)."""
+        reserved = [item for item in self._waiting.values() if item.is_reserved]
+        ordinary = [item for item in self._waiting.values() if not item.is_reserved]
+        held = self._ordinary
+        if held.count > ORDINARY_COUNT_MAX or held.size_bytes > ORDINARY_BYTES_MAX:
+            ordinary = _in_turns(ordinary)
+        return (waiting.signed for waiting in (*reserved, *ordinary))
 
     def revalidate(
         self, included: Sequence[TransactionId], state: LedgerState, context: BlockContext
@@ -195,9 +241,10 @@ class Mempool:
         for transaction_id in included:
             self.remove(transaction_id)
         dropped: list[TransactionId] = []
+        known = _Remembered(state)
         for index, waiting in enumerate(list(self._waiting.values())):
             try:
-                check_admissible(state, waiting.signed.transaction, context)
+                check_admissible(known, waiting.signed.transaction, context)
                 if index < REJUDGED_MAX:
                     self._rejudge(waiting, state, context)
             except LedgerNotYetError:
@@ -209,11 +256,54 @@ class Mempool:
 
     def _rejudge(self, waiting: Waiting, state: LedgerState, context: BlockContext) -> None:
         """Judges a transaction again; one that has become valid may become reserved."""
-        following = Waiting(waiting.signed, is_reserved=_judge(waiting.signed, state, context))
-        if following.is_reserved != waiting.is_reserved:
+        is_reserved = _judge(waiting.signed, state, context)
+        if is_reserved != waiting.is_reserved:
             self._count(waiting, -1)
+            following = Waiting(waiting.signed, waiting.tenant, is_reserved)
             self._waiting[waiting.signed.transaction_id] = following
             self._count(following, 1)
+
+
+@dataclass(slots=True)
+class _Remembered(StateReader):
+    """Reads a state and remembers whom it read: a signer has up to 16 transactions waiting."""
+
+    state: LedgerState
+    subjects: dict[DidId, SubjectRecord | None] = field(default_factory=dict)
+    accounts: dict[DidId, AccountRecord] = field(default_factory=dict)
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.state.get(key)
+
+    def subject(self, did: DidId) -> SubjectRecord | None:
+        if did not in self.subjects:
+            self.subjects[did] = self.state.subject(did)
+        return self.subjects[did]
+
+    def account(self, did: DidId) -> AccountRecord:
+        if did not in self.accounts:
+            self.accounts[did] = self.state.account(did)
+        return self.accounts[did]
+
+
+def _tally(tallies: dict[K, Tally], name: K, waiting: Waiting, sign: int) -> None:
+    """Counts one in or out under a name; nothing is kept of a name without any."""
+    tally = tallies.setdefault(name, Tally())
+    tally.add(waiting, sign)
+    if not tally.count:
+        del tallies[name]
+
+
+def _in_turns(waiting: Sequence[Waiting]) -> list[Waiting]:
+    """Lets tenants take turns: the first of each, then the second of each, by arrival."""
+    taken: dict[Tenant, int] = {}
+    ranked: list[tuple[int, int, Waiting]] = []
+    for arrival, item in enumerate(waiting):
+        rank = taken.get(item.tenant, 0)
+        taken[item.tenant] = rank + 1
+        ranked.append((rank, arrival, item))
+    ranked.sort(key=lambda entry: entry[:2])
+    return [item for _, _, item in ranked]
 
 
 def _judge(signed: SignedTransaction, state: LedgerState, context: BlockContext) -> bool:
@@ -230,4 +320,4 @@ def _judge(signed: SignedTransaction, state: LedgerState, context: BlockContext)
         judge_body(state, signed, context)
     except LedgerNotYetError:
         return False
-    return signed.transaction.kind in PROTECTING_KINDS
+    return lane_of(signed.transaction.kind) is Lane.PROTECTING

@@ -250,9 +250,12 @@ def test_counters_always_equal_what_waits(steps):
             statistics = pool.mempool.statistics()
             assert statistics.count == len(waiting)
             assert statistics.size_bytes == sum(len(raw) for raw in waiting)
-            assert sum(pool.mempool._signer_bytes.values()) == statistics.size_bytes
+            tallies = pool.mempool._signers.values(), pool.mempool._tenants.values()
+            for held in tallies:
+                assert sum(tally.size_bytes for tally in held) == statistics.size_bytes
+                assert sum(tally.count for tally in held) == statistics.count
             assert len(pool.mempool._by_nonce) == len(waiting)
-            assert pool.mempool._ordinary_bytes == statistics.size_bytes
+            assert pool.mempool._ordinary.size_bytes == statistics.size_bytes
 
 
 def test_bounds_have_their_stated_proportions():
