@@ -75,6 +75,31 @@ def approval_key(subject: Digest, action: Action, key_id: Digest, group: str) ->
     return b"ap/" + subject + bytes((action,)) + key_id + group.encode()
 
 
+def facts_key(manifest: ManifestId) -> bytes:
+    """`mf/<manifest id>`: what rules may ask of a manifest's content."""
+    return b"mf/" + manifest
+
+
+def events_key(group: str) -> bytes:
+    """`ev/<group>`: when a group lately proposed, authorised and revoked manifests."""
+    return b"ev/" + group.encode()
+
+
+def placement_key(group: str) -> bytes:
+    """`gp/<group>`: a group's parent and selector; absent: neither."""
+    return b"gp/" + group.encode()
+
+
+def children_key(parent: str | None) -> bytes:
+    """`gc/<group>`: its child groups; `gc/` those groups without parent that have a selector."""
+    return b"gc/" + ("" if parent is None else parent).encode()
+
+
+def rotation_key(group: str, version: int) -> bytes:
+    """`or/<group>/<version>`: how a group came to this owner root; 8 bytes big-endian."""
+    return b"or/" + group.encode() + b"/" + version.to_bytes(8, "big")
+
+
 def tenant_key(group: str) -> bytes:
     """`t/<group>`: what the gateways of a group have used up."""
     return b"t/" + group.encode()

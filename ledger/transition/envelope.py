@@ -5,6 +5,7 @@ from __future__ import annotations
 from ledger.errors import LedgerError, LedgerNotYetError
 from ledger.records.subject import SubjectRecord, SubjectStatus
 from ledger.state import Draft, StateReader
+from ledger.transition.census import count_members
 from ledger.transition.context import BlockContext
 from ledger.transition.kind import Body
 from ledger.transition.kinds import KINDS, decode_body
@@ -45,6 +46,7 @@ def judge_body(state: StateReader, signed: SignedTransaction, context: BlockCont
     body = _read_body(signed.transaction)
     draft = Draft(state)
     KINDS[signed.transaction.kind].apply(draft, signed.transaction.signer, body, context)
+    count_members(draft)
     charge(draft, signed, context)
     return draft
 

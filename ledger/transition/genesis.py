@@ -10,6 +10,7 @@ from ledger.state import Draft, LedgerState
 from ledger.state_keys import GOVERNANCE_KEY
 from ledger.state_tree import StateTree
 from ledger.transition.block import Outcome
+from ledger.transition.census import count_members
 from ledger.transition.group import write_group
 from ledger.transition.subject import write_subject
 from ledger.transition.validators import write_first_epoch
@@ -43,6 +44,7 @@ def genesis_outcome(genesis: Genesis) -> Outcome:
     for join in genesis.joins:
         record = join.record
         write_subject(draft, record.did, SubjectRecord.of(record))
+    count_members(draft)
     writes = dict(draft.writes)
     state = LedgerState(empty.tree.update(writes), empty.log)
     return Outcome(state=state, writes=writes, leaves=())
