@@ -74,7 +74,7 @@ class RotateKeys:
             did=DidId(fields.digest(0)),
             keys=keys_from_value(fields.array(1, maximum=KEYS_MAX)),
             next_keys=None if fields.value(2) is None else fields.digest(2),
-            signatures=fields.items(3, _read_signature, maximum=KEYS_MAX),
+            signatures=fields.items(3, read_signature, maximum=KEYS_MAX),
         )
 
 
@@ -121,5 +121,6 @@ class SuspendSubject:
         )
 
 
-def _read_signature(value: Value) -> bytes:
+def read_signature(value: Value) -> bytes:
+    """Reads a signature by a new key; raises EncodingError."""
     return as_bytes(value, "rotation signature", size=SIGNATURE_BYTES)

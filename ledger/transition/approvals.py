@@ -93,6 +93,24 @@ def require_threshold(count: int, needed: int, what: str) -> None:
         raise LedgerError("approval.threshold", f"{what} needs {needed} approvals, got {count}")
 
 
+def require_newer(draft: Draft, approvals: Sequence[SignedApproval]) -> None:
+    """Checks that no owner's approval is as old as one of theirs that served before.
+
+    For what may happen again and again: each time an owner's approval must be valid for longer than
+    the one on record, so that nobody repeats the past by submitting it anew.
+
+    Raises:
+        LedgerError: `approval.used`.
+    """
+    for signed in approvals:
+        content, key_id = signed.approval, signed.signed.key_id
+        raw = draft.approval(content.subject, content.action, key_id, content.group)
+        if raw is not None and parse_approval(raw).approval.valid_until_ms >= (
+            content.valid_until_ms
+        ):
+            raise LedgerError("approval.used", "an owner's approval is no newer than its last one")
+
+
 def record_approvals(draft: Draft, approvals: Sequence[SignedApproval]) -> tuple[Digest, ...]:
     """Writes approvals to the state, where gateways and proofs find them; returns their key ids."""
     for signed in approvals:

@@ -1,11 +1,12 @@
-"""What `did.create`, `did.rotate` and `did.suspend` do."""
+"""What `did.create` and `did.rotate` do."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from ledger.bodies.subject import CreateSubject, RotateKeys, SuspendSubject, rotation_message
+from ledger.bodies.subject import CreateSubject, RotateKeys, rotation_message
 from ledger.errors import LedgerError, LedgerNotYetError
 from ledger.records.subject import SubjectRecord, SubjectStatus
 from ledger.state import Draft
@@ -85,37 +86,36 @@ def write_subject(draft: Draft, did: DidId, record: SubjectRecord) -> None:
     draft.put(subject_key(did), record.encode())
 
 
+def find_subject(draft: Draft, did: DidId) -> SubjectRecord:
+    """The record of a subject that a transaction is about.
+
+    Raises:
+        LedgerNotYetError: `did.unknown`.
+    """
+    record = draft.subject(did)
+    if record is None:
+        raise LedgerNotYetError("did.unknown", f"subject {did.hex()[:8]} does not exist")
+    return record
+
+
 def rotate_keys(draft: Draft, _signer: DidId, body: RotateKeys, context: BlockContext) -> None:
     """Replaces a subject's keys by those it committed to earlier (L51).
 
     A thief of the current keys cannot rotate, since the next ones are known by digest only. The
-    seat of a validator keeps its vote key, which changes with the validator set.
+    seat of a validator keeps its vote key, which changes with the validator set. A recovery that
+    waits is void: who holds the committed keys needs none.
 
     Raises:
         LedgerError: `did.unknown`, `did.status`, `did.commitment`, `did.purposes`, `did.signature`,
             `did.validator`, `did.key`.
     """
-    record = draft.subject(body.did)
-    if record is None:
-        raise LedgerNotYetError("did.unknown", f"subject {body.did.hex()[:8]} does not exist")
-    _require_active(record, "rotate its keys")
+    record = find_subject(draft, body.did)
+    if record.status is not SubjectStatus.ACTIVE:
+        status = record.status.name.lower()
+        raise LedgerError("did.status", f"a {status} subject cannot rotate its keys")
     if record.next_keys is None or record.next_keys != next_keys_digest(body.keys):
         raise LedgerError("did.commitment", "the new keys are not those committed to")
-    if tuple(purpose for purpose, _ in body.keys) != tuple(purpose for purpose, _ in record.keys):
-        raise LedgerError("did.purposes", "the new keys serve other purposes than the old ones")
-    following = replace(
-        record, keys=body.keys, next_keys=body.next_keys, sequence=record.sequence + 1
-    )
-    _check_possession(body, following.sequence, context)
-    _check_reuse(draft, record.keys, body)
-    if _is_validator(body.did, context):
-        vote_key = record.key(KeyPurpose.VALIDATOR)
-        if vote_key != following.key(KeyPurpose.VALIDATOR):
-            raise LedgerError("did.validator", "a sitting validator cannot change its vote key")
-    write_subject(draft, body.did, following)
-
-
-def _check_possession(body: RotateKeys, sequence: int, context: BlockContext) -> None:
+    sequence = record.sequence + 1
     message = rotation_message(
         context.chain,
         context.era,
@@ -124,59 +124,57 @@ def _check_possession(body: RotateKeys, sequence: int, context: BlockContext) ->
         keys=body.keys,
         next_keys=body.next_keys,
     )
-    if len(body.signatures) != len(body.keys):
-        raise LedgerError("did.signature", "each new key must sign the rotation")
-    for (_, key), signature in zip(body.keys, body.signatures, strict=True):
+    _check_purposes(record.keys, body.keys)
+    check_key_signatures(body.keys, body.signatures, message)
+    check_key_change(draft, body.did, record, body.keys, context)
+    following = replace(
+        record, keys=body.keys, next_keys=body.next_keys, sequence=sequence, pending=None
+    )
+    write_subject(draft, body.did, following)
+
+
+def check_key_signatures(keys: Keys, signatures: Sequence[bytes], message: bytes) -> None:
+    """Checks that each new key signed the change, in the order of the keys.
+
+    Raises:
+        LedgerError: `did.signature`.
+    """
+    if len(signatures) != len(keys):
+        raise LedgerError("did.signature", "each new key must sign the change")
+    for (_, key), signature in zip(keys, signatures, strict=True):
         try:
             key.verify(signature, message)
         except SignatureError as error:
             raise LedgerError("did.signature", str(error)) from error
 
 
-def _check_reuse(draft: Draft, old: Keys, body: RotateKeys) -> None:
-    """A key may stay in its place; a retired key or one for another purpose may not return."""
-    for entry in body.keys:
-        if entry not in old and draft.holder(entry[1]) is not None:
-            raise LedgerError("did.key", f"key {entry[1].raw.hex()[:8]} was in use before")
-
-
-def suspend_subject(
-    draft: Draft, _signer: DidId, body: SuspendSubject, context: BlockContext
+def check_key_change(
+    draft: Draft, did: DidId, record: SubjectRecord, keys: Keys, context: BlockContext
 ) -> None:
-    """Suspends a subject by owners of one of its groups, `revoke_threshold` of them (L52).
+    """Checks that keys may take the place of a subject's own.
+
+    A key may stay in its place; a retired key or one for another purpose may not return, and a
+    sitting validator keeps its vote key.
 
     Raises:
-        LedgerError: `did.unknown`, `did.status`, `did.group`, `did.validator`, `approval.*`.
+        LedgerError: `did.purposes`, `did.key`, `did.validator`.
     """
-    record = draft.subject(body.did)
-    if record is None:
-        raise LedgerNotYetError("did.unknown", f"subject {body.did.hex()[:8]} does not exist")
-    _require_active(record, "be suspended again")
-    if record.kind is SubjectKind.VALIDATOR or _is_validator(body.did, context):
-        raise LedgerError("did.validator", "validators leave by a change of the validator set only")
-    group = draft.group(body.group)
-    if group is None or body.group not in record.groups:
-        raise LedgerError("did.group", f"the subject does not belong to group {body.group!r}")
-    policy = group.policy_at(context.time_ms)
-    consent = Consent(
-        root=group.owner_root,
-        action=Action.SUSPEND,
-        subject=Digest(body.did),
-        group=body.group,
-        policy=policy,
-    )
-    checked = check_approvals(body.approvals, consent, context)
-    require_threshold(len(checked), draft.policy(policy).revoke_threshold, "a suspension")
-    record_approvals(draft, checked)
-    draft.put(subject_key(body.did), replace(record, status=SubjectStatus.SUSPENDED).encode())
+    _check_purposes(record.keys, keys)
+    for entry in keys:
+        if entry not in record.keys and draft.holder(entry[1]) is not None:
+            raise LedgerError("did.key", f"key {entry[1].raw.hex()[:8]} was in use before")
+    vote_key = next((key for purpose, key in keys if purpose is KeyPurpose.VALIDATOR), None)
+    if is_seated(did, context) and vote_key != record.key(KeyPurpose.VALIDATOR):
+        raise LedgerError("did.validator", "a sitting validator cannot change its vote key")
 
 
-def _require_active(record: SubjectRecord, what: str) -> None:
-    if record.status is not SubjectStatus.ACTIVE:
-        raise LedgerError("did.status", f"a {record.status.name.lower()} subject cannot {what}")
+def _check_purposes(old: Keys, new: Keys) -> None:
+    if tuple(purpose for purpose, _ in new) != tuple(purpose for purpose, _ in old):
+        raise LedgerError("did.purposes", "the new keys serve other purposes than the old ones")
 
 
-def _is_validator(did: DidId, context: BlockContext) -> bool:
+def is_seated(did: DidId, context: BlockContext) -> bool:
+    """Tells whether a subject has a seat in the current validator set."""
     return any(member.did == did for member in context.validators.members)
 
 
@@ -192,13 +190,9 @@ KINDS: Final = (
         body=RotateKeys,
         read=RotateKeys.read,
         apply=rotate_keys,
-    ),
-    Kind(
-        name="did.suspend",
-        body=SuspendSubject,
-        read=SuspendSubject.read,
-        apply=suspend_subject,
         lane=Lane.PROTECTING,
+        # A subject's own keys suffice for it: eight an hour end a compromise, and are no flood.
+        hourly_max=8,
     ),
 )
 """Kinds of this area."""

@@ -6,6 +6,14 @@ from ledger.bodies.group import CreateGroup, SetPolicy
 from ledger.bodies.manifest import ApproveManifest, ProposeManifest, RevokeManifest
 from ledger.bodies.receipt import AnchorReceipts
 from ledger.bodies.subject import CreateSubject, SuspendSubject
+from ledger.bodies.subject_decisions import (
+    CertifySubject,
+    ClaimKeys,
+    Decider,
+    RecoverKeys,
+    ResumeSubject,
+    RevokeSubject,
+)
 from ledger.bodies.validators import Accuse, CertifyKey, SetParameters, SetValidators, Upgrade
 from ledger.transition.kinds import KINDS, PROTECTING_KINDS, decode_body, kind_of
 from protocol.digest import sha256
@@ -21,6 +29,18 @@ BODIES = [
     CreateSubject(join=LAB.gateways[0].join, approvals=((b"a", b"b"),)),
     LAB.rotation(LAB.gateways[0]),
     SuspendSubject(did=ONE, group="fleet", approvals=(b"a",)),
+    ResumeSubject(did=ONE, group="fleet", approvals=(b"a",)),
+    RevokeSubject(did=ONE, group=None, approvals=(b"a",)),
+    RecoverKeys(
+        did=ONE,
+        keys=LAB.gateways[0].record.keys,
+        next_keys=None,
+        signatures=(b"s" * 64,),
+        decider=Decider.GROUPS,
+        approvals=((b"a",),),
+    ),
+    ClaimKeys(did=ONE, keys=LAB.gateways[0].record.keys, next_keys=ONE),
+    CertifySubject(did=ONE, group="fleet", attributes=(("class", "pump"),), approvals=(b"a",)),
     CreateGroup(group=b"g", approvals=(b"a",)),
     SetPolicy(group="fleet", policy=b"p", approvals=(b"a",)),
     ProposeManifest(manifest=b"m"),
