@@ -10,10 +10,17 @@ still counts and the validators that go on from it. Rules: docs/spec/governance.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from protocol.approval import APPROVAL_BYTES_MAX, Action, Approval, verify_threshold
+from protocol.approval import (
+    APPROVAL_BYTES_MAX,
+    Action,
+    Approval,
+    parse_approval,
+    sign_approval,
+    verify_threshold,
+)
 from protocol.did import JoinStatement
 from protocol.digest import (
     ZERO_DIGEST,
@@ -25,6 +32,7 @@ from protocol.digest import (
     tagged_digest,
 )
 from protocol.encoding import (
+    INTEGER_MAX,
     Fields,
     Value,
     as_array,
@@ -35,9 +43,9 @@ from protocol.encoding import (
     decode_canonical,
     encode_canonical,
 )
-from protocol.errors import EncodingError, SignatureError
+from protocol.errors import EncodingError, PolicyError, SignatureError, VerificationError
 from protocol.group import OWNERS_MAX, OwnerRoot
-from protocol.keys import SIGNATURE_BYTES, PublicKey, signing_context
+from protocol.keys import SIGNATURE_BYTES, PublicKey, Signer, signing_context
 from protocol.limits import KIB, VALIDATORS_MAX, VALIDATORS_MIN
 
 GOVERNANCE_GROUP: Final = "governance"
@@ -48,8 +56,6 @@ CHECKPOINT_BYTES_MAX: Final = 32 * KIB
 """Encoded checkpoint: a header, a set of 32 validators, 32 approvals of 512 bytes."""
 RECOVERY_BYTES_MAX: Final = 64 * KIB
 """Encoded recovery: a header, 32 seats with records of 1 KiB, 32 approvals of 512 bytes."""
-CHECKPOINT_EPOCHS_MAX: Final = 26
-"""Epochs a client walks on validators' keys alone; older trust needs a checkpoint."""
 SEAT_TAG: Final = "swarmd/recovery-seat/1"
 """Domain of the signature by which a vote key takes its seat in a new era."""
 _HEADER_BYTES_MAX: Final = 1024
@@ -199,7 +205,7 @@ class RecoveryPlan:
     time_ms: int
     """Header time of the block that begins the era, above the header's, milliseconds."""
     seats: tuple[Seat, ...]
-    """The validators, 4 to 32; the position is the index."""
+    """The validators; the position is the index. Up to 32; at least 4 before anybody may sign."""
     joins: tuple[JoinStatement, ...]
     """Records of those the ledger does not know, ascending by DID id."""
 
@@ -212,7 +218,7 @@ class RecoveryPlan:
         """
         check_range(self.era, "new era", minimum=1)
         check_range(self.time_ms, "recovery time")
-        check_range(len(self.seats), "seats", minimum=VALIDATORS_MIN, maximum=VALIDATORS_MAX)
+        check_range(len(self.seats), "seats", maximum=VALIDATORS_MAX)
         dids = [seat.did for seat in self.seats]
         keys = [seat.key.raw for seat in self.seats]
         if len(dict.fromkeys(dids)) != len(dids) or len(dict.fromkeys(keys)) != len(keys):
@@ -256,7 +262,7 @@ def decode_plan(data: bytes) -> RecoveryPlan:
         header=fields.bytes(2, maximum=_HEADER_BYTES_MAX),
         certificate=fields.bytes(3, maximum=_SET_BYTES_MAX),
         time_ms=fields.uint(4),
-        seats=fields.items(5, Seat.from_value, minimum=VALIDATORS_MIN, maximum=VALIDATORS_MAX),
+        seats=fields.items(5, Seat.from_value, maximum=VALIDATORS_MAX),
         joins=fields.items(6, JoinStatement.from_value, maximum=VALIDATORS_MAX),
     )
     if fields.finish():
@@ -271,11 +277,50 @@ class Recovery:
     plan: RecoveryPlan
     """What begins."""
     approvals: tuple[bytes, ...]
-    """RECOVERY approvals by governance keys, 1 to 32, signed for the era that ends."""
+    """RECOVERY approvals by governance keys, up to 32, signed for the era that ends."""
 
     def encode(self) -> bytes:
         """The canonical bytes of the file."""
         return encode_canonical({0: 1, 1: self.plan.encode(), 2: list(self.approvals)})
+
+    def with_seat(self, seat: Seat, join: JoinStatement | None) -> Recovery:
+        """The same with one more validator, while nobody has signed yet.
+
+        Args:
+            seat: the seat with its proof.
+            join: the subject's record, if the ledger does not know it.
+
+        Raises:
+            PolicyError: governance keys have signed already.
+            EncodingError: the subject or key has a seat already.
+        """
+        if self.approvals:
+            raise PolicyError("recovery.signed", "governance has signed; draft another recovery")
+        joins = self.plan.joins if join is None else (*self.plan.joins, join)
+        ordered = tuple(sorted(joins, key=lambda item: item.record.did))
+        plan = replace(self.plan, seats=(*self.plan.seats, seat), joins=ordered)
+        return Recovery(plan=plan, approvals=())
+
+    def signed_by(self, key: Signer, chain: ChainId, valid_until_ms: int = INTEGER_MAX) -> Recovery:
+        """The same with one more governance key's consent.
+
+        Raises:
+            PolicyError: this key signed already, or there are too few seats to begin an era.
+        """
+        if len(self.plan.seats) < VALIDATORS_MIN:
+            raise PolicyError(
+                "recovery.seats", f"{len(self.plan.seats)} seats, at least {VALIDATORS_MIN}"
+            )
+        content = governance_approval(
+            Action.RECOVERY,
+            self.plan.digest,
+            era=self.plan.era - 1,
+            valid_until_ms=valid_until_ms,
+        )
+        signed = sign_approval(content, key, chain).signed
+        if signed.key_id in [parse_approval(raw).signed.key_id for raw in self.approvals]:
+            raise PolicyError("approval.duplicate", "this key has signed this recovery already")
+        return Recovery(plan=self.plan, approvals=(*self.approvals, signed.raw))
 
     def verify(self, root: OwnerRoot, chain: ChainId, last: BlockId) -> tuple[str, ...]:
         """Checks the governance root's consent and that every seat's key is held.
@@ -289,8 +334,13 @@ class Recovery:
             Names of the governance keys' holders that count.
 
         Raises:
-            VerificationError: too few governance keys, or a vote key that is not held.
+            VerificationError: too few governance keys, too few seats, or a vote key that is not
+                held.
         """
+        if len(self.plan.seats) < VALIDATORS_MIN:
+            raise VerificationError(
+                f"recovery: {len(self.plan.seats)} seats, at least {VALIDATORS_MIN}"
+            )
         names = verify_governance(
             self.approvals,
             root=root,
@@ -319,7 +369,7 @@ def decode_recovery(data: bytes) -> Recovery:
     fields.constant(0, 1)
     recovery = Recovery(
         plan=decode_plan(fields.bytes(1, maximum=RECOVERY_BYTES_MAX)),
-        approvals=fields.items(2, _read_approval, minimum=1, maximum=OWNERS_MAX),
+        approvals=fields.items(2, _read_approval, maximum=OWNERS_MAX),
     )
     if fields.finish():
         raise EncodingError("recovery: extensions are not allowed")

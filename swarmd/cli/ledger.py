@@ -12,9 +12,7 @@ from swarmd.cli.lazy import Entry, LazySubgroup
 from swarmd.cli.options import call, examples, json_option, pass_output
 from swarmd.cli.output import Output
 
-COMMANDS: Final[dict[str, Entry]] = {
-    "recover": Entry("ledger_recover", "Begin a new era from a recovery file of the governance."),
-}
+COMMANDS: Final[dict[str, Entry]] = {}
 """Commands of the group, in the order of `--help`."""
 
 

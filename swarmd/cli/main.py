@@ -45,6 +45,9 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
         "approve": Entry("approval", "Agree to an image, as an owner of its group."),
         "revoke": Entry("approval", "Take an image back, as an owner of its group."),
     },
+    "Govern": {
+        "gov": Entry("gov", "Decide about the whole chain, as holders of the governance root."),
+    },
     "Look and fetch": {
         "status": Entry("query", "Show how a node is doing."),
         "images": Entry("query", "List the images a node knows and why it has them or not."),

@@ -31,6 +31,7 @@ from swarmd.net.network import Network
 from swarmd.peers import PeerRegistry
 from swarmd.publisher import Publisher, Release
 from swarmd.services.consensus import ConsensusService
+from swarmd.services.decisions import Decisions
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.images import HeldManifest, ImageService
 from swarmd.services.receipts import ReceiptService
@@ -92,6 +93,7 @@ class Operator:
             "doctor": self._doctor,
             "receipts": self._receipts,
             "stop": self._stop,
+            **Decisions(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
         }
 
     # -- looking -------------------------------------------------------------------------------

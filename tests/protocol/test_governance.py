@@ -12,7 +12,7 @@ from protocol.approval import Action, sign_approval
 from protocol.did import SubjectKind
 from protocol.digest import BlockId
 from protocol.encoding import decode_canonical, encode_canonical
-from protocol.errors import EncodingError, SignatureError, VerificationError
+from protocol.errors import EncodingError, PolicyError, SignatureError, VerificationError
 from protocol.governance import (
     Checkpoint,
     Recovery,
@@ -135,8 +135,11 @@ def test_nobody_is_seated_twice():
 
 
 def test_too_few_seats_unsorted_records_and_records_of_others_are_refused():
-    with pytest.raises(EncodingError, match="seats"):
-        plan(seats=plan().seats[:3])
+    few = plan(seats=plan().seats[:3], joins=())
+    with pytest.raises(VerificationError, match="3 seats"):
+        recovery(few).verify(ROOT, CHAIN, LAST)
+    with pytest.raises(PolicyError, match="3 seats"):
+        Recovery(plan=few, approvals=()).signed_by(GOVERNORS[0], CHAIN)
     with pytest.raises(EncodingError, match="recovery records"):
         plan(joins=joins()[::-1])
     with pytest.raises(EncodingError, match="without a seat"):
@@ -200,3 +203,18 @@ def test_a_checkpoint_without_or_with_too_many_approvals_is_refused():
     for count in (0, 33):
         with pytest.raises(EncodingError, match="approvals"):
             decode_checkpoint(encode_canonical([b"header", b"set", [b"x"] * count]))
+
+
+def test_a_recovery_is_drafted_seat_by_seat_and_signed_key_by_key():
+    entering = {join.record.did: join for join in joins()}
+    draft = Recovery(plan=plan(seats=(), joins=()), approvals=())
+    for seat in plan().seats:
+        draft = draft.with_seat(seat, entering[seat.did])
+    assert draft.plan == plan()
+    signed = draft.signed_by(GOVERNORS[0], CHAIN)
+    with pytest.raises(PolicyError, match="signed"):
+        signed.with_seat(plan().seats[0], None)
+    with pytest.raises(PolicyError, match="already"):
+        signed.signed_by(GOVERNORS[0], CHAIN)
+    complete = decode_recovery(signed.signed_by(GOVERNORS[1], CHAIN).encode())
+    assert complete.verify(ROOT, CHAIN, LAST) == ("governor 0", "governor 1")
