@@ -23,9 +23,9 @@ from ledger.transition.approvals import (
 )
 from ledger.transition.context import BlockContext
 from ledger.transition.kind import Kind, Lane
-from ledger.transition.validators import GOVERNANCE_GROUP, GOVERNANCE_POLICY
 from protocol.approval import Action
 from protocol.digest import DidId, Digest, PolicyId
+from protocol.governance import GOVERNANCE_GROUP, GOVERNANCE_POLICY
 from protocol.group import DAY_MS
 from protocol.owner_root import EMERGENCY_ROLE, OwnerRoot
 

@@ -14,16 +14,14 @@ from ledger.state import Draft, StateReader
 from ledger.state_keys import health_key, rollout_key, site_health_key
 from ledger.transition.context import BlockContext
 from ledger.transition.kind import Kind
+from ledger.transition.opinion import marks_of
 from ledger.transition.rollout import judged
-from protocol.approval import Action
 from protocol.did import SubjectKind
-from protocol.digest import DidId, Digest, tagged_digest
+from protocol.digest import DidId, Digest
 
 HEALTH_INTERVAL_MS: Final = 5 * 60 * 1000
 """Least header time between two reports of one gateway about one release, milliseconds: half of
 what honest gateways keep, so that clocks and blocks that lag refuse none of theirs."""
-SITE_TAG: Final = "swarmd/site/1"
-"""Domain of the digest that stands for a site."""
 
 
 def report_health(draft: Draft, signer: DidId, body: ReportHealth, context: BlockContext) -> None:
@@ -49,7 +47,9 @@ def report_health(draft: Draft, signer: DidId, body: ReportHealth, context: Bloc
     if rollout is None or plan is None:
         return
     added = (body.successes - old.successes, body.failures - old.failures)
-    counted = _count(draft, site_of(draft, signer, body.group), body, rollout, added)
+    counted = _count(
+        draft, site_of(draft, signer, body.group, context.time_ms), body, rollout, added
+    )
     after = judged(counted, plan, context.time_ms)
     draft.put(rollout_key(body.manifest, body.group), after.encode())
 
@@ -110,18 +110,15 @@ def _first(before: int, after: int) -> int:
     return int(before == 0 and after > 0)
 
 
-def site_of(state: StateReader, did: DidId, group: str) -> Digest:
-    """Which site a gateway counts for (R42).
+def site_of(state: StateReader, did: DidId, name: str, time_ms: int) -> Digest:
+    """Which site a gateway counts for (R42): the first mark by which opinions are told apart too.
 
-    Owners answer for whom they admit: all gateways that one owner let into the group are one site,
-    however many there are. Who came with genesis is a site of its own.
+    Owners answer for whom they admit: gateways whose place or owner is not certified are one site
+    for each owner who let them in, and one in all for those since genesis.
     """
-    record = state.group(group)
-    assert record is not None, "the reporter belongs to an existing group"
-    for key_id in record.owner_root.key_ids():
-        if state.approval(Digest(did), Action.ENROL, key_id, group) is not None:
-            return tagged_digest(SITE_TAG, b"owner" + key_id)
-    return tagged_digest(SITE_TAG, b"did" + did)
+    group = state.group(name)
+    assert group is not None, "the reporter belongs to an existing group"
+    return marks_of(state, did, name, group, time_ms)[0]
 
 
 KINDS: Final = (

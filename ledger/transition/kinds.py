@@ -7,12 +7,40 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from ledger.bodies.codec import MapValue
-from ledger.transition import governance, group, manifest, receipt, subject, validators
+from ledger.transition import (
+    capability,
+    defence,
+    emergency,
+    governance,
+    group,
+    health,
+    manifest,
+    receipt,
+    rollout,
+    subject,
+    subject_decisions,
+    subject_recovery,
+    validators,
+)
 from ledger.transition.kind import Body, Kind, Lane
 from protocol.encoding import Fields
 from protocol.errors import EncodingError
 
-_AREAS: Final = (governance, subject, group, manifest, receipt, validators)
+_AREAS: Final = (
+    governance,
+    subject,
+    subject_decisions,
+    subject_recovery,
+    group,
+    manifest,
+    rollout,
+    health,
+    emergency,
+    receipt,
+    validators,
+    defence,
+    capability,
+)
 
 
 def _merge() -> Mapping[str, Kind[Any]]:
