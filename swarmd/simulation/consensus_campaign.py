@@ -15,7 +15,9 @@ from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import Parameters
 from swarmd.simulation.byzantine.forking_proposer import add_forking_proposer
 from swarmd.simulation.byzantine.twin import add_twins
-from swarmd.simulation.consensus_host import Cluster, ConsensusHost, Disk, fingerprint
+from swarmd.simulation.consensus_cluster import Cluster, Epochs
+from swarmd.simulation.consensus_host import ConsensusHost, fingerprint
+from swarmd.simulation.consensus_store import Disk
 from swarmd.simulation.world import Link, World
 
 FAULTY_SHARE: Final = 0.75
@@ -49,6 +51,10 @@ class Outcome:
     """Equal for two runs of one seed."""
     heal_s: float
     """Seconds from healing until every honest validator had a new final block."""
+    epochs: int
+    """Epoch that the run ended in."""
+    culprits: tuple[int, ...]
+    """Processes that stored certificates convict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +73,11 @@ class Plan:
     """`twin`, `fork` or `none`; None lets the seed decide."""
     power_failures: bool = True
     """Whether honest validators crash."""
+    epochs: Epochs | None = None
+    """How validators change; None: never."""
+    faulty: int | None = None
+    """Misbehaving processes, all in the first set; None: f, wherever the seed puts them. More than
+    f fork the chain: then only accountability is promised."""
 
 
 class Scenario:
@@ -85,6 +96,7 @@ class Scenario:
             wire=plan.real_signatures,
             parameters=_PARAMETERS,
             disk=Disk(sync_s=self.chance.choice([0.002, 0.01, 0.05])),
+            epochs=plan.epochs,
         )
         self.restarts = 0
         self._faults_end_s = plan.duration_s * FAULTY_SHARE
@@ -102,11 +114,13 @@ class Scenario:
         )
 
     def _add_hosts(self, kind: str) -> None:
-        seats = list(range(self.plan.count))
+        processes = list(range(len(self.cluster.actors)))
         faulty: list[int] = []
-        if kind != "none":
-            faulty = self.chance.sample(seats, self.cluster.validators.fault_limit)
-        for seat in seats:
+        if self.plan.faulty is not None:
+            faulty = self.chance.sample(range(self.plan.count), self.plan.faulty)
+        elif kind != "none":
+            faulty = self.chance.sample(processes, self.cluster.validators.fault_limit)
+        for seat in processes:
             if seat not in faulty:
                 skew_ms = self.chance.randrange(-300, 301)
                 ConsensusHost(self.cluster, seat, engine=self.plan.engine, skew_ms=skew_ms)
@@ -200,6 +214,8 @@ class Scenario:
             self.world.event_count,
             self.world.trace_hash,
             heal_s,
+            max(host.epoch for host in self.cluster.hosts),
+            tuple(self.cluster.audit()),
         )
 
     def _calm_down(self) -> None:

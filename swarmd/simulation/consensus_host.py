@@ -1,23 +1,19 @@
 """Drives the production consensus engine in the world, with a small deterministic application.
 
-A `Cluster` is one chain with its validators and the invariants that are checked after every commit:
-no two final blocks at one height, nobody honest convicted, halted or scored. A `ConsensusHost` is
-one running validator: engine, vote journal, store of final blocks, disk and power switch.
+A `ConsensusHost` is one running process: an engine for each epoch it sits in, vote journal, store
+of final blocks, disk and power switch. Outside the set it follows. Messages carry the epoch they
+belong to; who hears of a later one asks the sender for the blocks up to it.
 """
 
 from __future__ import annotations
 
 import struct
 from collections import deque
-from dataclasses import dataclass, field
-from itertools import combinations
+from dataclasses import dataclass
 from typing import Final
 
 from ledger.block import Block, SkipProof, body_root
-from ledger.certificate import Certificate, contradictions
 from ledger.consensus_messages import (
-    BLOCKS_COUNT_MAX,
-    Blocks,
     CertificateMessage,
     Message,
     Propose,
@@ -25,7 +21,7 @@ from ledger.consensus_messages import (
     decode_message,
     encode_message,
 )
-from ledger.header import Header, genesis_header
+from ledger.header import Header
 from ledger.journal import MemoryJournal
 from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import (
@@ -36,10 +32,10 @@ from ledger.simplex.interface import (
     Commit,
     Durable,
     Effect,
+    EpochEnded,
     Halt,
     Input,
     MessageReceived,
-    Parameters,
     Persist,
     Send,
     Serve,
@@ -49,37 +45,25 @@ from ledger.simplex.interface import (
     Verdict,
     Verify,
 )
-from ledger.simplex.rules import proposal_time_ms, verify_time
-from protocol.digest import BlockId, ChainId, Digest, sha256
+from ledger.simplex.rules import is_closed, proposal_time_ms, verify_time
+from ledger.vote import Evidence
+from protocol.digest import Digest, sha256
 from protocol.errors import RemoteProtocolError, VerificationError
-from protocol.merkle import EMPTY_ROOT
-from swarmd.simulation.signatures import make_validators
-from swarmd.simulation.world import World
+from swarmd.simulation.consensus_cluster import EPOCH_MS, ERA, Cluster
+from swarmd.simulation.consensus_store import Run, Store, is_final_run
 
-EPOCH_MS: Final = 1_700_000_000_000
-"""Wall clock at simulated time 0, milliseconds since 1970."""
-ERA: Final = 1
-"""Era of every simulated chain."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
-    """Delays of a host's disk and processor, seconds; each is drawn between 0 and the bound."""
-
-    sync_s: float = 0.005
-    """Longest flush of the vote journal."""
-    commit_s: float = 0.2
-    """Longest time until a final block is durable; followers batch commits."""
-    compute_s: float = 0.005
-    """Longest time to build or to execute a block."""
+ASK_PAUSE_S: Final = 0.2
+"""Least time between two questions for blocks, seconds."""
+POLL_S: Final = 1.0
+"""Pause between the questions of a process that does not sit in the set, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """An answer of the host's own disk or processor; void after a crash."""
+    """An answer of the host's own disk or processor; void after a crash or a new engine."""
 
     run: int
-    """Which run of the host asked."""
+    """Which engine of the host asked."""
     event: Input
     """What to feed."""
 
@@ -94,126 +78,26 @@ class Stored:
     """Height that is durable now."""
 
 
-@dataclass(slots=True)
-class Store:
-    """Final blocks of one host; loses what was not synced when the power fails."""
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """A consensus message with the epoch it belongs to."""
 
-    entries: list[tuple[Block, Certificate | None]] = field(default_factory=list)
-    """Blocks from height 1; the newest of each commit with its finalize certificate."""
-    synced: int = 0
-    """Height that is durable."""
-    audit: list[Certificate] = field(default_factory=list)
-    """Every certificate that came with a final block, for `contradictions`."""
-
-    def lose_unsynced(self) -> None:
-        """Power loss: forgets what was not durable, back to a certified block."""
-        del self.entries[self.synced :]
-
-    def answer(self, request: Serve) -> Blocks | None:
-        """Answers a want from what is stored, within the request's budget."""
-        if request.after is None:
-            wanted = [block for block, _ in self.entries if block.block_id in request.block_ids]
-            return Blocks(tuple(wanted[:1])) if wanted else None
-        rest = self.entries[request.after : request.after + BLOCKS_COUNT_MAX]
-        size, best, reach = 0, 0, 0
-        for position, (block, certificate) in enumerate(rest, start=1):
-            size += len(block.encoded)
-            if size <= request.bytes_max:
-                reach = position
-            if certificate is not None and (best == 0 or reach == position):
-                best = position
-        if best == 0:
-            return None
-        first = max(0, best - max(reach, 1))
-        return Blocks(tuple(block for block, _ in rest[first:best]), rest[best - 1][1])
+    epoch: int
+    """Epoch of the sender's engine."""
+    content: Message | bytes | None
+    """The message; None: the sender only tells its epoch."""
 
 
-class Cluster:
-    """One chain in a world: its validators, hosts and invariants."""
+@dataclass(frozen=True, slots=True)
+class AskRun:
+    """Asks for final blocks above a height."""
 
-    def __init__(
-        self,
-        world: World,
-        count: int,
-        *,
-        real_signatures: bool = False,
-        wire: bool = False,
-        parameters: Parameters | None = None,
-        disk: Disk | None = None,
-    ) -> None:
-        """Makes the chain; hosts are added by `ConsensusHost`.
-
-        Args:
-            world: where it lives; its seed also decides the keys.
-            count: validators.
-            real_signatures: Ed25519 instead of the oracle.
-            wire: encode and decode every message, as real hosts do.
-            parameters: engine timers.
-            disk: delays of disks and processors.
-        """
-        self.world: Final = world
-        self.wire: Final = wire
-        self.parameters: Final = parameters or Parameters()
-        self.disk: Final = disk or Disk()
-        self.chain: Final = ChainId(sha256(b"simulated chain"))
-        self.validators, self.signers, self.verifier = make_validators(
-            count, seed=world.random.getrandbits(32), real=real_signatures
-        )
-        self.genesis: Final = genesis_header(
-            chain=self.chain,
-            era=ERA,
-            time_ms=EPOCH_MS,
-            log_size=0,
-            log_root=EMPTY_ROOT,
-            state_root=EMPTY_ROOT,
-            validators=self.validators.digest,
-        )
-        self.hosts: list[ConsensusHost] = []
-        self.actors: list[list[int]] = [[] for _ in range(count)]
-        self.final: dict[int, BlockId] = {}
-        """The first final block seen at each height."""
-        self.convicted: dict[int, None] = {}
-        """Validators that evidence was found against."""
-        self.violations: list[str] = []
-        """What must never happen, and did."""
-
-    @property
-    def honest(self) -> list[ConsensusHost]:
-        """Hosts that keep the rules."""
-        return [host for host in self.hosts if host.is_honest]
-
-    def is_honest(self, index: int) -> bool:
-        """Tells whether all hosts of a validator keep the rules."""
-        return all(host.is_honest for host in self.hosts if host.index == index)
-
-    def audit(self) -> list[int]:
-        """Convicts from stored certificates alone, as an auditor does; returns the culprits."""
-        by_view: dict[int, list[Certificate]] = {}
-        for host in self.honest:
-            for certificate in host.store.audit:
-                by_view.setdefault(certificate.view, []).append(certificate)
-        culprits = {
-            evidence.signer
-            for certificates in by_view.values()
-            for one, other in combinations(certificates, 2)
-            for evidence in contradictions(one, other)
-        }
-        return sorted(culprits)
-
-    def violate(self, what: str) -> None:
-        """Notes a broken invariant."""
-        self.violations.append(f"{self.world.now:.3f}s: {what}")
-
-    def check_commit(self, host: ConsensusHost, blocks: tuple[Block, ...]) -> None:
-        """Agreement: whoever is final at a height is the same everywhere."""
-        for block in blocks:
-            height = block.header.height
-            if self.final.setdefault(height, block.block_id) != block.block_id:
-                self.violate(f"disagreement at height {height}, host {host.actor}")
+    height: int
+    """Height of the asker's last final block."""
 
 
 class ConsensusHost:
-    """One validator process."""
+    """One process that holds a validator's keys."""
 
     def __init__(
         self,
@@ -228,7 +112,7 @@ class ConsensusHost:
 
         Args:
             cluster: chain it belongs to.
-            index: validator whose key it holds.
+            index: process whose keys it holds; in the first epoch also its seat.
             engine: machine to run; Byzantine ones are subclasses of the production engine.
             is_honest: whether invariants about honest validators apply to it.
             skew_ms: error of its wall clock, milliseconds.
@@ -239,12 +123,19 @@ class ConsensusHost:
         self.journal = MemoryJournal()
         self.store = Store()
         self.engine: Simplex | None = None
+        self.epoch = 1
         self.halted: str | None = None
         self.restored = False
         self._engine_type = engine
         self._skew_ms = skew_ms
         self._run = 0
+        self._engine_run = 0
+        self._is_up = False
         self._pending = False
+        self._left_over: tuple[Evidence, ...] = ()
+        self._asked_at = -ASK_PAUSE_S
+        self._told_at: dict[int, float] = {}
+        self._poll_at: float | None = None
         self._queue: deque[Input] = deque()
         self.actor = cluster.world.add(self)
         cluster.hosts.append(self)
@@ -255,7 +146,7 @@ class ConsensusHost:
     @property
     def is_up(self) -> bool:
         """Whether the process runs."""
-        return self.engine is not None
+        return self._is_up
 
     @property
     def final(self) -> Header:
@@ -264,34 +155,23 @@ class ConsensusHost:
 
     def start(self) -> None:
         """Starts the process from what its disk holds."""
-        cluster = self.cluster
-        self.engine = self._engine_type(
-            chain=cluster.chain,
-            era=ERA,
-            validators=cluster.validators,
-            index=self.index,
-            signer=cluster.signers[self.index],
-            verifier=cluster.verifier,
-            parameters=cluster.parameters,
-        )
-        certificate = self.store.entries[-1][1] if self.store.entries else None
-        self.feed(
-            Start(
-                records=self.journal.load(),
-                final=self.final,
-                certificate=certificate,
-                nonce=cluster.world.random.randbytes(32),
-            )
-        )
-        self.feed(TransactionsPending(self._pending))
+        self._is_up = True
+        self._left_over = ()
+        self._open_epoch()
 
     def crash(self) -> None:
         """Cuts the power: what is not synced is lost."""
         self._run += 1
+        self._is_up = False
+        self._drop_engine()
+        self.store.lose_unsynced()
+
+    def _drop_engine(self) -> None:
+        """Ends the engine; votes that were not durable were not sent either."""
+        self._engine_run += 1
         self.engine = None
         self._queue.clear()
         self.journal.lose_unsynced()
-        self.store.lose_unsynced()
 
     def restore_journal(self, copy: MemoryJournal) -> None:
         """Puts an old copy of the journal in place; call while the host is down."""
@@ -304,33 +184,138 @@ class ConsensusHost:
         if self.engine is not None:
             self.feed(TransactionsPending(pending))
 
+    # -- epochs --------------------------------------------------------------------------------
+
+    @property
+    def seat(self) -> int | None:
+        """Own index in the current epoch's set, if there is a key for it."""
+        seat = self.cluster.seat_of(self.index, self.epoch)
+        if seat is None or self.cluster.validators_of(self.epoch).key_of(seat) is None:
+            return None
+        return seat
+
+    def _open_epoch(self) -> None:
+        """Starts an engine on the last final block, in the epoch that follows from it."""
+        cluster, final = self.cluster, self.final
+        self.epoch = final.epoch + 1 if final.closes_epoch else final.epoch
+        seat, now = self.seat, cluster.world.now
+        if seat is None:
+            self._poll_at = now + cluster.world.random.random() * POLL_S
+            return
+        self._poll_at = None
+        self.engine = self._engine_type(
+            chain=cluster.chain,
+            era=ERA,
+            validators=cluster.validators_of(self.epoch),
+            index=seat,
+            signer=cluster.signer(self.index, self.epoch),
+            verifier=cluster.verifier,
+            parameters=cluster.parameters,
+            previous=cluster.validators_of(self.epoch - 1) if self.epoch > 1 else None,
+        )
+        certificate = self.store.entries[-1][1] if self.store.entries else None
+        self.feed(
+            Start(
+                records=self.journal.load(),
+                final=final,
+                certificate=certificate,
+                nonce=cluster.world.random.randbytes(32),
+                evidence=self._left_over,
+            )
+        )
+        self.feed(TransactionsPending(self._pending))
+
+    def _epoch_start(self) -> Header:
+        """The block that the current epoch began on."""
+        closed = [height for height in self.store.handovers if height <= self.final.height]
+        if not closed:
+            return self.cluster.genesis
+        return self.store.entries[max(closed) - 1][0].header
+
+    def _ask_blocks(self, source: int) -> None:
+        """Asks a host for what is final above the own last block, not too often."""
+        world = self.cluster.world
+        if world.now >= self._asked_at + ASK_PAUSE_S:
+            self._asked_at = world.now
+            world.send(self.actor, source, AskRun(self.final.height))
+
+    def _follow(self, source: int, run: Run) -> None:
+        """Adopts a run of final blocks and starts a new engine on its end."""
+        cluster = self.cluster
+        known = self.final.height
+        blocks = tuple(block for block in run.blocks if block.header.height > known)
+        if not blocks:
+            return
+        fresh = Run(blocks, run.fillers, run.certificate)
+        validators = cluster.validators_of(self.epoch)
+        try:
+            run.certificate.verify(validators, cluster.chain, ERA, cluster.verifier)
+        except VerificationError:
+            return
+        parent = self.store.entries[-1][0] if self.store.entries else None
+        if is_final_run(fresh, parent, validators, certificate_ok=True):
+            self._drop_engine()
+            self._adopt(blocks, run.fillers, run)
+            self._open_epoch()
+            self._asked_at = cluster.world.now
+            cluster.world.send(self.actor, source, AskRun(self.final.height))
+
     # -- actor ---------------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float | None:
-        """The engine's deadline while the host is up."""
-        return None if self.engine is None else self.engine.deadline
+        """The engine's deadline while the host is up, or when to poll outside the set."""
+        if not self._is_up:
+            return None
+        return self._poll_at if self.engine is None else self.engine.deadline
 
-    def wake(self, _now: float) -> None:
-        """Feeds the timer."""
-        self.feed(TimerFired())
+    def wake(self, now: float) -> None:
+        """Feeds the timer, or polls."""
+        if self.engine is not None:
+            self.feed(TimerFired())
+        elif self._poll_at is not None and now >= self._poll_at:
+            self._poll_at = now + POLL_S
+            self._ask_blocks(self.cluster.world.random.randrange(len(self.cluster.hosts)))
 
-    def receive(self, source: int, message: object, _now: float) -> None:
-        """Feeds a message; scores the peer if the engine refuses it."""
-        if self.engine is None:
+    def receive(self, source: int, message: object, now: float) -> None:
+        """Takes a message of another host."""
+        if not self._is_up:
             return
-        peer = self.cluster.hosts[source].index
+        if isinstance(message, AskRun):
+            answer = self.store.run_after(message.height)
+            if answer is not None:
+                self.cluster.world.send(self.actor, source, answer)
+        elif isinstance(message, Run):
+            self._follow(source, message)
+        elif isinstance(message, Tagged):
+            self._receive_tagged(source, message, now)
+
+    def _receive_tagged(self, source: int, message: Tagged, now: float) -> None:
+        if message.epoch > self.epoch:
+            self._ask_blocks(source)
+        elif message.epoch < self.epoch:
+            if now >= self._told_at.get(source, -ASK_PAUSE_S) + ASK_PAUSE_S:
+                self._told_at[source] = now
+                self.cluster.world.send(self.actor, source, Tagged(self.epoch, None))
+        elif self.engine is not None and message.content is not None:
+            self._feed_message(source, message.content)
+
+    def _feed_message(self, source: int, content: Message | bytes) -> None:
+        """Feeds a message; scores the peer if the engine refuses it."""
+        process = self.cluster.hosts[source].index
+        peer = self.cluster.seat_of(process, self.epoch)
+        if peer is None:
+            return
         try:
-            if isinstance(message, bytes):
-                message = decode_message(message)
-            self.feed(MessageReceived(peer, message))  # type: ignore[arg-type]
+            message = decode_message(content) if isinstance(content, bytes) else content
+            self.feed(MessageReceived(peer, message))
         except (RemoteProtocolError, VerificationError) as error:
-            if self.cluster.is_honest(peer):
+            if self.cluster.is_honest(process):
                 self.cluster.violate(f"host {self.actor} scored honest validator {peer}: {error}")
 
     def handle(self, event: object, _now: float) -> None:
         """Takes answers of the disk and the processor."""
-        if isinstance(event, Local) and event.run == self._run:
+        if isinstance(event, Local) and event.run == self._engine_run:
             if isinstance(event.event, Durable):
                 self.journal.sync(event.event.sequence)
             self.feed(event.event)
@@ -356,7 +341,7 @@ class ConsensusHost:
             self._queue.append(event)
             return
         world = self.cluster.world
-        world.post(self.actor, world.random.random() * delay_s, Local(self._run, event))
+        world.post(self.actor, world.random.random() * delay_s, Local(self._engine_run, event))
 
     def _execute(self, effect: Effect) -> None:
         cluster = self.cluster
@@ -373,29 +358,41 @@ class ConsensusHost:
                 verdict = Verdict(block.block_id, self._is_valid(block, parent))
                 self._later(cluster.disk.compute_s, verdict)
             case Commit():
-                self._commit(effect)
+                run = Run(effect.blocks, effect.fillers, effect.certificate)
+                self.store.audit += [*effect.skips, *effect.notarized]
+                self._adopt(effect.blocks, effect.fillers, run)
+            case EpochEnded(_, evidence):
+                self._drop_engine()
+                self._left_over = evidence
+                self._open_epoch()
             case Serve():
                 answer = self.store.answer(effect)
                 if answer is not None:
                     self.transmit(effect.to, answer)
             case Blame(evidence):
-                evidence.verify(cluster.validators, cluster.chain, ERA, cluster.verifier)
-                cluster.convicted[evidence.signer] = None
-                if cluster.is_honest(evidence.signer):
-                    cluster.violate(f"honest validator {evidence.signer} convicted")
+                self._note_blame(evidence)
             case Halt(reason):
                 self.halted = reason
                 if self.is_honest and not self.restored:
                     cluster.violate(f"honest host {self.actor} halted: {reason}")
 
-    def transmit(self, to: int, message: Message) -> None:
-        """Sends a message to every process that holds a validator's key."""
+    def _note_blame(self, evidence: Evidence) -> None:
         cluster = self.cluster
-        payload = encode_message(message) if cluster.wire else message
-        targets = range(len(cluster.actors)) if to == ALL else (to,)
-        for index in targets:
-            for actor in cluster.actors[index]:
-                if actor != self.actor and not (to == ALL and index == self.index):
+        validators = cluster.validators_of(evidence.epoch)
+        evidence.verify(validators, cluster.chain, ERA, cluster.verifier)
+        culprit = cluster.seats(evidence.epoch)[evidence.signer]
+        cluster.convicted[culprit] = None
+        if cluster.is_honest(culprit):
+            cluster.violate(f"honest validator {culprit} convicted")
+
+    def transmit(self, to: int, message: Message) -> None:
+        """Sends a message to every process that holds a seat's key in this epoch."""
+        cluster = self.cluster
+        payload = Tagged(self.epoch, encode_message(message) if cluster.wire else message)
+        seats = cluster.seats(self.epoch)
+        for process in seats if to == ALL else (seats[to],):
+            for actor in cluster.actors[process]:
+                if actor != self.actor and not (to == ALL and process == self.index):
                     cluster.world.send(self.actor, actor, payload)
 
     # -- application ---------------------------------------------------------------------------
@@ -404,63 +401,74 @@ class ConsensusHost:
         return EPOCH_MS + int(self.cluster.world.now * 1000) + self._skew_ms + 1_000
 
     def _build(self, request: Build) -> Block | None:
-        time_ms = proposal_time_ms(request.parent, self._now_ms())
+        parent = request.parent
+        time_ms = proposal_time_ms(parent, self._now_ms())
         if time_ms is None:
             return None
-        count = self.cluster.world.random.randrange(3) if self._pending else 0
+        closed = is_closed(parent, self.epoch)
+        count = self.cluster.world.random.randrange(3) if self._pending and not closed else 0
         transactions = tuple(
             b"filler %d of view %d" % (number, request.view) for number in range(count)
         )
-        known = {
-            (item.epoch, item.signer)
-            for entry, _ in self.store.entries[-1:]
-            for item in entry.evidence
-        }
         evidence = tuple(
-            item for item in request.evidence if (item.epoch, item.signer) not in known
+            item
+            for item in request.evidence
+            if not closed and (item.epoch, item.signer) not in self.store.convicted
         )
-        root = body_root(transactions, evidence, request.skips)
-        log_size, log_root, state_root = _executed(request.parent, transactions, request.skips)
+        log_size, log_root, state_root = _executed(parent, transactions, request.skips, closed)
         header = Header(
             chain=self.cluster.chain,
             era=ERA,
-            epoch=request.parent.epoch,
+            epoch=self.epoch,
             view=request.view,
-            height=request.parent.height + 1,
+            height=parent.height + 1,
             parent=request.parent_id,
             parent_view=request.parent_view,
             time_ms=time_ms,
-            proposer=self.index,
-            body_root=root,
+            proposer=self.cluster.validators_of(self.epoch).leader(request.view),
+            body_root=body_root(transactions, evidence, request.skips),
             log_size=log_size,
             log_root=log_root,
             state_root=state_root,
-            validators=self.cluster.validators.digest,
-            next_validators=self.cluster.validators.digest,
+            validators=self.cluster.validators_of(self.epoch).digest,
+            next_validators=self._next_validators(parent, time_ms),
         )
         return Block(header, transactions, evidence, request.skips)
 
+    def _next_validators(self, parent: Header, time_ms: int) -> Digest:
+        """What a block of this epoch with this time must say about its successors."""
+        if is_closed(parent, self.epoch):
+            return parent.next_validators
+        is_due = self.cluster.is_due(self._epoch_start(), time_ms)
+        return self.cluster.validators_of(self.epoch + is_due).digest
+
     def _is_valid(self, block: Block, parent: Header) -> bool:
-        """Executes a block as production does: time rule, then log and state."""
+        """Executes a block as production does: time rule, then log, state and next set."""
+        header = block.header
         try:
-            verify_time(block.header, parent, now_ms=self._now_ms())
+            verify_time(header, parent, now_ms=self._now_ms())
         except VerificationError:
             return False
-        header = block.header
+        closed = is_closed(parent, self.epoch)
+        if closed and (block.transactions or block.evidence):
+            return False
+        if any((item.epoch, item.signer) in self.store.convicted for item in block.evidence):
+            return False
+        if header.next_validators != self._next_validators(parent, header.time_ms):
+            return False
         after = (header.log_size, header.log_root, header.state_root)
-        return after == _executed(parent, block.transactions, block.skips)
+        return after == _executed(parent, block.transactions, block.skips, closed)
 
-    def _commit(self, commit: Commit) -> None:
+    def _adopt(self, blocks: tuple[Block, ...], fillers: tuple[Block, ...], run: Run) -> None:
         if self.is_honest:
-            self.cluster.check_commit(self, commit.blocks)
-        for block in commit.blocks:
-            if block.header.parent != self.final.block_id:
+            self.cluster.check_commit(self, blocks)
+        for parent, block in zip([self.final, *(b.header for b in blocks)], blocks, strict=False):
+            if block.header.parent != parent.block_id:
                 self.cluster.violate(f"host {self.actor} committed out of order")
-            self.store.entries.append((block, None))
-        self.store.entries[-1] = (commit.blocks[-1], commit.certificate)
-        self.store.audit += [commit.certificate, *commit.skips, *commit.notarized]
+        self.store.add(blocks, fillers, run.certificate)
+        self.store.audit.append(run.certificate)
         world = self.cluster.world
-        height = commit.blocks[-1].header.height
+        height = blocks[-1].header.height
         if self.cluster.disk.commit_s == 0.0:
             self._on_stored(height)
         else:
@@ -469,9 +477,14 @@ class ConsensusHost:
 
 
 def _executed(
-    parent: Header, transactions: tuple[bytes, ...], skips: tuple[SkipProof, ...]
+    parent: Header,
+    transactions: tuple[bytes, ...],
+    skips: tuple[SkipProof, ...],
+    closed: bool,
 ) -> tuple[int, Digest, Digest]:
-    """Log and state after a block: hash chains stand in for trees."""
+    """Log and state after a block: hash chains stand in for trees; a filler changes nothing."""
+    if closed:
+        return parent.log_size, parent.log_root, parent.state_root
     content = b"".join(transactions) + b"".join(skip.certificate for skip in skips)
     return (
         parent.log_size + len(transactions),
@@ -485,6 +498,8 @@ _VOTE: Final = struct.Struct(">BIB")
 
 def fingerprint(event: object) -> bytes:
     """What of an event enters the trace hash: kind, view and signer of votes, ids of blocks."""
+    if isinstance(event, Tagged):
+        event = event.content
     if isinstance(event, bytes):
         return event
     if isinstance(event, VoteMessage):

@@ -43,6 +43,41 @@ def _oracle(key: PublicKey, secret: bytes, message: bytes) -> bytes:
     return hashlib.blake2b(key.raw + message, key=secret).digest()
 
 
+class KeyRing:
+    """Vote keys of every simulated process, one for each epoch, from one seed."""
+
+    def __init__(self, *, seed: int, real: bool) -> None:
+        """Makes an empty ring; keys arise when they are asked for.
+
+        Args:
+            seed: decides the keys.
+            real: Ed25519 instead of the oracle.
+        """
+        self._seed = seed
+        self._real = real
+        self._secret = sha256(b"secret of %d" % seed)
+        self.verifier: Verifier = Ed25519Verifier() if real else OracleVerifier(self._secret)
+        """Checks signatures of this ring's keys."""
+
+    def did(self, process: int) -> DidId:
+        """Who a process is, in every epoch."""
+        return DidId(sha256(self._root(process, 1)))
+
+    def _root(self, process: int, epoch: int) -> bytes:
+        label = b"" if epoch == 1 else b" epoch %d" % epoch
+        return sha256(b"validator %d of %d" % (process, self._seed) + label)
+
+    def key(self, process: int, epoch: int) -> PublicKey:
+        """A process's vote key of an epoch."""
+        root = self._root(process, epoch)
+        return PrivateKey(root).public if self._real else PublicKey(root)
+
+    def signer(self, process: int, epoch: int) -> Signer:
+        """What signs with that key."""
+        root = self._root(process, epoch)
+        return PrivateKey(root) if self._real else OracleSigner(PublicKey(root), self._secret)
+
+
 def make_validators(
     count: int, *, seed: int, real: bool
 ) -> tuple[ValidatorSet, list[Signer], Verifier]:
@@ -53,19 +88,6 @@ def make_validators(
         seed: decides the keys.
         real: Ed25519 instead of the oracle.
     """
-    roots = [sha256(b"validator %d of %d" % (index, seed)) for index in range(count)]
-    keys: list[PublicKey]
-    signers: list[Signer]
-    verifier: Verifier
-    if real:
-        private = [PrivateKey(root) for root in roots]
-        keys, signers, verifier = [key.public for key in private], list(private), Ed25519Verifier()
-    else:
-        secret = sha256(b"secret of %d" % seed)
-        keys = [PublicKey(root) for root in roots]
-        signers = [OracleSigner(key, secret) for key in keys]
-        verifier = OracleVerifier(secret)
-    members = tuple(
-        Validator(DidId(sha256(root)), key) for root, key in zip(roots, keys, strict=True)
-    )
-    return ValidatorSet(1, members), signers, verifier
+    ring = KeyRing(seed=seed, real=real)
+    members = tuple(Validator(ring.did(i), ring.key(i, 1)) for i in range(count))
+    return ValidatorSet(1, members), [ring.signer(i, 1) for i in range(count)], ring.verifier

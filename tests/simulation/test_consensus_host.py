@@ -9,7 +9,9 @@ from ledger.simplex.interface import Serve
 from ledger.vote import VoteKind
 from swarmd.simulation.byzantine.forking_proposer import add_forking_proposer
 from swarmd.simulation.byzantine.twin import add_twins
-from swarmd.simulation.consensus_host import Cluster, ConsensusHost, Disk, Store, fingerprint
+from swarmd.simulation.consensus_cluster import Cluster
+from swarmd.simulation.consensus_host import ConsensusHost, fingerprint
+from swarmd.simulation.consensus_store import Disk, Store
 from swarmd.simulation.world import Link, World
 from tests.support.consensus import Network
 from tests.support.restored_journal import copy_of

@@ -18,7 +18,8 @@ from ledger.simplex.interface import Build
 from ledger.simplex.rules import skipped_views
 from ledger.vote import Vote, VoteKind, vote_message
 from protocol.digest import sha256
-from swarmd.simulation.consensus_host import Cluster, ConsensusHost
+from swarmd.simulation.consensus_cluster import Cluster
+from swarmd.simulation.consensus_host import ConsensusHost
 
 _TURNS = 3
 

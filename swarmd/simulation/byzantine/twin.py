@@ -8,7 +8,8 @@ halt on a foreign vote.
 from __future__ import annotations
 
 from ledger.simplex.engine import Simplex
-from swarmd.simulation.consensus_host import Cluster, ConsensusHost
+from swarmd.simulation.consensus_cluster import Cluster
+from swarmd.simulation.consensus_host import ConsensusHost
 
 
 class TwinEngine(Simplex):
