@@ -9,7 +9,7 @@ import pytest
 from ledger import chain as chain_module
 from ledger.block import Block, SkipProof, body_root, decode_block
 from ledger.bodies.receipt import AnchorReceipts
-from ledger.chain_blocks import fill_block
+from ledger.chain_blocks import Budget, fill_block
 from ledger.errors import (
     BlockNotReadyError,
     InvalidBlockError,
@@ -400,7 +400,8 @@ def test_a_block_takes_no_more_than_it_may():
         mempool.add(signed.signed.raw, chain.state, context)
     size = len(transactions[0].signed.raw)
     draft = begin(chain.state, context)
-    assert len(fill_block(draft, mempool.select(), 3 * size)) == 2
+    budget = Budget(all_bytes=3 * size, ordinary_bytes=3 * size)
+    assert len(fill_block(draft, mempool.select(), budget)) == 2
     assert draft.log.size == 2
 
 

@@ -261,3 +261,45 @@ def test_counters_always_equal_what_waits(steps):
 def test_bounds_have_their_stated_proportions():
     assert BYTES_MAX == 32 * BLOCK_BYTES_MAX
     assert TRANSACTIONS_MAX % mempool_module.RESERVED_DIVISOR == 0
+
+
+def test_a_tenant_fills_its_own_share_only(monkeypatch):
+    monkeypatch.setattr(mempool_module, "TENANT_TRANSACTIONS_MAX", 3)
+    pool = Pool()
+    manifest = pool.lab.manifest()
+    pool.finalize(pool.lab.propose(manifest))
+    for index in (0, 1, 1):
+        pool.add(pool.anchor(index))
+    error = pool.refusal(pool.anchor(0))
+    assert (error.rule, type(error)) == ("mempool.tenant", LedgerNotYetError)
+    pool.add(pool.lab.propose(pool.lab.manifest(sequence=2)))  # the publisher is its own tenant
+    pool.lab.nonces[pool.lab.gateways[0].did] = 1
+    pool.add(pool.lab.revoke(manifest.manifest_id))  # counted, never refused
+    monkeypatch.setattr(mempool_module, "TENANT_TRANSACTIONS_MAX", 9)
+    monkeypatch.setattr(mempool_module, "TENANT_BYTES_MAX", 1000)
+    assert pool.refusal(pool.anchor(1)).rule == "mempool.tenant"
+
+
+def test_what_protects_passes_a_signer_that_has_its_fill(monkeypatch):
+    pool = Pool()
+    manifest = pool.lab.manifest()
+    pool.finalize(pool.lab.propose(manifest))
+    monkeypatch.setattr(mempool_module, "SIGNER_BYTES_MAX", 300)
+    pool.add(pool.anchor())
+    assert pool.refusal(pool.anchor()).rule == "mempool.signer"
+    pool.lab.nonces[pool.lab.gateways[0].did] = 1
+    bogus = pool.lab.revoke(pool.lab.manifest(sequence=7).manifest_id)
+    assert pool.refusal(bogus).rule == "mempool.signer"
+    pool.lab.nonces[pool.lab.gateways[0].did] = 1
+    pool.add(pool.lab.revoke(manifest.manifest_id))
+
+
+def test_tenants_take_turns_once_more_waits_than_a_block_takes(monkeypatch):
+    pool = Pool()
+    spam = [pool.anchor(index % 2) for index in range(6)]
+    release = pool.lab.propose(pool.lab.manifest())
+    for signed in (*spam, release):
+        pool.add(signed)
+    assert list(pool.mempool.select()) == [*spam, release], "by arrival while all fit"
+    monkeypatch.setattr(mempool_module, "ORDINARY_COUNT_MAX", 6)
+    assert list(pool.mempool.select()) == [spam[0], release, *spam[1:]]
