@@ -15,11 +15,19 @@ from ledger.records.account import AccountRecord
 from ledger.records.anchor import AnchorRecord
 from ledger.records.conviction import ConvictionRecord
 from ledger.records.emergency import PausesRecord
+from ledger.records.facts import ManifestFacts
 from ledger.records.governance import CheckpointRecord, EraRecord
-from ledger.records.group import GroupRecord
+from ledger.records.group import (
+    EventsRecord,
+    GroupRecord,
+    RotationRecord,
+    decode_children,
+    decode_placement,
+)
 from ledger.records.health import HealthRecord, SiteRecord
 from ledger.records.manifest import LatestRecord, ManifestRecord
 from ledger.records.rollout import RolloutRecord
+from ledger.records.seat import SeatRecord
 from ledger.records.subject import AttributesRecord, SubjectRecord
 from ledger.records.tenant import OpenProposals, TenantRecord
 from ledger.records.validators import EpochRecord, ValidatorRecord
@@ -32,7 +40,10 @@ from ledger.state_keys import (
     anchor_key,
     approval_key,
     attributes_key,
+    children_key,
+    events_key,
     evidence_key,
+    facts_key,
     group_key,
     health_key,
     holder_key,
@@ -41,8 +52,11 @@ from ledger.state_keys import (
     open_key,
     origin_key,
     pauses_key,
+    placement_key,
     policy_key,
     rollout_key,
+    rotation_key,
+    seat_key,
     site_health_key,
     subject_key,
     tenant_key,
@@ -54,7 +68,7 @@ from ledger.validators import ValidatorSet, decode_validator_set
 from protocol.approval import Action
 from protocol.digest import DidId, Digest, ManifestId, PolicyId
 from protocol.encoding import decode_canonical
-from protocol.group import OwnerRoot, Policy, decode_policy
+from protocol.group import OwnerRoot, Placement, Policy, decode_policy
 from protocol.keys import PublicKey
 
 
@@ -81,6 +95,11 @@ class StateReader:
         """A subject's certified attributes in one group; none: empty."""
         record = self.certification(did, group)
         return {} if record is None else dict(record.attributes)
+
+    def seat(self, seat: Digest) -> SeatRecord | None:
+        """Who took a seat; None: nobody yet."""
+        raw = self.get(seat_key(seat))
+        return None if raw is None else SeatRecord.decode(raw)
 
     def account(self, did: DidId) -> AccountRecord:
         """What a signer has used up; zero for one that never signed."""
@@ -118,6 +137,31 @@ class StateReader:
     def origin(self, group: str) -> bytes | None:
         """A group's original bytes."""
         return self.get(origin_key(group))
+
+    def placement(self, group: str) -> Placement:
+        """A group's parent and selector."""
+        raw = self.get(placement_key(group))
+        return Placement() if raw is None else decode_placement(raw)
+
+    def children(self, parent: str | None) -> tuple[str, ...]:
+        """A group's child groups; None: groups without parent that have a selector."""
+        raw = self.get(children_key(parent))
+        return () if raw is None else decode_children(raw)
+
+    def rotation(self, group: str, version: int) -> RotationRecord | None:
+        """How a group came to an owner root."""
+        raw = self.get(rotation_key(group, version))
+        return None if raw is None else RotationRecord.decode(raw)
+
+    def events(self, group: str) -> EventsRecord:
+        """When a group lately proposed, authorised and revoked manifests."""
+        raw = self.get(events_key(group))
+        return EventsRecord() if raw is None else EventsRecord.decode(raw)
+
+    def facts(self, manifest: ManifestId) -> ManifestFacts | None:
+        """What rules may ask of a manifest's content."""
+        raw = self.get(facts_key(manifest))
+        return None if raw is None else ManifestFacts.decode(raw)
 
     def policy(self, policy: PolicyId) -> Policy:
         """A policy that a record of this state names."""

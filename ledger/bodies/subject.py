@@ -15,6 +15,7 @@ from protocol.did import (
 )
 from protocol.digest import ChainId, DidId, Digest
 from protocol.encoding import Fields, Value, as_bytes, encode_canonical
+from protocol.enrolment_token import SeatClaim
 from protocol.group import check_group_name
 from protocol.keys import SIGNATURE_BYTES, signing_context
 from protocol.limits import TARGET_GROUPS_MAX
@@ -25,16 +26,23 @@ ROTATION_TAG: Final = "swarmd/rotate/1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateSubject:
-    """`did.create`: admits a subject, with the consent of each of its groups."""
+    """`did.create`: admits a subject by consent of each of its groups, given to it or to a seat."""
 
     join: JoinStatement
     """Its inception record, signed by all its keys."""
     approvals: tuple[tuple[bytes, ...], ...]
-    """For each group of the record, in its order: ENROL approvals by that group's owners."""
+    """For each group of the record, in its order: ENROL approvals by that group's owners; none
+    with a seat, unless its tokens ask for confirmation."""
+    seat: SeatClaim | None = None
+    """The seat it takes, which owners gave away before."""
 
     def to_value(self) -> MapValue:
         """The wire form."""
-        return {0: self.join.to_value(), 1: [list(entry) for entry in self.approvals]}
+        return {
+            0: self.join.to_value(),
+            1: [list(entry) for entry in self.approvals],
+            2: None if self.seat is None else self.seat.to_value(),
+        }
 
     @classmethod
     def read(cls, fields: Fields) -> CreateSubject:
@@ -42,6 +50,7 @@ class CreateSubject:
         return cls(
             join=JoinStatement.from_value(fields.value(0)),
             approvals=fields.items(1, read_approval_list, maximum=TARGET_GROUPS_MAX),
+            seat=None if fields.value(2) is None else SeatClaim.from_value(fields.value(2)),
         )
 
 

@@ -50,7 +50,7 @@ def recovery_digest(
         next_keys: commitment to the ones after them.
     """
     fields: list[Value] = [did, sequence, number, keys_to_value(keys), next_keys]
-    return tagged_digest("swarmd/recovery/1", encode_canonical(fields))
+    return tagged_digest("swarmd/key-recovery/1", encode_canonical(fields))
 
 
 def recovery_message(chain: ChainId, era: int, digest: Digest) -> bytes:

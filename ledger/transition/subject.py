@@ -11,42 +11,33 @@ from ledger.errors import LedgerError, LedgerNotYetError
 from ledger.records.subject import SubjectRecord, SubjectStatus
 from ledger.state import Draft
 from ledger.state_keys import holder_key, subject_key
-from ledger.transition.approvals import (
-    Consent,
-    check_approvals,
-    record_approvals,
-    require_threshold,
-)
 from ledger.transition.context import BlockContext
+from ledger.transition.enrolment import require_enrolment, take_seat
 from ledger.transition.kind import Kind, Lane
-from protocol.approval import Action
 from protocol.did import DidRecord, KeyPurpose, Keys, SubjectKind, next_keys_digest
-from protocol.digest import DidId, Digest
+from protocol.digest import DidId
 from protocol.errors import SignatureError
 
 
 def create_subject(
     draft: Draft, _signer: DidId, body: CreateSubject, context: BlockContext
 ) -> None:
-    """Admits a subject if owners of each of its groups agree, `enrol_threshold` of them (L50).
+    """Admits a subject if owners of each of its groups agree, or gave it a seat (L50, I30).
 
     Raises:
         LedgerError: `did.join`, `did.kind`, `did.groups`, `did.known`, `did.key`, `group.unknown`,
-            `approval.*`.
+            `approval.*`, `seat.*`.
     """
     record = _verify_join(body)
     if record.kind is SubjectKind.VALIDATOR:
         raise LedgerError("did.kind", "validators enter by a change of the validator set only")
-    if not record.groups or len(record.groups) != len(body.approvals):
-        raise LedgerError(
-            "did.groups",
-            f"{len(body.approvals)} approval lists for {len(record.groups)} groups (at least 1)",
-        )
     did = record.did
     if draft.subject(did) is not None:
         raise LedgerError("did.known", f"subject {did.hex()[:8]} exists already")
-    for group, approvals in zip(record.groups, body.approvals, strict=True):
-        _check_enrolment(draft, did, group, approvals, context)
+    if body.seat is None:
+        require_enrolment(draft, record, body.approvals, context)
+    else:
+        take_seat(draft, record, body.seat, body.approvals, context)
     write_subject(draft, did, SubjectRecord.of(record))
 
 
@@ -55,22 +46,6 @@ def _verify_join(body: CreateSubject) -> DidRecord:
         return body.join.verify()
     except SignatureError as error:
         raise LedgerError("did.join", str(error)) from error
-
-
-def _check_enrolment(
-    draft: Draft, did: DidId, group: str, approvals: tuple[bytes, ...], context: BlockContext
-) -> None:
-    known = draft.group(group)
-    if known is None:
-        raise LedgerNotYetError("group.unknown", f"group {group!r} does not exist")
-    policy = known.policy_at(context.time_ms)
-    consent = Consent(
-        root=known.owner_root, action=Action.ENROL, subject=Digest(did), group=group, policy=policy
-    )
-    checked = check_approvals(approvals, consent, context)
-    needed = draft.policy(policy).enrol_threshold
-    require_threshold(len(checked), needed, f"enrolment in {group!r}")
-    record_approvals(draft, checked)
 
 
 def write_subject(draft: Draft, did: DidId, record: SubjectRecord) -> None:

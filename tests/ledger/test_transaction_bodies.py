@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from ledger.bodies.emergency import DecidePause, PauseOffers
 from ledger.bodies.group import CreateGroup, SetPolicy
+from ledger.bodies.health import ReportHealth
 from ledger.bodies.manifest import ApproveManifest, ProposeManifest, RevokeManifest
 from ledger.bodies.receipt import AnchorReceipts
+from ledger.bodies.rollout import Command, CommandRollout, StopRollout
 from ledger.bodies.subject import CreateSubject, SuspendSubject
 from ledger.bodies.subject_decisions import (
     CertifySubject,
@@ -18,6 +21,7 @@ from ledger.bodies.validators import Accuse, CertifyKey, SetParameters, SetValid
 from ledger.transition.kinds import KINDS, PROTECTING_KINDS, decode_body, kind_of
 from protocol.digest import sha256
 from protocol.encoding import decode_canonical, encode_canonical
+from protocol.enrolment_token import SeatClaim
 from protocol.errors import EncodingError
 from protocol.genesis import Parameters
 from tests.support.epochs import VoteKeys
@@ -26,7 +30,11 @@ from tests.support.ledger import make_key, make_lab
 LAB = make_lab()
 ONE = sha256(b"1")
 BODIES = [
-    CreateSubject(join=LAB.gateways[0].join, approvals=((b"a", b"b"),)),
+    CreateSubject(
+        join=LAB.gateways[0].join,
+        approvals=((b"a", b"b"),),
+        seat=SeatClaim(tokens=(b"t",), proof=b"p" * 64),
+    ),
     LAB.rotation(LAB.gateways[0]),
     SuspendSubject(did=ONE, group="fleet", approvals=(b"a",)),
     ResumeSubject(did=ONE, group="fleet", approvals=(b"a",)),
@@ -56,6 +64,18 @@ BODIES = [
     ),
     SetParameters(parameters=Parameters(), approvals=(b"a",)),
     Upgrade(version=2, epoch=3, approvals=(b"a",)),
+    CommandRollout(
+        manifest=ONE,
+        group="fleet",
+        command=Command.PRIORITY,
+        priority=3,
+        sequence=1,
+        approvals=(b"a",),
+    ),
+    StopRollout(manifest=ONE, group="fleet", command=Command.PAUSE, sequence=1, approvals=(b"a",)),
+    ReportHealth(manifest=ONE, group="fleet", successes=2, failures=1, devices=2),
+    PauseOffers(group="fleet", product="pump", manifest=ONE, sequence=1, approval=b"a"),
+    DecidePause(group="fleet", key_id=ONE, sequence=1, until_ms=5, approvals=(b"a",)),
 ]
 
 

@@ -15,13 +15,21 @@ from protocol.catchup import FRESHNESS_TAG
 from protocol.cose import parse_signed, sign, signature_input
 from protocol.did import SubjectKind, sign_join
 from protocol.digest import sha256, tagged_digest
+from protocol.enrolment_token import ENROLMENT_TAG
 from protocol.errors import SignatureError
 from protocol.keys import signing_context
 from protocol.manifest import MANIFEST_TAG
 from protocol.transaction import TRANSACTION_TAG
 from tests.support.strategies import CHAIN, OTHER_CHAIN, PURPOSES, key, subject
 
-COSE_TAGS = (MANIFEST_TAG, APPROVAL_TAG, TRANSACTION_TAG, ANNOUNCEMENT_TAG, FRESHNESS_TAG)
+COSE_TAGS = (
+    MANIFEST_TAG,
+    APPROVAL_TAG,
+    TRANSACTION_TAG,
+    ANNOUNCEMENT_TAG,
+    FRESHNESS_TAG,
+    ENROLMENT_TAG,
+)
 ROOT = Path(__file__).parents[2]
 
 
