@@ -32,7 +32,7 @@ class PauseOffers:
     manifest: ManifestId | None
     """Only this release; None: every one."""
     sequence: int
-    """Pauses of this key in this group so far, this one included."""
+    """A number above that of this key's last pause in this group; the ledger's time serves."""
     approval: bytes
     """The key's PAUSE approval."""
 

@@ -24,7 +24,7 @@ class PauseEntry:
     manifest: ManifestId | None
     """Only this release; None: every one."""
     sequence: int
-    """Pauses of this key so far, this one included."""
+    """The number its key gave it, above those of its earlier ones."""
     began_ms: int
     """Header time at which it began, milliseconds."""
     until_ms: int

@@ -79,22 +79,21 @@ def pause_offers(draft: Draft, _signer: DidId, body: PauseOffers, context: Block
 
 def _check_turn(before: PauseEntry | None, body: PauseOffers, context: BlockContext) -> None:
     """One pause of a key at a time, whatever its scope, and a rest after it (R62)."""
-    expected = 1 if before is None else before.sequence + 1
-    if body.sequence < expected:
-        raise LedgerError("pause.sequence", f"pause {body.sequence}, expected {expected}")
-    if before is not None and before.is_active(context.time_ms):
+    if before is None:
+        return
+    if body.sequence <= before.sequence:
+        raise LedgerError("pause.sequence", f"pause {body.sequence}, not above {before.sequence}")
+    if before.is_active(context.time_ms):
         raise LedgerError("pause.active", "this key holds a pause already")
-    if before is not None and context.time_ms < before.until_ms + COOL_DOWN_MS:
-        raise LedgerNotYetError(
-            "pause.cool_down", f"this key may pause again from {before.until_ms + COOL_DOWN_MS} on"
-        )
-    if body.sequence > expected:
-        raise LedgerNotYetError("pause.ahead", f"pause {body.sequence}, expected {expected}")
+    rested_ms = before.until_ms + COOL_DOWN_MS
+    if context.time_ms < rested_ms:
+        raise LedgerNotYetError("pause.cool_down", f"this key may pause again at {rested_ms}")
 
 
 def _without_old(pauses: PausesRecord, key_id: Digest, time_ms: int) -> PausesRecord:
-    """Drops what neither holds anything back nor keeps a key from pausing, so that keys which a
-    root no longer names do not fill the record; the key's own stays, for its sequence.
+    """Drops what neither holds anything back nor keeps a key from pausing.
+
+    Keys that a root no longer names do not fill the record; the key's own stays, for its sequence.
     """
     kept = (
         entry
