@@ -52,6 +52,9 @@ CREATE INDEX certificates_by_view ON certificates (view);
 CREATE TABLE handovers (
     epoch INTEGER PRIMARY KEY, height INTEGER NOT NULL UNIQUE, handover BLOB NOT NULL
 );
+CREATE TABLE recoveries (
+    era INTEGER PRIMARY KEY, height INTEGER NOT NULL UNIQUE, recovery BLOB NOT NULL
+);
 CREATE TABLE pending (id BLOB PRIMARY KEY, position INTEGER NOT NULL, raw BLOB NOT NULL);
 """
 
@@ -135,6 +138,29 @@ class BlockStore(Database):
             written = self._write_state(database, [genesis])
         self.nodes.adopt(written)
 
+    def begin_era(self, era: int, first: FinalBlock, recovery: bytes) -> None:
+        """Goes on in another era, from a block that a recovery file makes final.
+
+        Args:
+            era: the era.
+            first: its first block, on the last final one.
+            recovery: the file.
+
+        Raises:
+            StorageError: it could not be written; nothing was.
+        """
+        with self._state_change(), self.transaction() as database:
+            database.execute(
+                "UPDATE meta SET value = ? WHERE name = 'era'", (era.to_bytes(8, "big"),)
+            )
+            database.execute(
+                "INSERT INTO recoveries VALUES (?, ?, ?)",
+                (era, first.block.header.height, recovery),
+            )
+            self._insert(database, first)
+            written = self._write_state(database, [first])
+        self.nodes.adopt(written)
+
     def commit(
         self,
         blocks: Sequence[FinalBlock],
@@ -202,7 +228,8 @@ class BlockStore(Database):
     def head(self) -> tuple[Header, Certificate | None]:
         """The last final header with its certificate.
 
-        None at genesis, and for a closing block that is final by a filler (see `handover`).
+        None at genesis and at the start of an era, which need none, and for a closing block that is
+        final by a filler (see `handover`).
 
         Raises:
             StorageError: there is none, or it is damaged.
@@ -213,7 +240,7 @@ class BlockStore(Database):
         if row is None:
             raise StorageError(f"{self.path}: no genesis block in it")
         header = self._header(row[0], row[1])
-        if row[2] is None and header.height and not header.closes_epoch:
+        if row[2] is None and header.view and not header.closes_epoch:
             raise StorageError(f"{self.path}: damaged, the last block has no certificate")
         return header, self._certificate(row[2])
 
@@ -270,6 +297,16 @@ class BlockStore(Database):
         raw = self.bytes_of(row[1])
         return self.integer_of(row[0]), self.decoded("handover", lambda: decode_handover(raw))
 
+    def recovery(self, era: int) -> tuple[int, bytes] | None:
+        """How an era began: height of its first block, and the recovery file; None: not here."""
+        row = self.row("SELECT height, recovery FROM recoveries WHERE era = ?", era)
+        return None if row is None else (self.integer_of(row[0]), self.bytes_of(row[1]))
+
+    def certificate_of(self, height: int) -> Certificate | None:
+        """The certificate of a height's own block; None: it is final by another, or unknown."""
+        raw = self.blob("SELECT certificate FROM headers WHERE height = ?", height)
+        return None if raw is None else self._certificate(raw)
+
     def block(self, block_id: BlockId) -> Block | None:
         """A final block by id, or None if unknown or pruned."""
         raw = self.blob(
@@ -282,6 +319,8 @@ class BlockStore(Database):
     def blocks(self, from_height: int, *, bytes_max: int, count_max: int) -> list[bytes]:
         """Encoded blocks of one epoch, the last one certified or closing the epoch.
 
+        None across the start of an era: that block is adopted by command, not fetched.
+
         Args:
             from_height: first height.
             bytes_max: aimed bound of all blocks, bytes; one run up to a certificate may exceed it.
@@ -292,9 +331,10 @@ class BlockStore(Database):
         with self.guard():
             for height, raw, is_certified, epoch in self._database.execute(
                 "SELECT height, block, certificate IS NOT NULL, epoch FROM bodies JOIN headers "
-                "USING (height) LEFT JOIN handovers USING (height) WHERE height >= ? "
-                "ORDER BY height",
-                (from_height,),
+                "USING (height) LEFT JOIN handovers USING (height) WHERE height >= ? AND "
+                "height < (SELECT coalesce(min(height), 1 << 62) FROM recoveries "
+                "WHERE height >= ?) ORDER BY height",
+                (from_height, from_height),
             ):
                 block = self.bytes_of(raw)
                 is_over = used + len(block) > bytes_max or len(run) >= count_max

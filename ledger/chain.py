@@ -37,6 +37,7 @@ from ledger.errors import (
 )
 from ledger.handover import Handover
 from ledger.header import HEADER_BYTES_MAX, Header
+from ledger.recovery import begin_era
 from ledger.simplex.rules import is_closed, proposal_time_ms
 from ledger.state import LedgerState
 from ledger.state_nodes import resolve
@@ -49,6 +50,7 @@ from protocol.digest import BlockId, TransactionId, sha256
 from protocol.encoding import encode_canonical
 from protocol.errors import StorageError, VerificationError
 from protocol.genesis import Genesis
+from protocol.governance import Recovery
 from protocol.limits import (
     BLOCK_BYTES_MAX,
     BLOCK_EVIDENCE_MAX,
@@ -78,7 +80,7 @@ class Chain(ChainQueries):
             verifier: checks votes; Ed25519 unless a simulation injects another.
 
         Raises:
-            StorageError: another chain or era, or state and last header contradict each other.
+            StorageError: another chain, or state and last header contradict each other.
         """
         verifier = verifier or Ed25519Verifier()
         identity = store.identity()
@@ -88,11 +90,10 @@ class Chain(ChainQueries):
             first = Executed(block=block, outcome=outcome, transactions=())
             store.create(genesis.chain, genesis.era, final_block(first, None))
             return cls(store, genesis, _rules(outcome.state, genesis, verifier), first)
-        if identity != (genesis.chain, genesis.era):
-            chain, era = identity
+        if identity[0] != genesis.chain:
             raise StorageError(
-                f"{store.path}: database of chain {chain.hex()[:8]} era {era}, "
-                f"expected chain {genesis.chain.hex()[:8]} era {genesis.era}"
+                f"{store.path}: database of chain {identity[0].hex()[:8]}, "
+                f"expected {genesis.chain.hex()[:8]}"
             )
         return cls._reopen(store, genesis, verifier)
 
@@ -116,6 +117,8 @@ class Chain(ChainQueries):
             raise StorageError(f"{store.path}: damaged, block {header.height} has no body")
         outcome = Outcome(state=state, writes={}, leaves=())
         rules = _rules(state, genesis, verifier)
+        if store.identity() != (rules.chain, rules.era) or header.era != rules.era:
+            raise StorageError(f"{store.path}: damaged, not the ledger of era {header.era}")
         chain = cls(store, genesis, rules, Executed(block=block, outcome=outcome, transactions=()))
         chain._tip = Tip(chain._tip.final, certificate, rules)
         chain._restore_pending()
@@ -372,6 +375,31 @@ class Chain(ChainQueries):
             raise BlockNotReadyError(block_id, block_id, "the certified block is unknown")
         return self._adopt(self._path(last), certificate, (*skips, *notarized))
 
+    # Governance.
+
+    def recover(self, recovery: Recovery) -> Header:
+        """Begins another era by an operator's command (G22), durably.
+
+        Whoever holds this object must open the ledger anew before going on: consensus, peers and
+        certificates are those of the era that ended.
+
+        Returns:
+            The header of the block that begins the era.
+
+        Raises:
+            LedgerNotYetError, LedgerError: `recovery.*`, see `begin_era`.
+            ForkAlarmError: governance goes on from another block of this height.
+            VerificationError: the governance root does not agree, or a seat is not taken.
+            StorageError: it could not be stored; nothing was adopted.
+        """
+        start = begin_era(self.head, self.state, recovery, self.genesis.governance_root)
+        first = Executed(block=start.block, outcome=start.outcome, transactions=())
+        era = start.block.header.era
+        self._store.begin_era(era, final_block(first, None), recovery.encode())
+        self._executed.clear()
+        self._tip = Tip(first, None, _rules(start.outcome.state, self.genesis, self.rules.verifier))
+        return start.block.header
+
     # Followers.
 
     def follow(self, blocks: Sequence[Block], certificate: Certificate) -> tuple[CommitResult, ...]:
@@ -491,4 +519,6 @@ class Chain(ChainQueries):
 
 
 def _rules(state: LedgerState, genesis: Genesis, verifier: Verifier) -> ChainRules:
-    return ChainRules.of_state(state, chain=genesis.chain, era=genesis.era, verifier=verifier)
+    begun = state.era()
+    era = genesis.era if begun is None else begun.era
+    return ChainRules.of_state(state, chain=genesis.chain, era=era, verifier=verifier)

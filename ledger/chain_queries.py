@@ -6,7 +6,7 @@ Answers are about final blocks only, but for `block`, which also finds executed 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ledger.block import Block
@@ -21,6 +21,8 @@ from ledger.records.group import GroupRecord
 from ledger.records.manifest import LatestRecord, ManifestRecord
 from ledger.records.subject import SubjectRecord
 from ledger.state import LedgerState
+from ledger.state_range import StatePage
+from ledger.state_serving import manifests, state_head, state_page
 from ledger.state_keys import split_manifest_key
 from ledger.transition.validators import next_set
 from ledger.validators import ValidatorSet
@@ -30,6 +32,7 @@ from protocol.errors import StorageError
 from protocol.genesis import Genesis
 from protocol.group import Policy
 from protocol.keys import PublicKey
+from protocol.state_messages import STATE_STEPS_MAX, StateHeadAnswer
 
 BLOCKS_COUNT_MAX: Final = 256
 """Blocks in one answer to a follower."""
@@ -85,12 +88,29 @@ class ChainQueries:
         first = store.header(0)
         if first is None:
             raise StorageError(f"{store.path}: damaged, no genesis block in it")
-        self.anchor: Final = TrustAnchor.of_genesis(genesis, first.block_id)
-        """What genesis makes a node believe: the first validators, and the genesis header."""
         self._store = store
         self._tip = Tip(final, None, rules)
+        self.anchor: Final = self._first_anchor(TrustAnchor.of_genesis(genesis, first.block_id))
+        """What genesis, or the recovery that began this era, makes a node believe: the first
+        validators of the era, and its first header."""
         self._executed: dict[BlockId, Executed] = {}
         self._dropped: tuple[TransactionId, ...] = ()
+
+    def _first_anchor(self, genesis: TrustAnchor) -> TrustAnchor:
+        begun = self.state.era()
+        if begun is None:
+            return genesis
+        header = self._store.header(begun.height)
+        validators = None if header is None else self.state.validators(header.epoch)
+        if header is None or validators is None:
+            raise StorageError(f"{self._store.path}: damaged, no first block of era {begun.era}")
+        return replace(genesis, era=begun.era, validators=validators, first=header.block_id)
+
+    def recovery(self) -> bytes | None:
+        """The recovery file that began this era; None in the first one."""
+        begun = self.state.era()
+        found = None if begun is None else self._store.recovery(begun.era)
+        return None if found is None else found[1]
 
     def _lookup(self, block_id: BlockId) -> Executed | None:
         if block_id == self._tip.header.block_id:
@@ -215,9 +235,18 @@ class ChainQueries:
         """
         return self._store.log_proof(position, self.head.log_size)
 
-    def prune(self, keep_count: int) -> None:
-        """Drops bodies of final blocks but the newest `keep_count`; the head's always stays."""
-        self._store.prune_bodies(self.head.height + 1 - max(keep_count, 1))
+    def prune(self, keep_count: int) -> int:
+        """Drops a portion of the bodies of final blocks but the newest `keep_count`.
+
+        The head's always stays, and so do those from the oldest version on that is kept for peers:
+        who fetches one follows by blocks from there.
+
+        Returns:
+            How many were dropped; call again until it is none.
+        """
+        oldest = min((item.height for item in self._store.nodes.snapshots()), default=None)
+        below = self.head.height + 1 - max(keep_count, 1)
+        return self._store.prune_bodies(below if oldest is None else min(below, oldest))
 
     def blocks(
         self, from_height: int, bytes_max: int
@@ -241,6 +270,23 @@ class ChainQueries:
         finality = self._store.finality(last.height)
         assert finality is not None, "a run ends with a certified block"
         return tuple(run), finality[1]
+
+    @property
+    def first_block(self) -> int:
+        """The least height from which on this node can deliver blocks."""
+        return self._store.first_body()
+
+    def state_head(self, epoch: int) -> StateHeadAnswer:
+        """The newest version of the state that is kept for peers, for one that is in an epoch."""
+        return state_head(self._store, self.epoch_steps(epoch, STATE_STEPS_MAX), epoch)
+
+    def state_page(self, height: int, start: Digest) -> StatePage | None:
+        """A page of a version kept for peers; None: it is not kept."""
+        return state_page(self._store, height, start)
+
+    def manifests(self, wanted: Sequence[ManifestId]) -> tuple[bytes, ...]:
+        """Original bytes of manifests, empty where one is not here."""
+        return manifests(self._store, wanted)
 
     def epoch_steps(self, from_epoch: int, count_max: int) -> tuple[EpochStep, ...]:
         """The hand-overs from an epoch on, oldest first, for light clients and newcomers.
