@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Final
+
 from ledger.errors import LedgerError, LedgerNotYetError
 from ledger.records.subject import SubjectRecord, SubjectStatus
 from ledger.state import Draft, StateReader
@@ -11,9 +14,37 @@ from ledger.transition.kind import Body
 from ledger.transition.kinds import KINDS, decode_body
 from ledger.transition.shares import charge
 from protocol.did import KeyPurpose
+from protocol.digest import ChainId, TransactionId
 from protocol.errors import EncodingError, SignatureError
+from protocol.keys import PublicKey
 from protocol.limits import NONCE_WINDOW, TRANSACTION_LIFETIME_MS_MAX
 from protocol.transaction import SignedTransaction, Transaction, parse_transaction
+
+VERIFIED_MAX: Final = 8192
+"""Signatures remembered as good: two full mempools, about 2 MiB."""
+
+
+class _Verified:
+    """Transactions known to be signed by a key: mempool, proposal and block check each once.
+
+    It changes no verdict: the id covers every byte, and bytes, key and chain decide.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[TransactionId, PublicKey, ChainId], None] = OrderedDict()
+
+    def verify(self, signed: SignedTransaction, key: PublicKey, chain: ChainId) -> None:
+        """Checks a signature unless it was found good lately; raises SignatureError."""
+        name = (signed.transaction_id, key, chain)
+        if name in self._known:
+            return
+        signed.verify(key, chain)
+        self._known[name] = None
+        if len(self._known) > VERIFIED_MAX:
+            self._known.popitem(last=False)
+
+
+_VERIFIED: Final = _Verified()
 
 
 def read_transaction(raw: bytes) -> SignedTransaction:
@@ -76,7 +107,7 @@ def _check_signature(
     if key is None:
         raise LedgerError("tx.signer_key", f"a {subject.kind.name.lower()} has no node key")
     try:
-        signed.verify(key, context.chain)
+        _VERIFIED.verify(signed, key, context.chain)
     except SignatureError as error:
         raise LedgerError("tx.signature", str(error)) from error
 
