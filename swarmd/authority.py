@@ -1,117 +1,63 @@
 """May SUBJECT do ACTION on OBJECT? The one module that answers, and the one that authorises.
 
-Store, exchange, gossip, device and operator interfaces ask here and nowhere else. A verdict needs
-all of these: my own final ledger state says authorised, unrevoked, unexpired; the owners'
-approvals verify against the owner root that this node has *pinned*, whatever validators say; my
-local floor is met; my knowledge is fresh enough for the group; no alarm is raised. If the ledger
-says yes and the owners do not, that is no matter of waiting: it raises the node's alarm (promise
-G2). Under an alarm every answer is no, also about what was authorised before, because a copy that
-cannot go on cannot learn of revocations; the bytes stay until an operator has looked.
+Store, exchange, gossip, device and operator interfaces ask here (`Authority.ask`) and nowhere else.
+A verdict about images needs all of these: my own final ledger state says authorised, unrevoked,
+unexpired; the owners' approvals verify against the owner root that this node has *pinned*, whatever
+validators say; my local floor is met; my knowledge is fresh enough for the group; no alarm is
+raised; whoever asks belongs to a group of the manifest, or holds a capability of its owners, and is
+not in quarantine there. If the ledger says yes and the owners do not, that is no matter of waiting:
+it raises the node's alarm (promise G2). Under an alarm every answer about images is no, also about
+what was authorised before, because a copy that cannot go on cannot learn of revocations; the bytes
+stay until an operator has looked.
+
+Answers hold for the moment they are given. Standing is read from the newest final state each time;
+what a block may have changed of the rest is forgotten by `on_commit`, before anything else acts.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final, assert_never, overload
 
 from ledger.chain_blocks import CommitResult
-from ledger.records.group import GroupRecord
+from ledger.offer import UNKNOWN_DEVICE, Device, OfferRefusal, offer_verdict
 from ledger.records.manifest import ManifestRecord, ManifestStatus
 from protocol.approval import Action, verify_threshold
 from protocol.authorised import AuthorisedManifest
-from protocol.digest import Digest, ManifestId, PolicyId, sha256
-from protocol.errors import NotYetError, PolicyError, VerificationError
+from protocol.capability import Verb
+from protocol.digest import BlockId, DidId, Digest, ManifestId, PolicyId
+from protocol.errors import LocalProtocolError, PolicyError, VerificationError
 from protocol.genesis import Genesis
-from protocol.group import OwnerRoot, decode_group
 from protocol.manifest import SignedManifest
+from swarmd.access_rules import AccessRules
 from swarmd.freshness import FreshnessClock
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
-from swarmd.peers import PeerClass, PeerRegistry
+from swarmd.owner_pins import OwnerPins
+from swarmd.peers import Peer, PeerClass, PeerRegistry
+from swarmd.questions import (
+    Access,
+    Answer,
+    Denial,
+    DeviceSubject,
+    ImageAct,
+    Line,
+    Object,
+    OperatorSubject,
+    PeerSubject,
+    Permit,
+    Subject,
+    ThisNode,
+    Verdict,
+)
+from swarmd.standing import Standing
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """Yes, resting on this authorisation."""
-
-    authorised: AuthorisedManifest
-    """What was checked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Denial:
-    """No."""
-
-    rule: str
-    """Stable name of the rule, such as `manifest.revoked`."""
-    message: str
-    """For people."""
-    may_retry: bool = False
-    """Whether waiting may help."""
-
-    def error(self) -> PolicyError:
-        """The same as an error."""
-        return (NotYetError if self.may_retry else PolicyError)(self.rule, self.message)
-
-
-Verdict = Permit | Denial
-"""Every answer."""
-
-
-class OwnerPins:
-    """The owner roots this node believes, group by group.
-
-    Genesis groups are pinned by the genesis document. A later group is pinned when its creation
-    carries the governance root's threshold, checked here again and not taken from the state.
-    """
-
-    def __init__(self, genesis: Genesis) -> None:
-        """Pins the groups of genesis."""
-        self._genesis = genesis
-        self._roots = {group.name: group.owner_root for group in genesis.groups}
-
-    def root(self, name: str, record: GroupRecord, ledger: LedgerHost) -> OwnerRoot:
-        """The pinned root of a group; pins it at first sight if governance created it.
-
-        Raises:
-            VerificationError: the state names other owners than the pinned ones, or a group that
-                governance did not create.
-        """
-        pinned = self._roots.get(name)
-        if pinned is None:
-            pinned = self._roots[name] = self._verify_creation(name, record, ledger)
-        if record.owner_root != pinned:
-            raise VerificationError(f"group {name!r}: the ledger names other owners than pinned")
-        return pinned
-
-    def _verify_creation(self, name: str, record: GroupRecord, ledger: LedgerHost) -> OwnerRoot:
-        state = ledger.chain.state
-        raw = state.origin(name)
-        if raw is None:
-            raise VerificationError(f"group {name!r} has no origin")
-        group, subject = decode_group(raw), sha256(raw)
-        if group.name != name:
-            raise VerificationError(f"the origin of group {name!r} is that of {group.name!r}")
-        root = self._genesis.governance_root
-        stored = (
-            state.approval(subject, Action.CREATE_GROUP, key_id, name) for key_id in record.creators
-        )
-        verify_threshold(
-            [raw for raw in stored if raw is not None],
-            root=root,
-            threshold=root.threshold,
-            chain=ledger.chain_id,
-            era=self._genesis.era,
-            action=Action.CREATE_GROUP,
-            subject=subject,
-            group=name,
-            policy=group.policy.policy_id,
-        )
-        return group.owner_root
+_SELF: Final = ThisNode()
+_ACCESS_KINDS: Final = ("cap.grant", "cap.revoke")
+"""Transactions after which this node's own capabilities may be others."""
 
 
 class Authority:
@@ -124,10 +70,12 @@ class Authority:
         genesis: Genesis,
         age: FreshnessClock,
         registry: PeerRegistry,
+        own_did: DidId,
         own_groups: Callable[[], tuple[str, ...]],
         approvals_min: int,
         monotonic: Callable[[], float],
         time_ms: Callable[[], int],
+        operators: tuple[int, ...] = (0,),
     ) -> None:
         """Wires the authority.
 
@@ -136,22 +84,105 @@ class Authority:
             genesis: what pins owners.
             age: how old this node's knowledge is.
             registry: classes and groups of peers.
+            own_did: who this node is.
             own_groups: groups this node belongs to now.
             approvals_min: local floor of owner approvals; can only tighten.
             monotonic: seconds.
             time_ms: this node's ledger time, which goes on between blocks; milliseconds.
+            operators: user ids that may use the control socket.
         """
         self._time_ms = time_ms
         self._ledger = ledger
         self._pins = OwnerPins(genesis)
+        self._standing = Standing(ledger, self._pins)
         self._age = age
         self._registry = registry
+        self._access = AccessRules(
+            ledger=ledger,
+            registry=registry,
+            standing=self._standing,
+            own_did=own_did,
+            operators=operators,
+        )
+        self._own_did = own_did
         self._own_groups = own_groups
         self._approvals_min = approvals_min
         self._monotonic = monotonic
         self._cache: dict[ManifestId, Verdict] = {}
         self._cached_groups: tuple[str, ...] = ()
         self._checked: dict[tuple[ManifestId, str], tuple[ManifestRecord, tuple[str, ...]]] = {}
+        self._authorising: dict[tuple[ManifestId, str], BlockId] = self._find_authorising()
+
+    def _find_authorising(self) -> dict[tuple[ManifestId, str], BlockId]:
+        """Blocks that authorised what is being rolled out; they pick the devices of its stages."""
+        found: dict[tuple[ManifestId, str], BlockId] = {}
+        chain = self._ledger.chain
+        for manifest, signed in self._ledger.manifests.items():
+            for group in signed.manifest.groups:
+                if chain.state.rollout(manifest, group) is None:
+                    continue
+                record = chain.state.manifest(manifest, group)
+                height = None if record is None else record.authorised_height
+                header = None if height is None else chain.header_at(height)
+                if header is not None:
+                    found[manifest, group] = header.block_id
+        return found
+
+    # -- the question --------------------------------------------------------------------------
+
+    @overload
+    def ask(self, subject: Subject, action: ImageAct, about: ManifestId) -> Verdict: ...
+
+    @overload
+    def ask(self, subject: Subject, action: Access, about: Object = None) -> Answer: ...
+
+    def ask(
+        self, subject: Subject, action: ImageAct | Access, about: Object = None
+    ) -> Verdict | Answer:
+        """May SUBJECT do ACTION on OBJECT, now?
+
+        Raises:
+            LocalProtocolError: the action is none of the subject, or not about that object.
+        """
+        match action, subject, about:
+            case ImageAct.FETCH, ThisNode(), bytes():
+                return self._may_fetch(ManifestId(about))
+            case ImageAct.SERVE, PeerSubject(key), bytes():
+                return self._may_serve(key, ManifestId(about))
+            case ImageAct.TAKE, PeerSubject(key), bytes():
+                return self._may_take(key, ManifestId(about))
+            case ImageAct.OFFER, DeviceSubject(device), bytes():
+                return self._may_offer(ManifestId(about), device)
+            case Access.STAGE, PeerSubject(key), bytes():
+                return self._access.may_stage(key, ManifestId(about))
+            case Access.PUBLISH, ThisNode() | PeerSubject(), Line():
+                return self._access.may_publish(subject, about)
+            case Access.READ_LEDGER, PeerSubject(key), None:
+                return self._access.may_read(key)
+            case Access.RELAY, PeerSubject(key), str():
+                return self._access.may_relay(key, about)
+            case Access.OPERATE, OperatorSubject(uid), None:
+                return self._access.may_operate(uid)
+            case _:
+                raise LocalProtocolError(
+                    f"{type(subject).__name__} cannot be asked to {action.value} {about!r:.40}"
+                )
+
+    def may_fetch(self, manifest: ManifestId) -> Verdict:
+        """May this node fetch and store the images of a manifest?"""
+        return self.ask(_SELF, ImageAct.FETCH, manifest)
+
+    def may_offer(self, manifest: ManifestId, device: Device = UNKNOWN_DEVICE) -> Verdict:
+        """May this node offer a manifest's images to a device?"""
+        return self.ask(DeviceSubject(device), ImageAct.OFFER, manifest)
+
+    def may_serve(self, peer: PeerKey, manifest: ManifestId) -> Verdict:
+        """May this node send a manifest's recipes and chunks to a peer, or say it has them?"""
+        return self.ask(PeerSubject(peer), ImageAct.SERVE, manifest)
+
+    def may_take(self, peer: PeerKey, manifest: ManifestId) -> Verdict:
+        """May this node tell a peer that it wants a manifest's images, and take its chunks?"""
+        return self.ask(PeerSubject(peer), ImageAct.TAKE, manifest)
 
     # -- verdicts ------------------------------------------------------------------------------
 
@@ -169,11 +200,14 @@ class Authority:
     def on_commit(self, result: CommitResult) -> None:
         """Commit listener, the first one: forgets the verdicts that a block may have changed."""
         own = self._own_groups()
-        if result.groups or own != self._cached_groups:
+        access_changed = any(kind in _ACCESS_KINDS for _, kind in result.transactions)
+        if result.groups or access_changed or own != self._cached_groups:
             self._cache.clear()
             self._cached_groups = own
         for change in result.manifests:
             self._cache.pop(change.manifest_id, None)
+            if change.record.authorised_height == result.header.height:
+                self._authorising[change.manifest_id, change.group] = result.header.block_id
 
     def _at_head(self, manifest: ManifestId) -> Verdict:
         """The verdict of the newest final state; kept until a block changes what it rests on."""
@@ -181,16 +215,22 @@ class Authority:
         if cached is not None:
             return cached
         verdict = self._judge(manifest)
-        if manifest in self._ledger.manifests:  # peers may ask about anything
-            self._cache[manifest] = verdict
+        if manifest in self._ledger.manifests and not self._is_guest(manifest):
+            self._cache[manifest] = verdict  # of known ones only: peers may ask about anything
         return verdict
+
+    def _is_guest(self, manifest: ManifestId) -> bool:
+        """Whether a capability, which may expire between blocks, lets this node have a manifest."""
+        targets = self._ledger.manifests[manifest].manifest.groups
+        return not set(targets) & set(self._own_groups()) and self._standing.holds_any(
+            self._own_did, targets, Verb.FETCH
+        )
 
     def _judge(self, manifest: ManifestId) -> Verdict:
         signed = self._ledger.manifests.get(manifest)
         if signed is None:
             return Denial("manifest.unknown", "the ledger does not know this manifest", True)
-        own = self._own_groups()
-        targets = [group for group in signed.manifest.groups if group in own]
+        targets = self._own_targets(manifest, signed)
         if not targets:
             return Denial("manifest.group", "this node belongs to none of its target groups")
         approvers: dict[str, tuple[tuple[str, ...], PolicyId]] = {}
@@ -204,6 +244,18 @@ class Authority:
         if not approvers:
             return denial
         return Permit(self._authorise(signed, approvers))
+
+    def _own_targets(self, manifest: ManifestId, signed: SignedManifest) -> list[str]:
+        """Target groups that this node belongs to, or whose owners let it fetch the manifest."""
+        own, content = self._own_groups(), signed.manifest
+        return [
+            group
+            for group in content.groups
+            if group in own
+            or self._standing.holds(
+                self._own_did, group, Verb.FETCH, product=content.product, manifest=manifest
+            )
+        ]
 
     def _judge_group(
         self, manifest: ManifestId, group: str
@@ -235,7 +287,8 @@ class Authority:
         group_record = state.group(group)
         if group_record is None:
             raise VerificationError(f"a manifest is authorised in unknown group {group!r}")
-        root = self._pins.root(group, group_record, self._ledger)
+        self._pins.root(group, group_record, state, self._ledger.chain.head.era)
+        root = self._pins.root_at(group, record.authorised_height or 0)
         policy = state.policy(record.policy)
         if policy.policy_id != record.policy:
             raise VerificationError(f"group {group!r}: the ledger names another policy than it has")
@@ -275,27 +328,76 @@ class Authority:
             block_id=head.block_id,
         )
 
-    # -- questions -----------------------------------------------------------------------------
+    # -- questions about images ----------------------------------------------------------------
 
-    def may_fetch(self, manifest: ManifestId) -> Verdict:
-        """May this node fetch and store the images of a manifest?"""
-        return self._with_freshness(self.verdict(manifest), serving=True)
+    def _may_fetch(self, manifest: ManifestId) -> Verdict:
+        verdict = self._with_freshness(self.verdict(manifest), serving=True)
+        if isinstance(verdict, Permit) and not any(
+            self._standing.may_exchange(self._own_did, group) for group in verdict.authorised.groups
+        ):
+            return Denial("quarantine.self", "this node is in quarantine", True)
+        return verdict
 
-    def may_offer(self, manifest: ManifestId) -> Verdict:
-        """May this node offer a manifest's images to devices?"""
-        return self._with_freshness(self.verdict(manifest), serving=False)
+    def _may_offer(self, manifest: ManifestId, device: Device) -> Verdict:
+        """Beyond the verdict: pauses, freezes, windows, stages; one group's yes is enough."""
+        verdict = self._with_freshness(self.verdict(manifest), serving=False)
+        if isinstance(verdict, Denial):
+            return verdict
+        denial = Denial("manifest.group", "authorised in no group of this node")
+        for group in verdict.authorised.groups:
+            answer = offer_verdict(
+                self._ledger.chain.state,
+                verdict.authorised.signed,
+                group,
+                device=device,
+                now_ms=self._time_ms(),
+                block_id=self._authorising.get((manifest, group)),
+            )
+            if not isinstance(answer, OfferRefusal):
+                return verdict
+            denial = Denial(answer.rule, answer.text, answer.may_retry)
+        return denial
 
-    def may_serve(self, peer: PeerKey, manifest: ManifestId) -> Verdict:
-        """May this node send a manifest's recipes and chunks to a peer, or say it has them?"""
+    def _may_serve(self, peer: PeerKey, manifest: ManifestId) -> Verdict:
+        return self._with_peer(peer, manifest, is_taking=False)
+
+    def _may_take(self, peer: PeerKey, manifest: ManifestId) -> Verdict:
+        return self._with_peer(peer, manifest, is_taking=True)
+
+    def _with_peer(self, peer: PeerKey, manifest: ManifestId, *, is_taking: bool) -> Verdict:
+        """Judges an exchange with a peer; chunks flow from it to this node if `is_taking`."""
         known = self._registry.get(peer)
         if known is None or known.peer_class < PeerClass.MEMBER:
             return Denial("peer.class", "only members are served")
         verdict = self._with_freshness(self.verdict(manifest), serving=True)
         if isinstance(verdict, Denial):
             return verdict
-        if not set(known.groups) & set(verdict.authorised.groups):
+        verb = Verb.SERVE if is_taking else Verb.FETCH
+        shared = [
+            group
+            for group in verdict.authorised.groups
+            if self._belongs(known, group, verb, verdict.authorised)
+        ]
+        if not shared:
             return Denial("peer.group", "the peer belongs to no group of this manifest")
-        return verdict
+        giver, taker = (known.did, self._own_did) if is_taking else (self._own_did, known.did)
+        for group in shared:
+            if (giver is None or self._standing.may_be_taken_from(giver, group)) and (
+                taker is None or self._standing.may_exchange(taker, group)
+            ):
+                return verdict
+        return Denial("quarantine.peer", "the peer, or this node, is in quarantine", True)
+
+    def _belongs(self, peer: Peer, group: str, verb: Verb, authorised: AuthorisedManifest) -> bool:
+        if group in peer.groups:
+            return True
+        return peer.did is not None and self._standing.holds(
+            peer.did,
+            group,
+            verb,
+            product=authorised.manifest.product,
+            manifest=authorised.manifest_id,
+        )
 
     def _with_freshness(self, verdict: Verdict, *, serving: bool) -> Verdict:
         """Refuses when my knowledge is older than the group allows; the strictest group counts."""

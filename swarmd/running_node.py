@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -45,6 +46,7 @@ from swarmd.net.network import Network, NetworkConfig, open_network
 from swarmd.net.wire import Wire
 from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry, RegistryAdmission
 from swarmd.publisher import Publisher
+from swarmd.questions import Access, Allowed, OperatorSubject
 from swarmd.receipts import ReceiptKind, ReceiptLog
 from swarmd.services.consensus import STREAM_BYTES_MAX as CONSENSUS_BYTES_MAX
 from swarmd.services.consensus import ConsensusService
@@ -115,10 +117,12 @@ class RunningNode:
             genesis=genesis,
             age=self._age,
             registry=self.registry,
+            own_did=identity.did,
             own_groups=self._own_groups,
             approvals_min=config.floor.approvals_min,
             monotonic=clock.monotonic,
             time_ms=self.ledger_time_ms,
+            operators=(0, os.geteuid()),
         )
 
     def _saved_age(self) -> bytes | None:
@@ -272,7 +276,7 @@ class RunningNode:
         self.exchange = ExchangeService(
             own_key=self.network.peer,
             store=self.store,
-            authority=ExchangeRules(self._authority, self.registry),
+            authority=ExchangeRules(self._authority),
             score=ExchangeScore(self.registry),
             open_stream=self._open_exchange,
             entropy=self._entropy,
@@ -373,7 +377,14 @@ class RunningNode:
         self.ledger.listen(self._on_commit)
         self.ledger.listen_alarm(self.images.on_alarm)
         operator = Operator(self._parts())
-        await nursery.start(partial(serve_control, self._data.control_socket, operator.handlers()))
+        await nursery.start(
+            partial(
+                serve_control,
+                self._data.control_socket,
+                operator.handlers(),
+                may_operate=self._may_operate,
+            )
+        )
         nursery.start_soon(self._watch_peers)
         nursery.start_soon(self.gossip.run)
         await nursery.start(partial(self.exchange.run))
@@ -412,6 +423,9 @@ class RunningNode:
             about=self._about,
             stop=lambda: self._nursery.start_soon(self._stop_soon),
         )
+
+    def _may_operate(self, uid: int) -> bool:
+        return isinstance(self._authority.ask(OperatorSubject(uid), Access.OPERATE), Allowed)
 
     async def _stop_soon(self) -> None:
         """Begins the stop once whoever asked for it has had time to read the answer."""

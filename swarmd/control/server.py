@@ -67,6 +67,7 @@ async def serve_control(
     path: Path,
     handlers: Mapping[str, Handler],
     *,
+    may_operate: Callable[[int], bool] = lambda uid: uid in (0, os.geteuid()),
     task_status: Started = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serves the control socket at `path` until cancelled, then removes it.
@@ -74,6 +75,7 @@ async def serve_control(
     Args:
         path: where the socket shall be; its directory exists and only the caller writes to it.
         handlers: methods by name.
+        may_operate: whether a user id, as the kernel tells it, may use the socket.
         task_status: started once clients can connect.
 
     Raises:
@@ -87,7 +89,7 @@ async def serve_control(
     slots = trio.CapacityLimiter(CONNECTIONS_MAX)
 
     async def serve_client(stream: trio.SocketStream) -> None:
-        await _serve_client(stream, handlers, slots)
+        await _serve_client(_Connection(stream, handlers, may_operate), slots)
 
     try:
         task_status.started()
@@ -96,11 +98,8 @@ async def serve_control(
         remove_socket(path)
 
 
-async def _serve_client(
-    stream: trio.SocketStream, handlers: Mapping[str, Handler], slots: trio.CapacityLimiter
-) -> None:
+async def _serve_client(connection: _Connection, slots: trio.CapacityLimiter) -> None:
     """Serves one client to its end; no error of the client or of a handler leaves here."""
-    connection = _Connection(stream, handlers)
     try:
         slots.acquire_on_behalf_of_nowait(connection)
     except trio.WouldBlock:
@@ -117,9 +116,15 @@ async def _serve_client(
 class _Connection:
     """One client: reads requests, runs handlers, writes answers."""
 
-    def __init__(self, stream: trio.SocketStream, handlers: Mapping[str, Handler]) -> None:
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        handlers: Mapping[str, Handler],
+        may_operate: Callable[[int], bool],
+    ) -> None:
         self._stream = stream
         self._handlers = handlers
+        self._may_operate = may_operate
         self._buffer = bytearray()
         self._sending = trio.Lock()
 
@@ -128,7 +133,7 @@ class _Connection:
         uid = peer_uid(
             self._stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS_BYTES)
         )
-        if uid not in (0, os.geteuid()):
+        if not self._may_operate(uid):
             _log.warning("control connection by user id %d refused", uid)
             message = f"user id {uid} may not control this daemon"
             await self.end_with(Failure(ErrorCode.REFUSED, "control.user", message))

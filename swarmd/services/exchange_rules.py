@@ -6,9 +6,10 @@ from typing import Final
 
 from protocol import exchange_events
 from protocol.digest import ManifestId
-from swarmd.authority import Authority, Permit
+from swarmd.authority import Authority
 from swarmd.net.address import PeerKey
-from swarmd.peers import Offence, PeerClass, PeerRegistry
+from swarmd.peers import Offence, PeerRegistry
+from swarmd.questions import Permit
 
 _OFFENCES: Final = {
     exchange_events.Offence.CORRUPT_CHUNK: Offence.BAD_CHUNK,
@@ -22,10 +23,9 @@ _OFFENCES: Final = {
 class ExchangeRules:
     """Answers the exchange's questions; see `exchange_ports.ExchangeAuthority`."""
 
-    def __init__(self, authority: Authority, registry: PeerRegistry) -> None:
-        """Asks `authority`, and `registry` for the groups of peers."""
+    def __init__(self, authority: Authority) -> None:
+        """Asks `authority`."""
         self._authority = authority
-        self._registry = registry
 
     def may_serve(self, peer: bytes, manifest_id: ManifestId) -> bool:
         """Whether a peer may be told about and given a manifest's content now."""
@@ -33,13 +33,7 @@ class ExchangeRules:
 
     def may_ask(self, peer: bytes, manifest_id: ManifestId) -> bool:
         """Whether a peer may learn that this node wants a manifest, and may serve it."""
-        known = self._registry.get(PeerKey(peer))
-        if known is None or known.peer_class < PeerClass.MEMBER:
-            return False
-        verdict = self._authority.may_fetch(manifest_id)
-        return isinstance(verdict, Permit) and bool(
-            set(known.groups) & set(verdict.authorised.groups)
-        )
+        return isinstance(self._authority.may_take(PeerKey(peer), manifest_id), Permit)
 
 
 class ExchangeScore:

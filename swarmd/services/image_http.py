@@ -32,9 +32,9 @@ from chunks.store import ChunkStore, ImageMissingError, ImageState
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import Digest
 from protocol.errors import StorageError
-from swarmd.authority import Denial
 from swarmd.config import Endpoint
 from swarmd.control.server import Started
+from swarmd.questions import Denial
 from swarmd.receipts import ReceiptKind
 from swarmd.services.receipts import ReceiptService
 

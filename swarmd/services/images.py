@@ -20,8 +20,9 @@ from ledger.chain_blocks import CommitResult
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import Digest, ManifestId
 from protocol.errors import StorageError, SwarmError, VerificationError
-from swarmd.authority import REFUSALS, Authority, Denial, Permit
+from swarmd.authority import REFUSALS, Authority
 from swarmd.ledger_host import LedgerHost
+from swarmd.questions import Denial, Permit
 from swarmd.receipts import ReceiptKind
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.exchange_fetch import FetchStoppedError

@@ -17,12 +17,13 @@ from protocol.digest import Digest, ManifestId, sha256
 from protocol.errors import LocalProtocolError, NotYetError, PolicyError
 from protocol.group import DAY_MS, OFFER_FRESHNESS_MS, SERVE_FRESHNESS_MS
 from protocol.manifest import SignedManifest
-from swarmd.authority import REFUSALS, Authority, Denial, Permit, Verdict
+from swarmd.authority import REFUSALS, Authority
 from swarmd.clock import ManualClock
 from swarmd.freshness import FreshnessClock
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.peers import PeerClass, PeerRegistry
+from swarmd.questions import Denial, Permit, Verdict
 from tests.support.ledger import (
     FLEET,
     GENESIS_MS,
@@ -103,6 +104,7 @@ def make_bench(lab: Lab | None = None, *, approvals_min: int = 1) -> Bench:
         genesis=lab.genesis,
         age=age,
         registry=registry,
+        own_did=lab.gateways[0].did,
         own_groups=lambda: bench.groups,
         approvals_min=approvals_min,
         monotonic=clock.monotonic,
@@ -283,6 +285,7 @@ async def test_a_group_that_governance_did_not_create_pins_nothing() -> None:
         policy=group.policy.policy_id,
         expires_ms=None,
         proposed_height=1,
+        proposed_ms=GENESIS_MS,
         authorised_height=1,
     )
     bench.groups = (FLEET, "shadow")
@@ -312,6 +315,7 @@ async def test_a_group_with_a_false_origin_pins_nothing(origin: bytes | None) ->
         policy=group.policy.policy_id,
         expires_ms=None,
         proposed_height=1,
+        proposed_ms=GENESIS_MS,
         authorised_height=1,
     )
     record = GroupRecord(

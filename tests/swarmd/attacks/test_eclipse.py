@@ -21,11 +21,11 @@ from protocol.catchup import FreshnessAnswer
 from protocol.digest import BlockId, Digest, sha256
 from protocol.group import OFFER_FRESHNESS_MS
 from protocol.manifest import SignedManifest
-from swarmd.authority import Denial, Permit
 from swarmd.clock import ManualClock
 from swarmd.freshness import SAVE_INTERVAL_S
 from swarmd.net.address import PeerKey
 from swarmd.publisher import Release
+from swarmd.questions import Denial, Permit
 from swarmd.services.freshness import Statement
 from tests.support.forge import Forge
 from tests.support.swarm import GROUP, PRODUCT, Swarm, swarm, until

@@ -11,8 +11,8 @@ from ledger.bodies.manifest import ApproveManifest, ProposeManifest
 from protocol.approval import Action
 from protocol.catchup import BlocksAnswer
 from protocol.manifest import SignedManifest
-from swarmd.authority import Denial
 from swarmd.publisher import Release
+from swarmd.questions import Denial
 from swarmd.receipts import ReceiptKind
 from tests.support.forge import Forge
 from tests.support.swarm import GROUP, PRODUCT, Swarm, swarm, until

@@ -13,9 +13,9 @@ import trio
 from chunks.file_store import FileStore
 from protocol.digest import Digest
 from protocol.manifest import DEFAULT_CHUNKER
-from swarmd.authority import Denial
 from swarmd.config import Endpoint
 from swarmd.ledger_host import LedgerHost
+from swarmd.questions import Denial
 from swarmd.receipts import ReceiptKind, ReceiptLog
 from swarmd.services.image_http import TRANSFERS_MAX, ImageServer, _span
 from swarmd.services.receipts import ReceiptService
