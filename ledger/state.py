@@ -9,6 +9,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from ledger.log import Log
 from ledger.records.account import AccountRecord
@@ -22,7 +24,6 @@ from ledger.records.group import (
     GroupRecord,
     RotationRecord,
     decode_children,
-    decode_placement,
 )
 from ledger.records.health import HealthRecord, SiteRecord
 from ledger.records.manifest import LatestRecord, ManifestRecord
@@ -68,8 +69,13 @@ from ledger.validators import ValidatorSet, decode_validator_set
 from protocol.approval import Action
 from protocol.digest import DidId, Digest, ManifestId, PolicyId
 from protocol.encoding import decode_canonical
-from protocol.group import OwnerRoot, Placement, Policy, decode_policy
+from protocol.group import OwnerRoot, Placement, Policy, decode_placement, decode_policy
 from protocol.keys import PublicKey
+
+RECORDS_REMEMBERED: Final = 4096
+"""Records of subjects that are kept decoded, about 4 MiB: each transaction reads its signer's
+several times, and few change."""
+_read_subject: Final = lru_cache(maxsize=RECORDS_REMEMBERED)(SubjectRecord.decode)
 
 
 class StateReader:
@@ -84,7 +90,7 @@ class StateReader:
     def subject(self, did: DidId) -> SubjectRecord | None:
         """A subject's current record."""
         raw = self.get(subject_key(did))
-        return None if raw is None else SubjectRecord.decode(raw)
+        return None if raw is None else _read_subject(raw)
 
     def certification(self, did: DidId, group: str) -> AttributesRecord | None:
         """What a group's owners certify of a subject; None: never anything."""

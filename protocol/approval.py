@@ -16,8 +16,9 @@ from protocol.cose import Signed, parse_signed, sign
 from protocol.digest import ChainId, Digest, PolicyId
 from protocol.encoding import Fields, decode_canonical, encode_canonical
 from protocol.errors import LocalProtocolError, SignatureError, VerificationError
-from protocol.group import OwnerRoot, check_group_name
-from protocol.keys import Signer
+from protocol.group_name import check_group_name
+from protocol.keys import PublicKey, Signer
+from protocol.owner_root import Holder, OwnerRoot
 
 APPROVAL_TAG: Final = "swarmd/approval/1"
 """Domain of owners' signatures."""
@@ -84,7 +85,7 @@ class Action(IntEnum):
     """Subject: digest of a governance recovery, which begins an era."""
 
 
-_BELOW_ROOT: Final = (Action.REVOKE, Action.ENROL, Action.SUSPEND)
+_BELOW_ROOT: Final = (Action.REVOKE, Action.ENROL, Action.SUSPEND, Action.VETO)
 """What fewer owners than the root's threshold may do where the policy says so: nothing of it makes
 a gateway accept an image."""
 
@@ -140,8 +141,24 @@ class SignedApproval:
         if owner is None:
             raise SignatureError(f"signer is not an owner of group {self.approval.group!r}")
         key, name = owner
-        self.signed.verify(key, tag=APPROVAL_TAG, chain=chain, era=self.approval.era)
+        self.verify_key(key, chain)
         return name
+
+    def verify_holder(self, root: OwnerRoot, chain: ChainId) -> Holder:
+        """Checks that somebody whom `root` names signed, an owner or the holder of a role.
+
+        Raises:
+            SignatureError: the signer is nobody of this root, or chain, era or bytes differ.
+        """
+        holder = root.holder(self.signed.key_id)
+        if holder is None:
+            raise SignatureError(f"signer is nobody in group {self.approval.group!r}")
+        self.verify_key(holder.key, chain)
+        return holder
+
+    def verify_key(self, key: PublicKey, chain: ChainId) -> None:
+        """Checks that a key signed; raises SignatureError."""
+        self.signed.verify(key, tag=APPROVAL_TAG, chain=chain, era=self.approval.era)
 
 
 def parse_approval(raw: bytes) -> SignedApproval:

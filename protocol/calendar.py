@@ -26,6 +26,8 @@ DURATION_MS_MAX: Final = 366 * DAY_MS
 """Longest wait or age a policy may name: beyond it a slip would be for ever."""
 WEEK_DAYS: Final = 7
 """Days of a week; bit 0 of a mask is Monday."""
+DAY_NAMES: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+"""Names of weekdays, Monday first."""
 _EPOCH_DAY: Final = 3
 """1970-01-01 was a Thursday."""
 

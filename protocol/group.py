@@ -55,9 +55,11 @@ __all__ = (
     "OwnerRoot",
     "Placement",
     "Policy",
+    "adoption_digest",
     "check_group_name",
     "check_policy_fits",
     "decode_group",
+    "decode_placement",
     "decode_policy",
 )
 
@@ -100,9 +102,28 @@ class Placement:
             fields.optional(first + 1, lambda key: selector_from_value(fields.value(key))),
         )
 
+    def encode(self) -> bytes:
+        """Canonical bytes."""
+        return encode_canonical({0: 1, **self.fields(1)})
+
     def digest(self) -> Digest:
-        """What owners sign to give a group this place."""
-        return tagged_digest("swarmd/group-update/1", encode_canonical(self.fields(1)))
+        """What a group's owners sign to give it this place."""
+        return tagged_digest("swarmd/group-update/1", self.encode())
+
+
+def decode_placement(data: bytes) -> Placement:
+    """Reads a placement; raises EncodingError."""
+    fields = Fields(decode_canonical(data, bytes_max=GROUP_BYTES_MAX), "placement")
+    fields.constant(0, 1)
+    placement = Placement.read(fields, 1)
+    if fields.finish():
+        raise EncodingError("placement: extensions are not allowed")
+    return placement
+
+
+def adoption_digest(child: str) -> Digest:
+    """What the owners of a parent sign to take a group in."""
+    return tagged_digest("swarmd/group-adoption/1", encode_canonical([child]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

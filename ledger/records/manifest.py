@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 from ledger.records.codec import (
     RECORD_SCHEMA,
@@ -16,7 +17,11 @@ from protocol.digest import DidId, Digest, ManifestId, PolicyId
 from protocol.encoding import (
     encode_canonical,
 )
-from protocol.group import OWNERS_MAX
+from protocol.rule import HOLDERS_MAX
+
+SIGNERS_MAX: Final = 2 * HOLDERS_MAX
+"""Signers of one kind that a record lists: two roots full of keys, for rotations happen while a
+manifest waits; later ones are turned away."""
 
 
 class ManifestStatus(IntEnum):
@@ -48,14 +53,24 @@ class ManifestRecord:
     """Header time after which it is no longer authorised, milliseconds."""
     proposed_height: int
     """Height of its proposal."""
+    proposed_ms: int
+    """Header time of its proposal, milliseconds."""
     authorised_height: int | None = None
     """Height at which its policy was satisfied."""
     revoked_height: int | None = None
     """Height at which enough owners had revoked it."""
     approvers: tuple[Digest, ...] = ()
-    """Key ids of the owners that approved, ascending; see `approval_key`."""
+    """Key ids that approved, ascending, owners' and those of other roles; see `approval_key`."""
     revokers: tuple[Digest, ...] = ()
     """Key ids of the owners that revoked, ascending."""
+    authorised_ms: int | None = None
+    """Header time at which its policy was satisfied, milliseconds."""
+    root_version: int | None = None
+    """Version of the owner root whose keys counted then."""
+    attesters: tuple[Digest, ...] = ()
+    """Key ids of the builders that attested its image, ascending."""
+    is_override: bool = False
+    """Whether owners let it pass pauses and freezes."""
 
     def is_expired(self, time_ms: int) -> bool:
         """Tells whether it is past its expiry at a header time."""
@@ -81,6 +96,11 @@ class ManifestRecord:
                 9: self.revoked_height,
                 10: self.approvers,
                 11: self.revokers,
+                12: self.proposed_ms,
+                13: self.authorised_ms,
+                14: self.root_version,
+                15: self.attesters,
+                16: self.is_override,
             }
         )
 
@@ -98,8 +118,13 @@ class ManifestRecord:
             proposed_height=fields.uint(7),
             authorised_height=nullable_uint(fields, 8),
             revoked_height=nullable_uint(fields, 9),
-            approvers=read_key_ids(fields.digests(10, maximum=OWNERS_MAX)),
-            revokers=read_key_ids(fields.digests(11, maximum=OWNERS_MAX)),
+            approvers=read_key_ids(fields.digests(10, maximum=SIGNERS_MAX)),
+            revokers=read_key_ids(fields.digests(11, maximum=SIGNERS_MAX)),
+            proposed_ms=fields.uint(12),
+            authorised_ms=nullable_uint(fields, 13),
+            root_version=nullable_uint(fields, 14),
+            attesters=read_key_ids(fields.digests(15, maximum=SIGNERS_MAX)),
+            is_override=fields.boolean(16),
         )
         close_record(fields, "manifest record")
         return record

@@ -12,7 +12,8 @@ from ledger.transition.context import BlockContext
 from protocol.approval import Action, SignedApproval, parse_approval
 from protocol.digest import Digest, PolicyId
 from protocol.errors import EncodingError, SignatureError
-from protocol.group import OwnerRoot
+from protocol.keys import PublicKey
+from protocol.owner_root import OWNER_ROLE, OwnerRoot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,8 @@ class Consent:
     """In which group."""
     policy: PolicyId
     """Deciding under which policy."""
+    role: str | None = OWNER_ROLE
+    """Whose approvals are taken: owners', those of another role, or None: of all whom it names."""
 
 
 def check_approvals(
@@ -69,13 +72,20 @@ def _check_approval(raw: bytes, consent: Consent, context: BlockContext) -> Sign
             "approval.expired",
             f"approval valid until {approval.valid_until_ms}, header time is {context.time_ms}",
         )
-    if consent.root.owner(signed.signed.key_id) is None:
-        raise LedgerError("approval.owner", f"signer is no owner for {consent.group!r}")
+    key = _signer(signed.signed.key_id, consent)
     try:
-        signed.verify(consent.root, context.chain)
+        signed.verify_key(key, context.chain)
     except SignatureError as error:
         raise LedgerError("approval.signature", str(error)) from error
     return signed
+
+
+def _signer(key_id: bytes, consent: Consent) -> PublicKey:
+    holder = consent.root.holder(key_id)
+    if holder is None or not (consent.role is None or holder.has_role(consent.role)):
+        who = consent.role or "owner or holder of a role"
+        raise LedgerError("approval.owner", f"signer is no {who} for {consent.group!r}")
+    return holder.key
 
 
 def _require_equal(rule: str, expected: object, actual: object) -> None:

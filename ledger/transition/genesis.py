@@ -11,7 +11,7 @@ from ledger.state_keys import GOVERNANCE_KEY
 from ledger.state_tree import StateTree
 from ledger.transition.block import Outcome
 from ledger.transition.census import count_members
-from ledger.transition.group import write_group
+from ledger.transition.group import place_group, write_group
 from ledger.transition.subject import write_subject
 from ledger.transition.validators import write_first_epoch
 from ledger.validators import Validator, ValidatorSet
@@ -41,6 +41,8 @@ def genesis_outcome(genesis: Genesis) -> Outcome:
     write_first_epoch(draft, genesis, validators)
     for group in genesis.groups:
         write_group(draft, group, creators=())
+    for group in genesis.groups:
+        place_group(draft, group.name, group.placement)
     for join in genesis.joins:
         record = join.record
         write_subject(draft, record.did, SubjectRecord.of(record))

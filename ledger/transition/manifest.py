@@ -1,26 +1,42 @@
-"""What `manifest.propose`, `manifest.approve` and `manifest.revoke` do."""
+"""What `manifest.propose` does, and the kinds of the area; decisions are in `decisions`."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
-from ledger.bodies.manifest import ApproveManifest, ProposeManifest, RevokeManifest
+from ledger.bodies.manifest import (
+    ApproveManifest,
+    AttestManifest,
+    OverrideManifest,
+    ProposeManifest,
+    RevokeManifest,
+    SettleManifest,
+)
 from ledger.errors import LedgerError, LedgerNotYetError
-from ledger.records.manifest import LatestRecord, ManifestRecord, ManifestStatus
-from ledger.records.subject import SubjectStatus
+from ledger.records.facts import ManifestFacts
+from ledger.records.manifest import ManifestRecord, ManifestStatus
+from ledger.rules.membership import groups_of
+from ledger.rules.membership import is_selected as is_selected_by
 from ledger.state import Draft
-from ledger.state_keys import latest_key, manifest_key
-from ledger.transition.approvals import Consent, check_approvals, record_approvals
+from ledger.state_keys import facts_key, manifest_key
 from ledger.transition.context import BlockContext
+from ledger.transition.decisions import (
+    approve_manifest,
+    attest_manifest,
+    override_manifest,
+    record_event,
+    require_above_floor,
+    revoke_manifest,
+    settle_manifest,
+)
 from ledger.transition.kind import Kind, Lane
 from ledger.transition.proposals import enter_proposal
-from ledger.transition.rollout import begin_rollout
-from protocol.approval import Action, SignedApproval
 from protocol.did import KeyPurpose, SubjectKind
-from protocol.digest import DidId, Digest, ManifestId
+from protocol.digest import DidId, ManifestId
 from protocol.errors import EncodingError, SignatureError
 from protocol.manifest import Manifest, SignedManifest, parse_manifest
+from protocol.policy import Policy
+from protocol.rule import Counter
 
 
 def propose_manifest(
@@ -31,7 +47,7 @@ def propose_manifest(
     Raises:
         LedgerError: `manifest.malformed`, `manifest.era`, `manifest.publisher`,
             `manifest.signature`, `manifest.expired`, `manifest.known`, `manifest.sequence`,
-            `group.unknown`, `manifest.open`.
+            `manifest.lifetime`, `group.unknown`, `manifest.open`.
     """
     try:
         signed = parse_manifest(body.manifest)
@@ -43,6 +59,7 @@ def propose_manifest(
     if manifest.expires_ms is not None and manifest.expires_ms < context.time_ms:
         raise LedgerError("manifest.expired", f"expired at {manifest.expires_ms}")
     _check_publisher(draft, signer, signed, context)
+    draft.put(facts_key(signed.manifest_id), ManifestFacts.of(manifest).encode())
     for group in manifest.groups:
         _propose_in_group(draft, signed.manifest_id, manifest, group, context)
 
@@ -70,10 +87,12 @@ def _propose_in_group(
     if known is None:
         raise LedgerNotYetError("group.unknown", f"group {group!r} does not exist")
     policy_id = known.policy_at(context.time_ms)
-    _check_may_publish(draft, manifest.publisher, group, named=draft.policy(policy_id).publishers)
+    policy = draft.policy(policy_id)
+    _check_may_publish(draft, manifest.publisher, group, named=policy.publishers)
+    _check_lifetime(manifest, policy, context)
     if draft.manifest(manifest_id, group) is not None:
         raise LedgerError("manifest.known", "this manifest was proposed before")
-    _require_above_floor(draft, group, manifest.product, manifest.sequence)
+    require_above_floor(draft, group, manifest.product, manifest.sequence)
     record = ManifestRecord(
         status=ManifestStatus.PROPOSED,
         publisher=manifest.publisher,
@@ -82,7 +101,9 @@ def _propose_in_group(
         policy=policy_id,
         expires_ms=manifest.expires_ms,
         proposed_height=context.height,
+        proposed_ms=context.time_ms,
     )
+    record_event(draft, group, Counter.PROPOSED, context)
     enter_proposal(draft, manifest.publisher, group, manifest_id, context)
     draft.put(manifest_key(manifest_id, group), record.encode())
 
@@ -90,122 +111,33 @@ def _propose_in_group(
 def _check_may_publish(
     draft: Draft, publisher: DidId, group: str, *, named: tuple[DidId, ...]
 ) -> None:
-    """The policy's list decides if it has one, membership in the group otherwise."""
+    """The policy's list decides if it has one, membership in the group itself otherwise.
+
+    Belonging to a child is not enough here: its owners do not choose their parent's publishers.
+    """
     record = draft.subject(publisher)
     assert record is not None, "the publisher was looked up before"
-    if publisher not in named if named else group not in record.groups:
+    if named:
+        is_allowed = publisher in named
+    else:
+        is_selected = group in groups_of(draft, publisher) and is_selected_by(
+            draft, publisher, group
+        )
+        is_allowed = group in record.groups or is_selected
+    if not is_allowed:
         raise LedgerError("manifest.publisher", f"publisher may not propose for {group!r}")
 
 
-def _require_above_floor(draft: Draft, group: str, product: str, sequence: int) -> None:
-    latest = draft.latest(group, product)
-    if latest is not None and sequence <= latest.sequence:
+def _check_lifetime(manifest: Manifest, policy: Policy, context: BlockContext) -> None:
+    """A policy may demand that releases end by themselves (K17)."""
+    longest_ms = policy.manifest_lifetime_ms_max
+    if longest_ms is None:
+        return
+    if manifest.expires_ms is None or manifest.expires_ms - context.time_ms > longest_ms:
         raise LedgerError(
-            "manifest.sequence",
-            f"sequence {sequence} of {product!r} is not above {latest.sequence} in {group!r}",
+            "manifest.lifetime",
+            f"expires at {manifest.expires_ms}, the policy asks for {longest_ms} ms at most",
         )
-
-
-def approve_manifest(
-    draft: Draft, _signer: DidId, body: ApproveManifest, context: BlockContext
-) -> None:
-    """Adds approvals; with enough of them the manifest is authorised and the latest (L56).
-
-    More approvals than needed are welcome: a gateway may ask for more than the policy does.
-
-    Raises:
-        LedgerError: `manifest.unknown`, `manifest.revoked`, `manifest.expired`,
-            `manifest.sequence`, `manifest.publisher`, `approval.*`.
-    """
-    record = _find(draft, body.manifest, body.group)
-    if record.status is ManifestStatus.REVOKED:
-        raise LedgerError("manifest.revoked", "a revoked manifest is never authorised again")
-    if record.is_expired(context.time_ms):
-        raise LedgerError("manifest.expired", f"expired at {record.expires_ms}")
-    if record.status is ManifestStatus.PROPOSED:
-        _require_above_floor(draft, body.group, record.product, record.sequence)
-        publisher = draft.subject(record.publisher)
-        if publisher is None or publisher.status is not SubjectStatus.ACTIVE:
-            raise LedgerError("manifest.publisher", "the publisher has been suspended")
-    checked = _check_owners(draft, body, record, Action.AUTHORISE, context)
-    fresh = _without_known(record.approvers, checked)
-    approvers = tuple(sorted((*record.approvers, *record_approvals(draft, fresh))))
-    following = replace(record, approvers=approvers)
-    policy = draft.policy(record.policy)
-    if record.status is ManifestStatus.PROPOSED and len(approvers) >= policy.approve_threshold:
-        following = replace(
-            following, status=ManifestStatus.AUTHORISED, authorised_height=context.height
-        )
-        latest = LatestRecord(manifest=body.manifest, sequence=record.sequence)
-        draft.put(latest_key(body.group, record.product), latest.encode())
-        begin_rollout(draft, body.manifest, body.group, policy, context)
-    draft.put(manifest_key(body.manifest, body.group), following.encode())
-
-
-def revoke_manifest(
-    draft: Draft, _signer: DidId, body: RevokeManifest, context: BlockContext
-) -> None:
-    """Adds revocations; with enough of them the manifest is revoked for good (L57).
-
-    The floor against rollback stays where it was.
-
-    Raises:
-        LedgerError: `manifest.unknown`, `manifest.revoked`, `approval.*`.
-    """
-    record = _find(draft, body.manifest, body.group)
-    if record.status is ManifestStatus.REVOKED:
-        raise LedgerError("manifest.revoked", "this manifest is revoked already")
-    checked = _check_owners(draft, body, record, Action.REVOKE, context)
-    fresh = _without_known(record.revokers, checked)
-    revokers = tuple(sorted((*record.revokers, *record_approvals(draft, fresh))))
-    following = replace(record, revokers=revokers)
-    if len(revokers) >= draft.policy(record.policy).revoke_threshold:
-        following = replace(following, status=ManifestStatus.REVOKED, revoked_height=context.height)
-    draft.put(manifest_key(body.manifest, body.group), following.encode())
-
-
-def _find(draft: Draft, manifest: ManifestId, group: str) -> ManifestRecord:
-    record = draft.manifest(manifest, group)
-    if record is None:
-        raise LedgerNotYetError(
-            "manifest.unknown", f"manifest {manifest.hex()[:8]} is not proposed in {group!r}"
-        )
-    return record
-
-
-def _check_owners(
-    draft: Draft,
-    body: ApproveManifest | RevokeManifest,
-    record: ManifestRecord,
-    action: Action,
-    context: BlockContext,
-) -> tuple[SignedApproval, ...]:
-    group = draft.group(body.group)
-    assert group is not None, "a manifest is proposed in existing groups only"
-    consent = Consent(
-        root=group.owner_root,
-        action=action,
-        subject=Digest(body.manifest),
-        group=body.group,
-        policy=record.policy,
-    )
-    return check_approvals(body.approvals, consent, context)
-
-
-def _without_known(
-    known: tuple[Digest, ...], approvals: tuple[SignedApproval, ...]
-) -> tuple[SignedApproval, ...]:
-    """Leaves out the owners that agreed before; what they signed first stays.
-
-    Approvals are public: who submits one of several first must not make the others void.
-
-    Raises:
-        LedgerError: `approval.duplicate`: nobody else is among them.
-    """
-    fresh = tuple(signed for signed in approvals if signed.signed.key_id not in known)
-    if not fresh:
-        raise LedgerError("approval.duplicate", "these owners have agreed before")
-    return fresh
 
 
 KINDS: Final = (
@@ -220,6 +152,25 @@ KINDS: Final = (
         body=ApproveManifest,
         read=ApproveManifest.read,
         apply=approve_manifest,
+    ),
+    Kind(
+        name="manifest.attest",
+        body=AttestManifest,
+        read=AttestManifest.read,
+        apply=attest_manifest,
+    ),
+    Kind(
+        name="manifest.settle",
+        body=SettleManifest,
+        read=SettleManifest.read,
+        apply=settle_manifest,
+    ),
+    Kind(
+        name="manifest.override",
+        body=OverrideManifest,
+        read=OverrideManifest.read,
+        apply=override_manifest,
+        lane=Lane.PROTECTING,
     ),
     Kind(
         name="manifest.revoke",

@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 from ledger.records.account import AccountRecord
 from ledger.records.anchor import AnchorRecord
 from ledger.records.conviction import ConvictionRecord
-from ledger.records.group import GroupRecord
+from ledger.records.emergency import PauseEntry, PausesRecord
+from ledger.records.facts import ManifestFacts
+from ledger.records.group import EventsRecord, GroupRecord, RotationRecord
+from ledger.records.health import HealthRecord, SiteRecord
 from ledger.records.manifest import LatestRecord, ManifestRecord, ManifestStatus
+from ledger.records.rollout import HaltCause, RolloutRecord, RolloutStatus
 from ledger.records.subject import SubjectRecord, SubjectStatus
 from ledger.state_keys import (
     account_key,
@@ -45,8 +49,13 @@ MANIFEST = ManifestRecord(
     policy=LAB.policy_id(),
     expires_ms=5000,
     proposed_height=1,
+    proposed_ms=1000,
     authorised_height=2,
     approvers=(ONE, TWO),
+    authorised_ms=2000,
+    root_version=3,
+    attesters=(TWO,),
+    is_override=True,
 )
 GROUP = GroupRecord(
     owner_root=make_root(owner_keys("fleet")),
@@ -57,14 +66,55 @@ GROUP = GroupRecord(
 RECORDS = [
     SubjectRecord.of(LAB.publisher.record),
     replace(SubjectRecord.of(LAB.gateways[0].record), status=SubjectStatus.REVOKED, next_keys=None),
-    AccountRecord(nonce=4, used=6, hour=1, hour_count=2, ledger_bytes=3),
+    AccountRecord(nonce=4, used=6, hour=1, hour_count=2, ledger_bytes=3, guarded_count=5),
     GROUP,
     replace(GROUP, scheduled=None, creators=()),
     MANIFEST,
     replace(MANIFEST, expires_ms=None, authorised_height=None, revoked_height=9, revokers=(ONE,)),
     LatestRecord(manifest=ONE, sequence=3),
+    ManifestFacts.of(LAB.manifest().manifest),
+    RotationRecord(
+        owner_root=make_root(owner_keys("fleet")),
+        signers=(ONE, TWO),
+        policy=TWO,
+        era=1,
+        height=7,
+    ),
+    EventsRecord(proposed=(1, 2, 2), authorised=(5,), revoked=()),
     AnchorRecord(size=3, root=ONE, height=2),
     ConvictionRecord(evidence=ONE, height=2),
+    RolloutRecord(
+        status=RolloutStatus.HALTED,
+        stage=2,
+        started_ms=5000,
+        priority=9,
+        sequence=4,
+        sequence_floor=3,
+        period=2,
+        success_sites=5,
+        failure_sites=3,
+        successes=50,
+        failures=7,
+        cause=HaltCause.FAILING_SITES,
+    ),
+    HealthRecord(successes=3, failures=2, devices=3, time_ms=5000),
+    SiteRecord(period=2, successes=3, failures=2),
+    PausesRecord(),
+    PausesRecord(
+        entries=(
+            PauseEntry(key_id=ONE, product=None, manifest=None, sequence=1, began_ms=1, until_ms=2),
+            PauseEntry(
+                key_id=TWO,
+                product="pump",
+                manifest=ONE,
+                sequence=2,
+                began_ms=1,
+                until_ms=2,
+                is_confirmed=True,
+                is_lifted=True,
+            ),
+        )
+    ),
 ]
 
 

@@ -99,7 +99,7 @@ def test_the_old_policy_rules_until_the_new_one_is_in_force():
     # Still the old one: two owners replace what was scheduled.
     bench.apply(amendment(bench, later))
     assert bench.state.group(FLEET).scheduled[0] == later.policy_id
-    bench.apply(amendment(bench, STRICT, valid_until_ms=bench.time_ms + 9 * DAY_MS))
+    bench.apply(amendment(bench, STRICT, valid_until_ms=bench.time_ms + 90 * DAY_MS))
     # A day later the strict one holds: two owners no longer suffice, three do.
     newest = make_policy(enrol_threshold=3)
     error = bench.refusal(
@@ -142,7 +142,7 @@ def test_owners_take_a_scheduled_policy_back_and_approvals_serve_once():
     assert record.policy_at(bench.time_ms + DAY_MS) == old.policy_id
     replay = amendment(bench, STRICT)
     assert bench.refusal(replay).rule == "approval.used"
-    fresh = amendment(bench, STRICT, valid_until_ms=bench.time_ms + DAY_MS)
+    fresh = amendment(bench, STRICT, valid_until_ms=bench.time_ms + 90 * DAY_MS)
     bench.lab.nonces[bench.lab.gateways[0].did] = 2
     assert bench.refusal(replay).rule == "approval.used"
     bench.apply(fresh)
