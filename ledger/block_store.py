@@ -55,6 +55,7 @@ CREATE TABLE handovers (
 CREATE TABLE recoveries (
     era INTEGER PRIMARY KEY, height INTEGER NOT NULL UNIQUE, recovery BLOB NOT NULL
 );
+CREATE TABLE epoch_steps (epoch INTEGER PRIMARY KEY, step BLOB NOT NULL);
 CREATE TABLE pending (id BLOB PRIMARY KEY, position INTEGER NOT NULL, raw BLOB NOT NULL);
 """
 
@@ -228,8 +229,9 @@ class BlockStore(Database):
     def head(self) -> tuple[Header, Certificate | None]:
         """The last final header with its certificate.
 
-        None at genesis and at the start of an era, which need none, and for a closing block that is
-        final by a filler (see `handover`).
+        None at genesis and at the start of an era, which need none, for the block of a fetched
+        state, which may be final by a descendant, and for a closing block that is final by a filler
+        (see `handover`).
 
         Raises:
             StorageError: there is none, or it is damaged.
@@ -240,9 +242,24 @@ class BlockStore(Database):
         if row is None:
             raise StorageError(f"{self.path}: no genesis block in it")
         header = self._header(row[0], row[1])
-        if row[2] is None and header.view and not header.closes_epoch:
+        is_start = not header.view or header.height == self.start_height()
+        if row[2] is None and not is_start and not header.closes_epoch:
             raise StorageError(f"{self.path}: damaged, the last block has no certificate")
         return header, self._certificate(row[2])
+
+    def start_height(self) -> int:
+        """Where this copy's history starts: 0, or the height of a state that was fetched."""
+        raw = self.blob("SELECT value FROM meta WHERE name = 'start'")
+        return int.from_bytes(raw or b"", "big")
+
+    def epoch_step(self, epoch: int) -> bytes | None:
+        """The hand-over of an epoch before a fetched state, as it was fetched; None: not here."""
+        return self.blob("SELECT step FROM epoch_steps WHERE epoch = ?", epoch)
+
+    def certificate_of(self, height: int) -> Certificate | None:
+        """The certificate of a height's own block; None: it is final by another, or unknown."""
+        raw = self.blob("SELECT certificate FROM headers WHERE height = ?", height)
+        return None if raw is None else self._certificate(raw)
 
     def _certificate(self, raw: object) -> Certificate | None:
         if raw is None:
@@ -301,11 +318,6 @@ class BlockStore(Database):
         """How an era began: height of its first block, and the recovery file; None: not here."""
         row = self.row("SELECT height, recovery FROM recoveries WHERE era = ?", era)
         return None if row is None else (self.integer_of(row[0]), self.bytes_of(row[1]))
-
-    def certificate_of(self, height: int) -> Certificate | None:
-        """The certificate of a height's own block; None: it is final by another, or unknown."""
-        raw = self.blob("SELECT certificate FROM headers WHERE height = ?", height)
-        return None if raw is None else self._certificate(raw)
 
     def block(self, block_id: BlockId) -> Block | None:
         """A final block by id, or None if unknown or pruned."""

@@ -22,11 +22,13 @@ from ledger.chain_blocks import (
     check_clock,
     convict,
     describe,
+    describe_arrival,
     execute_block,
     fill_block,
     final_block,
     idle_outcome,
 )
+from ledger.chain_load import load_final
 from ledger.chain_queries import ChainQueries, Tip
 from ledger.errors import (
     BlockNotReadyError,
@@ -40,8 +42,7 @@ from ledger.header import HEADER_BYTES_MAX, Header
 from ledger.recovery import begin_era
 from ledger.simplex.rules import is_closed, proposal_time_ms
 from ledger.state import LedgerState
-from ledger.state_nodes import resolve
-from ledger.transition.block import Outcome, begin, finish
+from ledger.transition.block import begin, finish
 from ledger.transition.context import BlockContext
 from ledger.transition.genesis import genesis_block, genesis_outcome
 from ledger.transition.shares import RESERVED_DIVISOR
@@ -99,30 +100,33 @@ class Chain(ChainQueries):
 
     @classmethod
     def _reopen(cls, store: BlockStore, genesis: Genesis, verifier: Verifier) -> Chain:
-        header, certificate = store.head()
-        state = LedgerState(store.nodes.tree(), store.log())
-        resolve(state.tree.root_node)  # what is below it is checked when it is read
-        if state.tree.root != header.state_root:
-            raise StorageError(
-                f"{store.path}: damaged state: not that of final block {header.height}"
-            )
-        if (state.log.size, state.log.root) != (header.log_size, header.log_root):
-            raise StorageError(
-                f"{store.path}: damaged log: not that of final block {header.height}"
-            )
-        if header.height == 0 and header != genesis_block(genesis, state).header:
-            raise StorageError(f"{store.path}: damaged genesis block")
-        block = store.block(header.block_id)
-        if block is None:
-            raise StorageError(f"{store.path}: damaged, block {header.height} has no body")
-        outcome = Outcome(state=state, writes={}, leaves=())
-        rules = _rules(state, genesis, verifier)
+        final, certificate = load_final(store, genesis)
+        header = final.header
+        rules = _rules(final.state, genesis, verifier)
         if store.identity() != (rules.chain, rules.era) or header.era != rules.era:
             raise StorageError(f"{store.path}: damaged, not the ledger of era {header.era}")
-        chain = cls(store, genesis, rules, Executed(block=block, outcome=outcome, transactions=()))
-        chain._tip = Tip(chain._tip.final, certificate, rules)
+        chain = cls(store, genesis, rules, final)
+        chain._tip = Tip(final, certificate, rules)
         chain._restore_pending()
         return chain
+
+    def adopt_fetched(self, certificate: Certificate) -> tuple[CommitResult, ...]:
+        """Goes on from a state that was fetched and put in the place of the old one.
+
+        Args:
+            certificate: what made the fetched state's header final.
+
+        Returns:
+            One result that tells of everything the new state holds.
+
+        Raises:
+            StorageError: the store's head and state contradict each other.
+        """
+        final, own = load_final(self._store, self.genesis)
+        self._tip = Tip(final, own, _rules(final.state, self.genesis, self.rules.verifier))
+        self._executed = {}
+        self._revalidate([])
+        return (describe_arrival(final, certificate),)
 
     def _restore_pending(self) -> None:
         """Puts own transactions of the last run back; those that can never enter are forgotten."""
@@ -456,6 +460,8 @@ class Chain(ChainQueries):
             if height > self.head.height:
                 return () if certificate.epoch < self.validators.epoch else blocks[index:]
             known = self._store.header(height)
+            if known is None and height < self._store.start_height():
+                continue  # from before this copy's history: nothing to compare with
             if known is None or known.block_id != block.block_id:
                 raise ForkAlarmError(
                     block.block_id,

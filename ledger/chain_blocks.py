@@ -279,6 +279,31 @@ def describe(executed: Executed, before: LedgerState, certificate: Certificate) 
     )
 
 
+def describe_arrival(final: Executed, certificate: Certificate) -> CommitResult:
+    """Summarises a state that was fetched as a whole, as if one block had brought all of it."""
+    state = final.state
+    manifests = [
+        ManifestChange(
+            manifest_id=manifest_id,
+            group=group,
+            before=None,
+            record=ManifestRecord.decode(value),
+        )
+        for rest, value in state.scan(b"m/")
+        for manifest_id, group in (split_manifest_key(b"m/" + rest),)
+    ]
+    return CommitResult(
+        header=final.header,
+        certificate=certificate,
+        transactions=(),
+        manifests=tuple(manifests),
+        subjects=tuple(DidId(rest) for rest, _ in state.scan(b"d/")),
+        groups=tuple(rest.decode() for rest, _ in state.scan(b"g/")),
+        convictions=tuple(split_evidence_key(b"e/" + rest) for rest, _ in state.scan(b"e/")),
+        following=None,
+    )
+
+
 def proposed_manifests(executed: Executed) -> tuple[tuple[ManifestId, bytes], ...]:
     """Ids and original bytes of the manifests that a block proposes."""
     found: list[tuple[ManifestId, bytes]] = []

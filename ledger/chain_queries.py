@@ -5,7 +5,7 @@ Answers are about final blocks only, but for `block`, which also finds executed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,15 +15,15 @@ from ledger.certificate import Certificate
 from ledger.chain_blocks import ChainRules, Executed
 from ledger.errors import UnsupportedVersionError
 from ledger.header import Header
-from ledger.light import EpochStep, TrustAnchor
+from ledger.light import EpochStep, TrustAnchor, decode_epoch_step
 from ledger.mempool import Mempool
 from ledger.records.group import GroupRecord
 from ledger.records.manifest import LatestRecord, ManifestRecord
 from ledger.records.subject import SubjectRecord
 from ledger.state import LedgerState
+from ledger.state_keys import split_manifest_key
 from ledger.state_range import StatePage
 from ledger.state_serving import manifests, state_head, state_page
-from ledger.state_keys import split_manifest_key
 from ledger.transition.validators import next_set
 from ledger.validators import ValidatorSet
 from protocol.approval import Action
@@ -297,6 +297,10 @@ class ChainQueries:
         """
         steps: list[EpochStep] = []
         for epoch in range(from_epoch, min(from_epoch + count_max, self.validators.epoch)):
+            fetched = self._store.epoch_step(epoch)
+            if fetched is not None:
+                steps.append(decode_epoch_step(fetched))
+                continue
             closed, following = self._store.handover(epoch), self.state.validators(epoch + 1)
             header = None if closed is None else self._store.header(closed[0])
             if closed is None or header is None or following is None:

@@ -34,9 +34,16 @@ from ledger.state_tree import KEY_BYTES_MAX, StateTree
 from protocol.errors import EncodingError, StorageError
 from protocol.limits import STATE_SNAPSHOT_INTERVAL, STATE_SNAPSHOTS_KEPT
 
-NODE_TABLES: Final = """
+SYNC_STATE_TABLE: Final = (
+    "CREATE TABLE sync_state (key BLOB PRIMARY KEY, leaf INTEGER NOT NULL, mark BLOB NOT NULL) "
+    "WITHOUT ROWID;"
+)
+"""The index of a state that is being fetched; in the end it takes the place of `state`."""
+NODE_TABLES: Final = f"""
+{SYNC_STATE_TABLE}
 CREATE TABLE nodes (number INTEGER PRIMARY KEY, node BLOB NOT NULL);
 CREATE TABLE state (key BLOB PRIMARY KEY, leaf INTEGER NOT NULL, mark BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE sync (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE stale (
     snapshot INTEGER NOT NULL, version INTEGER NOT NULL, number INTEGER NOT NULL,
     PRIMARY KEY (snapshot, version, number)
@@ -114,6 +121,11 @@ class NodeStore:
             tree=StateTree(self._reference(database.bytes_of(root))),
             log=database.decoded("log", lambda: decode_log(database.bytes_of(log))),
         )
+
+    @property
+    def next_number(self) -> int:
+        """Number of the next new row."""
+        return self._next
 
     # Reading, from any thread.
 
@@ -278,15 +290,19 @@ class NodeStore:
 
     def adopt(self, written: Written) -> None:
         """Takes over what `write` wrote, now that it is durable."""
-        self._next = written.writer.next_number
         self._snapshots = written.snapshots
         self._commits.append(written.height)
-        for number, node in written.writer.settle():
-            if isinstance(node, Inner):
-                self._remember(number, node)
+        self.settle(written.writer)
         written.tree.settle(written.root)
         self._root = written.root
         self._current = written.root
+
+    def settle(self, writer: NodeWriter) -> None:
+        """Takes over rows of a writer, now that they are durable."""
+        self._next = writer.next_number
+        for number, node in writer.settle():
+            if isinstance(node, Inner):
+                self._remember(number, node)
 
     def abandon(self) -> None:
         """Goes back to what is stored, since a transaction failed."""

@@ -23,6 +23,17 @@ from protocol.encoding import (
 from protocol.errors import EncodingError
 from protocol.keys import PrivateKey, PublicKey
 from protocol.limits import BLOCK_BYTES_MAX, KIB, TRANSACTION_BYTES_MAX, VALIDATORS_MAX
+from protocol.state_messages import (
+    ManifestsAnswer,
+    ManifestsRequest,
+    StateHeadAnswer,
+    StateHeadRequest,
+    StateMessage,
+    StatePageAnswer,
+    StatePageRequest,
+    encode_state_message,
+    read_state_message,
+)
 
 LEDGER_FRAME_BYTES_MAX: Final = 1024 * KIB
 """Largest frame on the ledger stream: a batch of blocks."""
@@ -144,6 +155,7 @@ LedgerMessage = (
     | FreshnessRequest
     | FreshnessAnswer
     | Refusal
+    | StateMessage
 )
 """Everything that may appear on a ledger stream."""
 
@@ -175,6 +187,15 @@ def encode_ledger_message(message: LedgerMessage) -> bytes:
             return encode_canonical(
                 [9, {0: message.rule, 1: message.message, 2: message.may_retry}]
             )
+        case (
+            StateHeadRequest()
+            | StateHeadAnswer()
+            | StatePageRequest()
+            | StatePageAnswer()
+            | ManifestsRequest()
+            | ManifestsAnswer()
+        ):
+            return encode_state_message(message)
         case _:
             assert_never(message)
 
@@ -225,7 +246,7 @@ def _read_message(kind: int, fields: Fields) -> LedgerMessage:
         case 9:
             return Refusal(rule=fields.name(0), message=fields.text(1), may_retry=fields.boolean(2))
         case _:
-            raise EncodingError(f"ledger message of unknown kind {kind}")
+            return read_state_message(kind, fields)
 
 
 def _read_block(value: Value) -> bytes:
