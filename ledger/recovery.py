@@ -26,7 +26,7 @@ from ledger.vote import Verifier
 from protocol.did import SubjectKind
 from protocol.digest import DidId
 from protocol.errors import VerificationError
-from protocol.governance import Recovery, Seat
+from protocol.governance import Recovery, RecoveryPlan, Seat
 from protocol.group import OwnerRoot
 
 
@@ -98,6 +98,11 @@ def begin_era(header: Header, state: LedgerState, recovery: Recovery, root: Owne
     return EraStart(block=block, outcome=outcome, validators=validators)
 
 
+def epoch_after(last: Header) -> int:
+    """The first epoch of an era that goes on from a header; one that it closed into is skipped."""
+    return last.epoch + (2 if last.closes_epoch else 1)
+
+
 def _require_last(header: Header, recovery: Recovery) -> Header:
     """The plan goes on from this node's newest final header, and nothing was final after it."""
     last = decode_header(recovery.plan.header)
@@ -133,7 +138,8 @@ def _opened(ended: EpochRecord, epoch: int, *, height: int, time_ms: int) -> Epo
 
 def _seat(draft: Draft, recovery: Recovery, epoch: int) -> None:
     for seat in recovery.plan.seats:
-        if draft.holder(seat.key) is not None:
+        is_certified = draft.validator(seat.did).key_for(epoch) == seat.key
+        if draft.holder(seat.key) is not None and not is_certified:
             raise LedgerError("recovery.key", f"key {seat.key.raw.hex()[:8]} was in use before")
     for join in recovery.plan.joins:
         record = join.verify()
@@ -161,6 +167,18 @@ def _require_seatable(draft: Draft, seat: Seat) -> None:
         raise LedgerError("recovery.key", f"key {seat.key.raw.hex()[:8]} is another subject's")
 
 
+def _verify_last(plan: RecoveryPlan, anchor: TrustAnchor, verifier: Verifier) -> Header:
+    """The plan's header is certified by the anchor's set, or is what handed over to that set.
+
+    The client has verified that hand-over already, fillers and all, to get to its anchor.
+    """
+    last = decode_header(plan.header)
+    handed_over = (anchor.chain, anchor.era, anchor.validators.epoch - 1, anchor.validators.digest)
+    if (last.chain, last.era, last.epoch, last.next_validators) == handed_over:
+        return last
+    return verify_header(plan.header, plan.certificate, anchor, verifier)
+
+
 def advance_era(
     anchor: TrustAnchor, recovery: Recovery, root: OwnerRoot, verifier: Verifier
 ) -> TrustAnchor:
@@ -177,10 +195,10 @@ def advance_era(
             root does not agree, or the seats form no validator set.
     """
     plan = recovery.plan
-    last = verify_header(plan.header, plan.certificate, anchor, verifier)
+    last = _verify_last(plan, anchor, verifier)
     recovery.verify(root, anchor.chain, last.block_id)
     if plan.era != anchor.era + 1 or plan.time_ms <= last.time_ms:
         raise VerificationError(f"recovery: era {plan.era} does not follow era {anchor.era}")
-    epoch = last.epoch + (2 if last.closes_epoch else 1)
+    epoch = epoch_after(last)
     members = tuple(Validator(seat.did, seat.key) for seat in plan.seats)
     return replace(anchor, era=plan.era, validators=ValidatorSet(epoch, members), first=None)

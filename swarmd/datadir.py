@@ -63,7 +63,8 @@ def storage_errors(what: str) -> Iterator[None]:
         raise StorageError(f"{what}: {reason}") from error
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Makes new, renamed and deleted names in a folder durable; raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -99,7 +100,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE_FILE_MODE) -> N
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
 def write_new(path: Path, data: bytes, *, mode: int = PRIVATE_FILE_MODE) -> None:
@@ -114,7 +115,7 @@ def write_new(path: Path, data: bytes, *, mode: int = PRIVATE_FILE_MODE) -> None
             os.link(beside, path)
         finally:
             beside.unlink()
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
 def read_bounded(path: Path, *, bytes_max: int) -> bytes:
@@ -152,6 +153,7 @@ class DataDir:
         self.join: Final = self.path / "join.json"
         self.keys: Final = self.path / "keys"
         self.ledger: Final = self.path / "ledger"
+        self.ledger_file: Final = self.ledger / "ledger.db"
         self.images: Final = self.path / "images"
         self.staging: Final = self.path / "staging"
         self.receipts: Final = self.path / "receipts"
@@ -178,7 +180,7 @@ class DataDir:
             self.path.chmod(DIRECTORY_MODE)
             for folder in self.folders:
                 folder.mkdir(mode=DIRECTORY_MODE)
-            _sync_directory(self.path)
+            sync_directory(self.path)
 
     def check_usable(self) -> None:
         """Checks that this is a data directory of this user and that it can be written.

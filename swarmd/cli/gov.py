@@ -15,6 +15,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "parameters": Entry("gov_draft", "Draft other numbers of the chain."),
     "upgrade": Entry("gov_draft", "Draft a protocol version from an epoch on."),
     "checkpoint": Entry("gov_draft", "Draft a checkpoint of the newest closed epoch."),
+    "recovery": Entry("gov_recovery", "Draft a recovery, after validators were lost for good."),
+    "seat": Entry("gov_recovery", "Take a seat in a drafted recovery, as a validator."),
     "show": Entry("gov_sign", "Show what a decision or recovery file says."),
     "sign": Entry("gov_sign", "Agree to a decision or recovery, as a holder of governance."),
     "submit": Entry("gov_sign", "Hand a signed decision to a node."),

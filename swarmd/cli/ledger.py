@@ -12,7 +12,10 @@ from swarmd.cli.lazy import Entry, LazySubgroup
 from swarmd.cli.options import call, examples, json_option, pass_output
 from swarmd.cli.output import Output
 
-COMMANDS: Final[dict[str, Entry]] = {}
+COMMANDS: Final[dict[str, Entry]] = {
+    "recover": Entry("ledger_recover", "Begin a new era from a recovery file of the governance."),
+    "backup": Entry("ledger_recover", "Copy the ledger into one file."),
+}
 """Commands of the group, in the order of `--help`."""
 
 

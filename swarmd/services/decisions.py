@@ -45,15 +45,15 @@ class Decisions:
 
     async def _epoch(self, params: Mapping[str, object], _report: Report) -> JSON:
         Params(params).finish()
-        chain = self._ledger.chain
-        state, record = chain.state, chain.state.epoch()
+        tip = self._ledger.chain.tip
+        state, record = tip.state, tip.state.epoch()
         validators = state.validators(record.epoch)
         assert validators is not None, "the set of the current epoch is in the state"
         checkpoint = state.checkpoint()
         chain_id = self._ledger.chain_id
         return {
             "chain": chain_id.hex(),
-            "era": chain.head.era,
+            "era": tip.header.era,
             "epoch": record.epoch,
             "start_ms": record.start_ms,
             "version": record.version,
@@ -61,7 +61,9 @@ class Decisions:
             "heartbeat_ms": record.parameters.heartbeat_ms,
             "epoch_ms": record.parameters.epoch_ms,
             "now_ms": self._now_ms(),
-            "height": chain.head.height,
+            "height": tip.header.height,
+            "header": tip.header.encoded.hex(),
+            "certificate": "" if tip.certificate is None else tip.certificate.encode().hex(),
             "validators": [
                 {
                     "did": did_text(chain_id, member.did),
