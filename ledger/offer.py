@@ -148,7 +148,7 @@ def _standing(case: _Case) -> _Answer:
 
 def _emergency(case: _Case) -> _Answer:
     """R82: no emergency pause of the group or of the chain covers it."""
-    if is_override(case.record):
+    if case.record.is_override:
         return Reason("emergency.override", "an override release: no pause holds it back")
     product, manifest = case.record.product, case.manifest.manifest_id
     for group, where in ((None, "the whole chain"), (case.group, f"group {case.group!r}")):
@@ -164,7 +164,7 @@ def _paused(pause: PauseEntry) -> str:
 
 def _freeze(case: _Case) -> _Answer:
     """R83: the group is not in a freeze."""
-    if is_override(case.record):
+    if case.record.is_override:
         return Reason("policy.freeze", "an override release: no freeze holds it back")
     if case.policy.is_frozen(case.now_ms):
         return OfferRefusal("policy.freeze", f"group {case.group!r} is in a freeze", True)
@@ -239,8 +239,3 @@ _QUESTIONS: Final[tuple[Callable[[_Case], _Answer], ...]] = (
     _stepping_stone,
     _sequence,
 )
-
-
-def is_override(_record: ManifestRecord) -> bool:
-    """Whether owners released it past pauses and freezes (Action.OVERRIDE)."""
-    return False
