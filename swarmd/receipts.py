@@ -1,13 +1,14 @@
 """The receipt log: what this node decided and did, append-only, provable to others.
 
-One RFC 6962 log per node with typed entries: authorisations seen, revocations, fetches, offers and
-refusals by rule. Its root goes into the ledger by `receipt.anchor`, so that an entry can later be
-shown to have been there at that time and nothing before it can be changed. It is not the
-diagnostic log.
+One RFC 6962 log per node with typed entries: grants and denials, authorisations seen, revocations,
+fetches, offers and failures. Its root goes into the ledger by `receipt.anchor`, so that an entry
+can later be shown to have been there at that time and nothing before it can be changed. It is not
+the diagnostic log.
 
 The only receipts file is `receipts.db` (SQLite WAL, synchronous=FULL). Calls block on storage and
-are made through a worker thread. The log is bounded: repeated refusals of one kind are counted,
-not listed.
+are made through a worker thread. The log is bounded: repeated outcomes of one kind are counted, not
+listed, and the content of old entries may be pruned. Leaf hashes stay, 32 bytes for each entry, so
+that every other entry can still be proven, and a pruned one by whoever kept its bytes.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from threading import Lock
 from typing import Final
 
 from ledger.log import Log, decode_log
+from ledger.records.anchor import AnchorRecord
 from protocol.digest import ChainId, Digest
 from protocol.encoding import Fields, Value, decode_canonical, encode_canonical
-from protocol.errors import StorageError, VerificationError
-from protocol.merkle import inclusion_proof, leaf_hash
+from protocol.errors import NotYetError, PolicyError, StorageError, VerificationError
+from protocol.merkle import inclusion_proof, leaf_hash, verify_inclusion
 
 ENTRY_BYTES_MAX: Final = 1024
 """One encoded entry."""
@@ -52,6 +54,18 @@ class ReceiptKind(IntEnum):
     """An attempt failed."""
     ALARM = 7
     """The validators certified what the rules or the owners forbid."""
+    GRANTED = 8
+    """A peer was let fetch or serve, or a standing was changed in its favour."""
+    STANDING = 9
+    """The ledger changed who may do what: quarantine, conviction, capability; detail: the kind."""
+    UNLISTED = 10
+    """Outcomes that were counted and not listed; detail: how many of which."""
+    REPORTED = 11
+    """This node reported a peer to the ledger."""
+    INSTALLED = 8
+    """A device says that it took a release and runs it."""
+    INSTALL_FAILED = 9
+    """A device says that a release failed on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,14 +121,35 @@ class ReceiptProof:
     """Shows that an entry is in the log of a given size and root."""
 
     entry: bytes
+    """`Receipt.encode()`."""
     index: int
+    """Its number in the log, from 0."""
     size: int
+    """Entries of the log that the root is over."""
     siblings: tuple[Digest, ...]
+    """RFC 6962 audit path, leaf side first."""
     root: Digest
+    """Root that the path leads to; an anchor names it."""
 
     def to_value(self) -> Value:
         """The wire form."""
         return [self.entry, self.index, self.size, list(self.siblings), self.root]
+
+
+def verify_receipt(proof: ReceiptProof) -> Receipt:
+    """Checks that a proof shows its entry under its root; whose root it is shows the ledger.
+
+    Raises:
+        VerificationError: it does not, or the entry is none.
+    """
+    verify_inclusion(
+        leaf_hash(proof.entry),
+        index=proof.index,
+        size=proof.size,
+        proof=proof.siblings,
+        root=proof.root,
+    )
+    return decode_receipt(proof.entry)
 
 
 @contextmanager
@@ -225,19 +260,90 @@ class ReceiptLog:
             self._log = log
 
     def entries(self, *, newest: int) -> tuple[Receipt, ...]:
-        """The newest entries, oldest first.
+        """The newest entries, oldest first; see `numbered`."""
+        return tuple(receipt for _, receipt in self.numbered(newest=newest))
+
+    def numbered(self, *, newest: int, since_ms: int = 0) -> tuple[tuple[int, Receipt], ...]:
+        """The newest entries with their numbers, oldest first; pruned ones are left out.
+
+        Args:
+            newest: at most so many.
+            since_ms: none before the last one that is older than this, milliseconds.
 
         Raises:
             StorageError: unreadable or damaged.
         """
         with self._lock, _storage_errors(self._path):
             rows = self._database.execute(
-                "SELECT data FROM entry ORDER BY number DESC LIMIT ?", (newest,)
+                "SELECT number, data FROM entry WHERE data != x'' ORDER BY number DESC LIMIT ?",
+                (newest,),
             ).fetchall()
+        found: list[tuple[int, Receipt]] = []
         try:
-            return tuple(decode_receipt(row[0]) for row in reversed(rows))
+            for number, data in rows:
+                receipt = decode_receipt(data)
+                if receipt.time_ms < since_ms:
+                    break
+                found.append((number, receipt))
         except VerificationError as error:
             raise StorageError(f"{self._path}: damaged: {error}") from error
+        return tuple(reversed(found))
+
+    def prune(self, below: int) -> int:
+        """Drops the content of entries below a number; their leaf hashes stay.
+
+        Returns:
+            How many entries were pruned.
+
+        Raises:
+            StorageError: the disk failed; nothing was pruned.
+        """
+        with self._lock, _storage_errors(self._path):
+            cursor = self._database.execute(
+                "UPDATE entry SET data = x'' WHERE number < ? AND data != x''", (below,)
+            )
+            return cursor.rowcount
+
+    def root_at(self, size: int) -> Digest:
+        """The root that the log had at a size, at most the present one.
+
+        Raises:
+            StorageError: unreadable, or the log was never that large.
+        """
+        return Log().extend(self._leaves(size)).root
+
+    def _leaves(self, size: int) -> list[Digest]:
+        with self._lock, _storage_errors(self._path):
+            rows = self._database.execute(
+                "SELECT leaf FROM entry WHERE number < ? ORDER BY number", (size,)
+            ).fetchall()
+        if len(rows) != size:
+            raise StorageError(f"{self._path}: no {size} entries in a log of {self.size}")
+        return [Digest(row[0]) for row in rows]
+
+    def receipt_proof(self, index: int, anchor: AnchorRecord) -> ReceiptProof:
+        """Proves an entry to a third party against an anchor in the ledger.
+
+        Args:
+            index: number of the entry, from 0.
+            anchor: this node's newest anchor, as the final state has it.
+
+        Raises:
+            NotYetError: `receipt.unanchored`: no anchor covers the entry so far.
+            PolicyError: `receipt.unknown` no such entry, `receipt.pruned` its content is gone, or
+                `receipt.set_back` this log is not the one that was anchored.
+            StorageError: unreadable.
+        """
+        if not 0 <= index < self.size:
+            raise PolicyError("receipt.unknown", f"no entry {index} in a log of {self.size}")
+        if index >= anchor.size:
+            raise NotYetError("receipt.unanchored", f"{anchor.size} entries are anchored so far")
+        if anchor.size > self.size or self.root_at(anchor.size) != anchor.root:
+            raise PolicyError("receipt.set_back", "this log is not the one that was anchored")
+        proof = self.prove(index, anchor.size)
+        if not proof.entry:
+            raise PolicyError("receipt.pruned", f"the content of entry {index} was pruned")
+        return proof
 
     def prove(self, number: int, size: int) -> ReceiptProof:
         """Proves an entry against the root that the log had at `size` (an anchored one).
@@ -245,16 +351,16 @@ class ReceiptLog:
         Raises:
             StorageError: no such entry, or the log was never that large.
         """
-        with self._lock, _storage_errors(self._path):
-            rows = self._database.execute(
-                "SELECT leaf, data FROM entry WHERE number < ? ORDER BY number", (size,)
-            ).fetchall()
-        if not 0 <= number < size or len(rows) != size:
+        if not 0 <= number < size:
             raise StorageError(f"{self._path}: no entry {number} in a log of {size}")
-        leaves = [row[0] for row in rows]
-        log = Log().extend(Digest(leaf) for leaf in leaves)
+        leaves = self._leaves(size)
+        with self._lock, _storage_errors(self._path):
+            row = self._database.execute(
+                "SELECT data FROM entry WHERE number = ?", (number,)
+            ).fetchone()
+        log = Log().extend(leaves)
         return ReceiptProof(
-            entry=rows[number][1],
+            entry=row[0],
             index=number,
             size=size,
             siblings=inclusion_proof(leaves, number),

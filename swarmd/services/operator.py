@@ -22,7 +22,7 @@ from protocol.did import did_key_text, did_text
 from protocol.digest import Digest, ManifestId
 from protocol.errors import NotYetError, PolicyError
 from protocol.manifest import SignedManifest
-from swarmd.authority import Authority, Denial, Permit
+from swarmd.authority import Authority
 from swarmd.control.params import Params
 from swarmd.control.protocol import JSON
 from swarmd.control.server import Handler, Report
@@ -30,9 +30,11 @@ from swarmd.ledger_host import LedgerHost
 from swarmd.net.network import Network
 from swarmd.peers import PeerRegistry
 from swarmd.publisher import Publisher, Release
+from swarmd.questions import Denial, Permit
 from swarmd.services.consensus import ConsensusService
 from swarmd.services.decisions import Decisions
 from swarmd.services.exchange import ExchangeService
+from swarmd.services.identity_desk import IdentityDesk
 from swarmd.services.images import HeldManifest, ImageService
 from swarmd.services.receipts import ReceiptService
 from swarmd.services.submission import SubmissionService
@@ -94,6 +96,7 @@ class Operator:
             "receipts": self._receipts,
             "stop": self._stop,
             **Decisions(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
+            **IdentityDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
         }
 
     # -- looking -------------------------------------------------------------------------------
@@ -129,6 +132,8 @@ class Operator:
                     "may_vote": consensus.may_vote,
                     "halted": consensus.halted,
                     "convicted": list(consensus.convicted),
+                    "epoch": consensus.epoch,
+                    "seat": consensus.seat,
                 }
             ),
         }
@@ -185,10 +190,12 @@ class Operator:
     async def _receipts(self, params: Mapping[str, object], _report: Report) -> JSON:
         reader = Params(params)
         count = reader.uint("count", minimum=1, maximum=1000) if reader.has("count") else 50
+        since_ms = reader.uint("since_ms") if reader.has("since_ms") else 0
         reader.finish()
-        entries = await trio.to_thread.run_sync(self._parts.receipts.newest, count)
+        entries = await trio.to_thread.run_sync(self._parts.receipts.numbered, count, since_ms)
         return [
             {
+                "number": number,
                 "kind": entry.kind.name.lower(),
                 "time_ms": entry.time_ms,
                 "height": entry.height,
@@ -196,7 +203,7 @@ class Operator:
                 "subject": entry.subject,
                 "detail": entry.detail,
             }
-            for entry in entries
+            for number, entry in entries
         ]
 
     async def _doctor(self, params: Mapping[str, object], _report: Report) -> JSON:
@@ -216,6 +223,8 @@ class Operator:
         if parts.consensus is not None:
             status = parts.consensus.status
             checks.append(("voting", status.halted is None, status.halted or "key may vote"))
+        fault = parts.ledger.chain.version_fault
+        checks.append(("version", fault is None, str(fault or "known protocol version")))
         return [{"check": name, "ok": ok, "detail": detail} for name, ok, detail in checks]
 
     # -- manifests -----------------------------------------------------------------------------

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from protocol.digest import ChainId, sha256
 from protocol.errors import EncodingError, StorageError, VerificationError
 from protocol.merkle import leaf_hash, verify_inclusion
-from swarmd.receipts import SCHEMA_VERSION, Receipt, ReceiptKind, ReceiptLog, decode_receipt
+from swarmd.receipts import (
+    SCHEMA_VERSION,
+    Receipt,
+    ReceiptKind,
+    ReceiptLog,
+    decode_receipt,
+    verify_receipt,
+)
 
 CHAIN = ChainId(sha256(b"chain"))
 RECEIPT = Receipt(
@@ -215,3 +222,48 @@ def test_power_cut_between_two_appends_loses_nothing(tmp_path: Path) -> None:
     survivor = ReceiptLog(tmp_path / "after.db", CHAIN)
     assert survivor.entries(newest=9) == tuple(receipts(3))
     survivor.close()
+
+
+def test_pruning_keeps_root_and_every_other_proof(tmp_path: Path) -> None:
+    log = ReceiptLog(tmp_path / "r.db", CHAIN)
+    log.append(receipts(9))
+    head, before = log.head, log.prove(7, 9)
+    pruned = log.prove(2, 9)
+    assert log.prune(5) == 5
+    assert log.prune(5) == 0
+    assert log.head == head
+    assert log.prove(7, 9) == before
+    assert [number for number, _ in log.numbered(newest=100)] == [5, 6, 7, 8]
+    assert verify_receipt(pruned), "who kept the bytes can still show them"
+    assert log.prove(2, 9).siblings == pruned.siblings
+    log.close()
+    log = ReceiptLog(tmp_path / "r.db", CHAIN)
+    log.append(receipts(1, start=9))
+    assert log.root_at(9) == head[1]
+    log.close()
+
+
+def test_entries_since_a_time(tmp_path: Path) -> None:
+    log = ReceiptLog(tmp_path / "r.db", CHAIN)
+    log.append(receipts(9))
+    assert [number for number, _ in log.numbered(newest=100, since_ms=6)] == [6, 7, 8]
+    assert [number for number, _ in log.numbered(newest=2, since_ms=6)] == [7, 8]
+    log.close()
+
+
+@pytest.mark.parametrize("altered", ["entry", "index", "size", "root", "siblings"])
+def test_an_altered_proof_shows_nothing(tmp_path: Path, altered: str) -> None:
+    log = ReceiptLog(tmp_path / "r.db", CHAIN)
+    log.append(receipts(5))
+    proof = log.prove(3, 5)
+    verify_receipt(proof)
+    changes = {
+        "entry": RECEIPT.encode(),
+        "index": 2,
+        "size": 4,
+        "root": sha256(b""),
+        "siblings": proof.siblings[::-1],
+    }
+    with pytest.raises(VerificationError):
+        verify_receipt(replace(proof, **{altered: changes[altered]}))
+    log.close()

@@ -11,11 +11,13 @@ import trio
 import trio.testing
 
 from ledger.bodies.receipt import AnchorReceipts
-from protocol.errors import NotYetError, StorageError
+from protocol.digest import sha256
+from protocol.errors import NotYetError, PolicyError, StorageError
 from swarmd.ledger_host import LedgerHost
-from swarmd.receipts import Receipt, ReceiptKind, ReceiptLog
+from swarmd.receipts import Receipt, ReceiptKind, ReceiptLog, verify_receipt
 from swarmd.services.receipts import (
     ANCHOR_INTERVAL_S,
+    COUNTS_MAX,
     FIRST_ANCHOR_S,
     NOTES_PER_HOUR_MAX,
     QUEUE_MAX,
@@ -79,7 +81,8 @@ async def test_notes_are_written_and_cut_to_size(
             ReceiptKind.FAILED, subject="a\u202eb\n", detail="\U0001f600" * 200 + "\ud800"
         )
         await bench.settle()
-        fetched, failed = bench.service.newest(9)
+        (_, fetched), (number, failed) = bench.service.numbered(9)
+        assert number == 1
         assert (fetched.kind, fetched.time_ms, fetched.height) == (ReceiptKind.FETCHED, 7, 0)
         assert failed.subject == "a?b?"
         assert failed.detail == "\U0001f600" * 63
@@ -98,7 +101,8 @@ async def test_what_others_provoke_is_noted_once_an_hour(
         mock_clock.jump(REPEAT_S + 1)
         bench.service.note_once(ReceiptKind.REFUSED, subject="192.0.2.1", detail="rule")
         await bench.settle()
-        assert bench.service.size == 3
+        details = [entry.detail for entry in bench.service.newest(9)]
+        assert sorted(details) == ["198 more: refused rule", "rule", "rule", "rule"]
 
 
 async def test_memory_queue_and_disk_are_bounded(
@@ -114,7 +118,9 @@ async def test_memory_queue_and_disk_are_bounded(
     assert len(bench.service._seen) == REPEATS_MAX
     assert bench.service.dropped == hours * (NOTES_PER_HOUR_MAX + 10) - QUEUE_MAX
     await bench.service.flush()
-    assert bench.service.size == QUEUE_MAX
+    assert bench.service.size == QUEUE_MAX + 1
+    (counted,) = bench.service.newest(1)
+    assert counted.detail == f"{bench.service.dropped} more: offered http"
     bench.log.close()
 
 
@@ -181,3 +187,89 @@ async def test_the_root_is_anchored_once_it_has_grown(
         advance(bench.lab, bench.chain, [bench.lab.transaction(bench.lab.gateways[0], body)])
         await after(ANCHOR_INTERVAL_S)
         assert len(bench.anchors) == 2
+
+
+async def test_a_denial_flood_under_many_names_is_counted_by_rule(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    bench = Bench(tmp_path)
+    for index in range(NOTES_PER_HOUR_MAX + 5_000):
+        bench.service.answered(f"peer {index}", "serve", b"m" * 32, f"rule.{index % 200}")
+    assert len(bench.service._unlisted) <= COUNTS_MAX + 1
+    await bench.service.flush()
+    entries = bench.service.newest(1000)
+    listed = [entry for entry in entries if entry.kind is ReceiptKind.REFUSED]
+    counted = [entry for entry in entries if entry.kind is ReceiptKind.UNLISTED]
+    assert len(listed) == NOTES_PER_HOUR_MAX
+    assert sum(int(entry.detail.split()[0]) for entry in counted) == 5_000
+    bench.log.close()
+
+
+async def test_answers_are_noted_when_they_change(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    bench = Bench(tmp_path)
+    for rule in (None, None, "quarantine.peer", "quarantine.peer", None):
+        bench.service.answered("peer", "serve", b"m" * 32, rule)
+    await bench.service.flush()
+    kinds = [entry.kind for entry in bench.service.newest(9)]
+    assert kinds == [ReceiptKind.GRANTED, ReceiptKind.REFUSED, ReceiptKind.UNLISTED]
+    bench.log.close()
+
+
+@pytest.mark.parametrize("is_shorter", [True, False])
+async def test_a_log_that_was_set_back_is_never_anchored_again(
+    tmp_path: Path,
+    mock_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    is_shorter: bool,
+) -> None:
+    bench = Bench(tmp_path)
+    size = 9 if is_shorter else 1
+    body = AnchorReceipts(size=size, root=sha256(b"what a lost disk held"))
+    advance(bench.lab, bench.chain, [bench.lab.transaction(bench.lab.gateways[0], body)])
+    bench.service.note_nowait(ReceiptKind.FETCHED)
+    bench.service.note_nowait(ReceiptKind.FETCHED)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.service.run, bench.submit)
+        await trio.testing.wait_all_tasks_blocked()
+        await bench.settle()
+        mock_clock.jump(FIRST_ANCHOR_S)
+        while bench.service.set_back is None:
+            await trio.lowlevel.checkpoint()
+        assert "set back" in caplog.text
+        mock_clock.jump(ANCHOR_INTERVAL_S * 3)
+        await bench.settle()
+        nursery.cancel_scope.cancel()
+    assert not bench.anchors
+    bench.log.close()
+
+
+async def test_an_entry_is_proven_to_a_third_party_by_the_anchor(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    for _ in range(5):
+        bench.service.note_nowait(ReceiptKind.FETCHED)
+    with pytest.raises(NotYetError):
+        bench.service.receipt_proof(0)
+    await bench.service.flush()
+    size, root = bench.log.head
+    bench.service.note_nowait(ReceiptKind.OFFERED)
+    await bench.service.flush()
+    body = AnchorReceipts(size=size, root=root)
+    advance(bench.lab, bench.chain, [bench.lab.transaction(bench.lab.gateways[0], body)])
+    anchor = bench.chain.state.anchor(bench.lab.gateways[0].did)
+    assert anchor is not None
+    for index in range(size):
+        proof = bench.service.receipt_proof(index)
+        assert verify_receipt(proof).kind is ReceiptKind.FETCHED
+        assert (proof.size, proof.root) == (anchor.size, anchor.root)
+    with pytest.raises(NotYetError, match="unanchored"):
+        bench.service.receipt_proof(size)
+    with pytest.raises(PolicyError, match="unknown"):
+        bench.service.receipt_proof(size + 1)
+    bench.log.prune(2)
+    with pytest.raises(PolicyError, match="pruned"):
+        bench.service.receipt_proof(1)
+    assert verify_receipt(bench.service.receipt_proof(2))
+    bench.log.close()
