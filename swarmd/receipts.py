@@ -62,9 +62,9 @@ class ReceiptKind(IntEnum):
     """Outcomes that were counted and not listed; detail: how many of which."""
     REPORTED = 11
     """This node reported a peer to the ledger."""
-    INSTALLED = 8
+    INSTALLED = 12
     """A device says that it took a release and runs it."""
-    INSTALL_FAILED = 9
+    INSTALL_FAILED = 13
     """A device says that a release failed on it."""
 
 

@@ -5,17 +5,25 @@ digest as `ETag` (RFC 9110). Every chunk is asked for from the store, which hash
 verified since boot, and the authority is asked again before each is sent, so that a revocation
 ends a transfer under way. Refusals are 404 without saying whether the image exists; the receipt
 log has the reason.
+
+A device that names itself (`Swarmd-Device`, and what it runs: `Swarmd-Sequence`,
+`Swarmd-Manifest`) is offered staged releases when its turn comes; one that does not, only what
+every device may have. `POST /v1/images/<sha256>/outcome` with `{"result": "installed"}` (or
+`"failed"`) tells what became of a release; that goes into the receipt log and, counted, into the
+ledger.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import trio
 from hypercorn.config import Config as HypercornConfig
@@ -29,9 +37,11 @@ from starlette.types import Receive, Scope, Send
 
 from chunks.recipe import Recipe
 from chunks.store import ChunkStore, ImageMissingError, ImageState
+from ledger.offer import Device
 from protocol.authorised import AuthorisedManifest
-from protocol.digest import Digest
+from protocol.digest import Digest, ManifestId
 from protocol.errors import StorageError
+from protocol.rollout import DEVICE_ID_BYTES_MAX
 from swarmd.config import Endpoint
 from swarmd.control.server import Started
 from swarmd.questions import Denial
@@ -46,7 +56,12 @@ STALL_S: Final = 30.0
 """A device that takes nothing for this long loses its connection, seconds."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _RANGE: Final = re.compile(r"bytes=(\d{1,12})?-(\d{1,12})?")
-PermitForDigest = Callable[[Digest], AuthorisedManifest | Denial]
+_SEQUENCE: Final = re.compile(r"\d{1,18}")
+OUTCOME_BYTES_MAX: Final = 256
+"""Longest body of an outcome."""
+PermitForDigest = Callable[[Digest, Device], AuthorisedManifest | Denial]
+NoteOutcome = Callable[[Digest, bytes, bool], bool]
+"""(image, device id, whether it runs) -> whether a release of it is known here."""
 
 
 class _ServerConfig(HypercornConfig):
@@ -64,6 +79,15 @@ class _ServerConfig(HypercornConfig):
         return sockets
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a device asked for."""
+
+    digest: Digest
+    recipe: Recipe
+    device: Device
+
+
 class ImageServer:
     """The HTTP application and its server."""
 
@@ -74,8 +98,10 @@ class ImageServer:
         store: ChunkStore,
         permit: PermitForDigest,
         receipts: ReceiptService,
+        note_outcome: NoteOutcome,
     ) -> None:
         """Wires the server; it listens once `run` is called."""
+        self._note_outcome = note_outcome
         self._endpoint = endpoint
         self._store = store
         self._permit = permit
@@ -84,6 +110,7 @@ class ImageServer:
         self.application: Final = Starlette(
             routes=[
                 Route("/v1/images/{digest}", self._image, methods=["GET", "HEAD"]),
+                Route("/v1/images/{digest}/outcome", self._outcome, methods=["POST"]),
                 Route("/v1/health", self._health, methods=["GET"]),
             ]
         )
@@ -121,7 +148,10 @@ class ImageServer:
         if not _DIGEST.fullmatch(text):
             return _refusal(400, "not a sha256 in 64 lower-case hex digits")
         digest = Digest(bytes.fromhex(text))
-        permit = self._permit(digest)
+        device = _described(request)
+        if device is None:
+            return _refusal(400, "not a device id, sequence or manifest id in the Swarmd- headers")
+        permit = self._permit(digest, device)
         if isinstance(permit, Denial):
             self._receipts.note_once(
                 ReceiptKind.REFUSED, subject=_device(request), detail=permit.rule
@@ -134,11 +164,24 @@ class ImageServer:
         size = recipe.size_bytes
         wanted = request.headers.get("range") if request.method == "GET" else None
         if wanted is None or not wanted.strip().startswith("bytes="):
-            return self._respond(request, permit, digest, recipe, None)  # RFC 9110, 14.2: ignored
+            # RFC 9110, 14.2: other units are ignored
+            return self._respond(request, permit, _Wanted(digest, recipe, device), None)
         span = _span(wanted, size)
         if span is None:
             return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
-        return self._respond(request, permit, digest, recipe, span)
+        return self._respond(request, permit, _Wanted(digest, recipe, device), span)
+
+    async def _outcome(self, request: Request) -> Response:
+        text = request.path_params["digest"]
+        device = _described(request)
+        if not _DIGEST.fullmatch(text) or device is None or device.device_id is None:
+            return _refusal(400, "expected a sha256 in the path and the header Swarmd-Device")
+        result = _result(await _body(request))
+        if result is None:
+            return _refusal(400, 'expected {"result": "installed"} or {"result": "failed"}')
+        if not self._note_outcome(Digest(bytes.fromhex(text)), device.device_id, result):
+            return _refusal(404, "no such image")
+        return Response(status_code=204)
 
     def _complete_recipe(self, digest: Digest) -> Recipe:
         """The recipe of an image that is whole and was checked; a download is not offered."""
@@ -150,10 +193,10 @@ class ImageServer:
         self,
         request: Request,
         permit: AuthorisedManifest,
-        digest: Digest,
-        recipe: Recipe,
+        wanted: _Wanted,
         span: tuple[int, int] | None,
     ) -> Response:
+        digest, recipe = wanted.digest, wanted.recipe
         start, end = (0, recipe.size_bytes) if span is None else span
         device = _device(request)
         headers = {
@@ -171,16 +214,17 @@ class ImageServer:
             self._slots.acquire_nowait()
         except trio.WouldBlock:
             return Response(status_code=503, headers={"Retry-After": "10"})
-        body = self._chunks(digest, recipe, start, end, partial(self._done, permit, device))
+        body = self._chunks(wanted, start, end, partial(self._done, permit, device))
         return _Transfer(body, status_code=status, headers=headers, release=self._slots.release)
 
     async def _chunks(
-        self, digest: Digest, recipe: Recipe, start: int, end: int, done: Callable[[], None]
+        self, wanted: _Wanted, start: int, end: int, done: Callable[[], None]
     ) -> AsyncGenerator[bytes, None]:
+        digest, recipe = wanted.digest, wanted.recipe
         try:
             for index in range(recipe.index_at(start), recipe.index_at(end - 1) + 1):
                 data = await trio.to_thread.run_sync(self._store.read_chunk, digest, index)
-                if isinstance(self._permit(digest), Denial):
+                if isinstance(self._permit(digest, wanted.device), Denial):
                     raise StorageError("the authorisation ended during the transfer")
                 offset = recipe.offset(index)
                 yield data[max(start - offset, 0) : end - offset]
@@ -244,6 +288,49 @@ class _Transfer(StreamingResponse):
 
 def _device(request: Request) -> str:
     return "unknown" if request.client is None else request.client.host
+
+
+def _described(request: Request) -> Device | None:
+    """What a device says of itself; None if that is malformed. It is believed: R91."""
+    name, sequence, manifest = (
+        request.headers.get(f"swarmd-{field}") for field in ("device", "sequence", "manifest")
+    )
+    device_id = None if name is None else name.encode("latin-1")
+    if device_id is not None and not 1 <= len(device_id) <= DEVICE_ID_BYTES_MAX:
+        return None
+    if sequence is not None and not _SEQUENCE.fullmatch(sequence):
+        return None
+    if manifest is not None and not _DIGEST.fullmatch(manifest):
+        return None
+    return Device(
+        device_id=device_id,
+        installed_sequence=None if sequence is None else int(sequence),
+        installed=None if manifest is None else ManifestId(bytes.fromhex(manifest)),
+    )
+
+
+async def _body(request: Request) -> bytes:
+    """The request's body, or its first bytes if it is too long to be an outcome."""
+    body = b""
+    async with aclosing(cast("AsyncGenerator[bytes, None]", request.stream())) as parts:
+        async for part in parts:
+            body += part[: OUTCOME_BYTES_MAX + 1]
+            if len(body) > OUTCOME_BYTES_MAX:
+                break
+    return body
+
+
+def _result(body: bytes) -> bool | None:
+    """Whether a device runs the release it was handed; None if the body does not say."""
+    if len(body) > OUTCOME_BYTES_MAX:
+        return None
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return None
+    results = {"installed": True, "failed": False}
+    result = document.get("result") if isinstance(document, dict) else None
+    return results.get(result) if isinstance(result, str) else None
 
 
 def _refusal(status: int, message: str) -> Response:

@@ -17,6 +17,7 @@ import trio
 
 from chunks.store import ChunkStore, DiskFullError, ImageRecord, ImageState
 from ledger.chain_blocks import CommitResult
+from ledger.offer import UNKNOWN_DEVICE, Device
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import Digest, ManifestId
 from protocol.errors import StorageError, SwarmError, VerificationError
@@ -305,11 +306,13 @@ class ImageService:
         """Waits until an image was completed, promoted or withdrawn."""
         await self._progress.wait()
 
-    def permit_for_digest(self, digest: Digest) -> AuthorisedManifest | Denial:
+    def permit_for_digest(
+        self, digest: Digest, device: Device = UNKNOWN_DEVICE
+    ) -> AuthorisedManifest | Denial:
         """The authorisation under which an image may be offered to a device, or why not."""
         denial = Denial("image.unknown", "no authorised manifest names this image")
         for manifest in self._ledger.manifests_of(digest):
-            verdict = self._authority.may_offer(manifest)
+            verdict = self._authority.may_offer(manifest, device)
             if isinstance(verdict, Permit):
                 return verdict.authorised
             denial = verdict

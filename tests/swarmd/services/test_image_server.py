@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from chunks.file_store import FileStore
-from protocol.digest import Digest
+from ledger.offer import UNKNOWN_DEVICE, Device
+from protocol.digest import Digest, ManifestId
 from protocol.manifest import DEFAULT_CHUNKER
 from swarmd.config import Endpoint
 from swarmd.ledger_host import LedgerHost
@@ -46,10 +47,20 @@ class Bench:
             store=self.store,
             permit=self.permit,  # type: ignore[arg-type]
             receipts=self.receipts,
+            note_outcome=self.note_outcome,
         )
+        self.devices: list[Device] = []
+        self.outcomes: list[tuple[bytes, bool]] = []
 
-    def permit(self, digest: Digest) -> object:
+    def note_outcome(self, digest: Digest, device: bytes, runs: bool) -> bool:
+        if digest != hashlib.sha256(IMAGE).digest():
+            return False
+        self.outcomes.append((device, runs))
+        return True
+
+    def permit(self, digest: Digest, device: Device) -> object:
         self.questions += 1
+        self.devices.append(device)
         if self.denial is not None:
             return self.denial
         if digest != hashlib.sha256(IMAGE).digest():
@@ -97,6 +108,67 @@ async def test_an_image_is_served_and_noted_once(tmp_path: Path) -> None:
         assert kinds == [ReceiptKind.OFFERED, ReceiptKind.REFUSED]
 
 
+async def ask(bench: Bench, method: str, path: str, headers: str = "", body: bytes = b"") -> int:
+    """Sends one request about the image; returns the status."""
+    digest = hashlib.sha256(IMAGE).hexdigest()
+    head = f"{method} /v1/images/{digest}{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    async with await connect(bench) as stream:
+        length = f"Content-Length: {len(body)}\r\n\r\n"
+        await stream.send_all((head + headers + length).encode() + body)
+        answer = b"".join([data async for data in stream])
+    return int(answer.split()[1])
+
+
+async def test_a_device_says_who_it_is_and_what_it_runs(tmp_path: Path) -> None:
+    manifest = "ab" * 32
+    headers = f"Swarmd-Device: pump-7\r\nSwarmd-Sequence: 4\r\nSwarmd-Manifest: {manifest}\r\n"
+    async with serving(tmp_path) as bench:
+        assert await ask(bench, "GET", "", headers) == 200
+        described = Device(
+            device_id=b"pump-7",
+            installed_sequence=4,
+            installed=ManifestId(bytes.fromhex(manifest)),
+        )
+        assert bench.devices
+        assert all(device == described for device in bench.devices)
+        assert await ask(bench, "GET", "") == 200
+        assert bench.devices[-1] == UNKNOWN_DEVICE
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Swarmd-Device: " + "x" * 257,
+        "Swarmd-Device: ",
+        "Swarmd-Sequence: -1",
+        "Swarmd-Sequence: 1" + "0" * 18,
+        "Swarmd-Manifest: abcd",
+    ],
+)
+async def test_what_a_device_says_is_read_strictly(tmp_path: Path, header: str) -> None:
+    async with serving(tmp_path) as bench:
+        assert await ask(bench, "GET", "", header + "\r\n") == 400
+        assert bench.questions == 0
+
+
+async def test_a_device_tells_what_became_of_a_release(tmp_path: Path) -> None:
+    name = "Swarmd-Device: pump-7\r\n"
+    async with serving(tmp_path) as bench:
+        for body, status in (
+            (b'{"result": "installed"}', 204),
+            (b'{"result": "failed"}', 204),
+            (b'{"result": "fine"}', 400),
+            (b'{"result": 1}', 400),
+            (b"[]", 400),
+            (b"{", 400),
+            (b"", 400),
+            (b'{"result": "failed"}' + b" " * 300, 400),
+        ):
+            assert await ask(bench, "POST", "/outcome", name, body) == status, body
+        assert await ask(bench, "POST", "/outcome", "", b'{"result": "failed"}') == 400
+        assert bench.outcomes == [(b"pump-7", True), (b"pump-7", False)]
+
+
 async def test_a_download_is_not_offered(tmp_path: Path) -> None:
     async with serving(tmp_path, is_complete=False) as bench:
         source = FileStore.open(tmp_path / "source")
@@ -110,10 +182,10 @@ async def test_a_revocation_cuts_a_transfer_off(tmp_path: Path) -> None:
     async with serving(tmp_path) as bench:
         real = bench.permit
 
-        def revoke_later(digest: Digest) -> object:
+        def revoke_later(digest: Digest, device: Device) -> object:
             if bench.questions == 5:
                 bench.denial = Denial("manifest.revoked", "no")
-            return real(digest)
+            return real(digest, device)
 
         bench.server._permit = revoke_later  # type: ignore[assignment]
         status, body = await get(bench)
