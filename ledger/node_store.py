@@ -54,6 +54,11 @@ CREATE TABLE snapshots (
 """
 """`state` is the index of keys of the final version; `mark` begins a leaf's hash. `stale` names the
 newest snapshot that holds a row, or 0, and the height that made the row superfluous."""
+NUMBERS_END: Final = 1 << 48
+"""Numbers are below this: six bytes in a tile."""
+FETCHED_NUMBERS: Final = 1 << 38
+"""A state that is fetched takes its numbers from the next multiple of this, so that blocks may go
+on beside it; there is room for a thousand fetches."""
 CACHED_MAX: Final = 3072
 """Nodes in each of the cache's two generations; a full tile takes about 5 KiB of memory."""
 READERS_COMMITS: Final = 16
@@ -101,7 +106,9 @@ class NodeStore:
     def reload(self) -> None:
         """Reads root, numbers and snapshots from the tables."""
         database = self._database
-        newest = database.row("SELECT max(number) FROM nodes")
+        fetched = database.blob("SELECT value FROM sync WHERE name = 'first'")
+        end = NUMBERS_END if fetched is None else int.from_bytes(fetched, "big")
+        newest = database.row("SELECT max(number) FROM nodes WHERE number < ?", end)
         assert newest is not None, "an aggregate has a row"
         self._next = 1 if newest[0] is None else database.integer_of(newest[0]) + 1
         raw = database.blob("SELECT value FROM meta WHERE name = 'root'")
@@ -292,14 +299,14 @@ class NodeStore:
         """Takes over what `write` wrote, now that it is durable."""
         self._snapshots = written.snapshots
         self._commits.append(written.height)
+        self._next = written.writer.next_number
         self.settle(written.writer)
         written.tree.settle(written.root)
         self._root = written.root
         self._current = written.root
 
     def settle(self, writer: NodeWriter) -> None:
-        """Takes over rows of a writer, now that they are durable."""
-        self._next = writer.next_number
+        """Keeps new nodes at hand, now that their rows are durable."""
         for number, node in writer.settle():
             if isinstance(node, Inner):
                 self._remember(number, node)

@@ -17,7 +17,7 @@ from ledger.disk import Connection
 from ledger.header import decode_header
 from ledger.light import decode_epoch_step
 from ledger.log_store import LogStore
-from ledger.node_store import MARK_BYTES, SYNC_STATE_TABLE
+from ledger.node_store import FETCHED_NUMBERS, MARK_BYTES, SYNC_STATE_TABLE
 from ledger.state_nodes import (
     NodeWriter,
     Stub,
@@ -50,7 +50,7 @@ class SyncStore:
         self.plan = SyncPlan()
         """What of it is missing."""
         self._tree = StateTree()
-        self._first = 0
+        self._first = self._next = 0
         self._load()
 
     def _load(self) -> None:
@@ -68,6 +68,9 @@ class SyncStore:
             store.decoded("sync root", lambda: decode_reference(root, store.nodes))
         )
         self._first = int.from_bytes(first, "big")
+        newest = store.row("SELECT max(number) FROM nodes WHERE number >= ?", self._first)
+        assert newest is not None, "an aggregate has a row"
+        self._next = self._first if newest[0] is None else store.integer_of(newest[0]) + 1
         self.target = target
 
     def begin(self, target: SyncTarget) -> None:
@@ -79,14 +82,16 @@ class SyncStore:
         if self.target is not None and self.target.header == target.header:
             return
         self.abort()
-        store, first = self._store, self._store.nodes.next_number
+        store = self._store
+        first = (store.nodes.next_number // FETCHED_NUMBERS + 1) * FETCHED_NUMBERS
         plan = SyncPlan()
         with store.transaction() as database:
             _put(database, "target", target.encode())
             _put(database, "plan", plan.encode())
             _put(database, "root", encode_reference(None))
             _put(database, "first", first.to_bytes(8, "big"))
-        self.target, self.plan, self._tree, self._first = target, plan, StateTree(), first
+        self.target, self.plan, self._tree = target, plan, StateTree()
+        self._first = self._next = first
 
     def abort(self) -> None:
         """Forgets the fetch under way, if there is one."""
@@ -106,7 +111,7 @@ class SyncStore:
         """
         store = self._store
         tree = self._tree.update(dict(page.leaves))
-        writer = NodeWriter(store.nodes, store.nodes.next_number)
+        writer = NodeWriter(store.nodes, self._next)
         root, gone = writer.write(tree.root_node, self._tree.root_node)
         plan = decode_sync_plan(self.plan.encode())
         plan.done(start, page)
@@ -116,6 +121,7 @@ class SyncStore:
             _put(database, "root", encode_reference(root))
             _put(database, "plan", plan.encode())
         self.plan.done(start, page)
+        self._next = writer.next_number
         store.nodes.settle(writer)
         tree.settle(root)
         self._tree = tree
@@ -172,7 +178,6 @@ class SyncStore:
         store.nodes.reload()
 
     def _replace_state(self, database: Connection, root: Stub, target: SyncTarget) -> None:
-        last = self._store.nodes.next_number - 1
         database.execute("DELETE FROM stale")
         # Not at once: somebody may still read the old state.
         database.execute(
@@ -191,7 +196,7 @@ class SyncStore:
         database.execute("INSERT OR REPLACE INTO meta VALUES ('root', ?)", (reference,))
         database.execute(
             "INSERT INTO snapshots VALUES (?, ?, ?, ?)",
-            (target.header.height, last, reference, target.log.encode()),
+            (target.header.height, self._next - 1, reference, target.log.encode()),
         )
 
     @staticmethod
