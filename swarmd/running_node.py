@@ -56,6 +56,7 @@ from swarmd.services.exchange_rules import ExchangeRules, ExchangeScore
 from swarmd.services.follower import FollowerService
 from swarmd.services.freshness import LAG_HEARTBEATS, FreshnessService
 from swarmd.services.gossip import GossipHooks, GossipService
+from swarmd.services.health import HealthService
 from swarmd.services.hello import HelloService
 from swarmd.services.image_http import ImageServer
 from swarmd.services.images import ImageService
@@ -289,6 +290,12 @@ class RunningNode:
             receipts=self.receipts,
             fetches=identity.kind is SubjectKind.GATEWAY,
         )
+        self.health = HealthService(
+            ledger=self.ledger,
+            receipts=self.receipts,
+            own_did=identity.did,
+            own_groups=self._own_groups,
+        )
         self.publisher = None
         if identity.person_key is not None:
             self.publisher = Publisher(
@@ -392,6 +399,9 @@ class RunningNode:
         nursery.start_soon(self.freshness.run, self.ledger_service.ask)
         nursery.start_soon(self.submission.run)
         nursery.start_soon(self.receipts.run, self.submission.submit)
+        if self._identity.kind is SubjectKind.GATEWAY:
+            await self.health.load()
+            nursery.start_soon(self.health.run, self.submission.submit)
         if self.consensus is not None:
             nursery.start_soon(self.consensus.run)
         else:
@@ -402,6 +412,7 @@ class RunningNode:
                 store=self.store,
                 permit=self.images.permit_for_digest,
                 receipts=self.receipts,
+                note_outcome=self.health.note_image,
             )
             await nursery.start(partial(self.http.run))
         nursery.start_soon(self.reach.run)
