@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 import trio
 from hypercorn.config import Config as HypercornConfig
@@ -312,7 +312,7 @@ def _described(request: Request) -> Device | None:
 async def _body(request: Request) -> bytes:
     """The request's body, or its first bytes if it is too long to be an outcome."""
     body = b""
-    async with aclosing(cast("AsyncGenerator[bytes, None]", request.stream())) as parts:
+    async with aclosing(request.stream()) as parts:
         async for part in parts:
             body += part[: OUTCOME_BYTES_MAX + 1]
             if len(body) > OUTCOME_BYTES_MAX:
