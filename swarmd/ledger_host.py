@@ -43,6 +43,7 @@ class LedgerHost:
         self._committing = trio.Lock()
         self._listeners: list[Listener] = []
         self._alarm_listeners: list[Callable[[str], None]] = []
+        self._submission_listeners: list[Callable[[bytes], None]] = []
         self._advanced = trio.Event()
         self._manifests: dict[ManifestId, SignedManifest] = {}
         self._by_digest: dict[Digest, list[ManifestId]] = {}
@@ -113,8 +114,14 @@ class LedgerHost:
         Raises:
             PolicyError: refused; `NotYetError` when waiting may help.
         """
+        for listener in self._submission_listeners:
+            listener(raw)
         now_ms = self._time_ms()
         return await self.run(lambda: self.chain.submit(raw, now_ms=now_ms, is_own=is_own))
+
+    def listen_submissions(self, listener: Callable[[bytes], None]) -> None:
+        """Adds a listener for transactions as they come, unchecked; it must not block."""
+        self._submission_listeners.append(listener)
 
     async def run_commit(
         self, call: Callable[[], tuple[CommitResult, ...]]

@@ -113,6 +113,7 @@ class PeerRegistry:
         """
         self._clock = clock
         self._on_ban = on_ban
+        self._listeners: list[Callable[[PeerKey, Offence, str], None]] = []
         self._peers: dict[PeerKey, Peer] = {}
         self._scores: dict[PeerKey, tuple[float, float]] = {}
         self._banned_until: dict[PeerKey, float] = {}
@@ -166,6 +167,10 @@ class PeerRegistry:
         """All connected peers, in order of arrival."""
         return iter(tuple(self._peers.values()))
 
+    def listen(self, listener: Callable[[PeerKey, Offence, str], None]) -> None:
+        """Adds a listener for (peer, offence, detail) of each offence; it must not block."""
+        self._listeners.append(listener)
+
     def blame(self, key: PeerKey, offence: Offence, detail: str) -> None:
         """Takes points for misbehaviour; at zero the peer is sent away.
 
@@ -182,6 +187,8 @@ class PeerRegistry:
         if (peer := self._peers.get(key)) is not None:
             peer.offences[offence.label] = peer.offences.get(offence.label, 0) + 1
         logger.warning("peer %s: %s: %s", key[:4].hex(), offence.label, detail[:200])
+        for listener in self._listeners:
+            listener(key, offence, detail)
         if score >= 1:  # what time has given back since the last offence is no point yet
             return
         self._scores.pop(key)

@@ -29,7 +29,7 @@ from protocol.did import KeyPurpose
 from protocol.digest import DidId, ManifestId
 from protocol.errors import PolicyError, SignatureError, StorageError, VerificationError
 from protocol.keys import PrivateKey
-from protocol.transaction import parse_transaction
+from protocol.transaction import SignedTransaction, parse_transaction
 from protocol.version import group_topic, heads_topic, transactions_topic
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
@@ -54,6 +54,10 @@ class GossipHooks:
     """A manifest is announced that my copy holds as authorised."""
     mempool_changed: Callable[[], None]
     """A gossiped transaction was taken."""
+    transaction_seen: Callable[[SignedTransaction], None] = lambda _signed: None
+    """A well signed transaction of a member came by."""
+    falsehood_seen: Callable[[SignedAnnouncement], None] = lambda _signed: None
+    """A well signed announcement is false by my copy."""
 
 
 class GossipService:
@@ -123,7 +127,7 @@ class GossipService:
             if not self._check_author(topic, signed):
                 return False
             if (falsehood := self._falsehood(signed.announcement)) is not None:
-                self._blame_author(signed.announcement, relayer, falsehood)
+                self._blame_author(signed, relayer, falsehood)
                 return False
             return True
         except SignatureError as error:  # its author's keys may be others at the relayer's height
@@ -141,6 +145,7 @@ class GossipService:
         if subject is None or key is None or subject.status is not SubjectStatus.ACTIVE:
             return False  # enrolled in a block I do not have, perhaps: nobody's fault
         signed.verify(key, self._ledger.chain_id)
+        self._hooks.transaction_seen(signed)
         return True
 
     def _check_author(self, topic: str, signed: SignedAnnouncement) -> bool:
@@ -176,7 +181,7 @@ class GossipService:
             self._park(relayer, signed)
             self._hooks.head_heard(relayer, content.height)
         elif (falsehood := self._falsehood(content)) is not None:
-            self._blame_author(content, relayer, falsehood)
+            self._blame_author(signed, relayer, falsehood)
         elif content.manifest is not None:
             self._hooks.manifest_announced(content.manifest)
 
@@ -205,9 +210,10 @@ class GossipService:
             return f"announces manifest {content.manifest.hex()[:8]}, which is not authorised"
         return None
 
-    def _blame_author(self, content: Announcement, relayer: PeerKey, falsehood: str) -> None:
+    def _blame_author(self, signed: SignedAnnouncement, relayer: PeerKey, falsehood: str) -> None:
         """Holds a false announcement against who signed it, connected or not."""
-        subject = self._ledger.chain.state.subject(content.author)
+        self._hooks.falsehood_seen(signed)
+        subject = self._ledger.chain.state.subject(signed.announcement.author)
         key = None if subject is None else subject.key(KeyPurpose.TRANSPORT)
         culprit = relayer if key is None else PeerKey(key.raw)
         self._registry.blame(culprit, Offence.FALSE_ANNOUNCEMENT, falsehood)
