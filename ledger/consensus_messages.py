@@ -40,6 +40,9 @@ BLOCKS_COUNT_MAX: Final = 256
 """Blocks in one answer."""
 NONCE_BYTES: Final = 32
 """Bytes of the nonce of a start-up question."""
+OPENING_BYTES_MAX: Final = 16
+"""First frame of a stream: two integers."""
+_OPENING: Final = 0
 MESSAGE_BYTES_MAX: Final = BLOCKS_BYTES_MAX + 8 * KIB
 """Largest encoded message: an answer full of blocks, with its certificate."""
 NEWEST_VOTE_TAG: Final = "swarmd/newest-vote/1"
@@ -176,6 +179,24 @@ def make_answer(
     """Signs the answer to a question."""
     message = answer_message(chain, era, query.nonce, asker, vote)
     return NewestVoteAnswer(query.nonce, asker, answerer, vote, signer.sign(message))
+
+
+def encode_opening(epoch: int) -> bytes:
+    """The first frame of a consensus stream: [0, epoch] of all that follows (C49)."""
+    return encode_canonical([_OPENING, epoch])
+
+
+def decode_opening(data: bytes) -> int:
+    """Reads the first frame of a stream.
+
+    Raises:
+        EncodingError: it is not an opening.
+    """
+    value = decode_canonical(data, bytes_max=OPENING_BYTES_MAX)
+    number, epoch = as_array(value, "consensus opening", size=2)
+    if as_uint(number, "consensus opening") != _OPENING:
+        raise EncodingError("consensus stream does not begin with an opening")
+    return as_uint(epoch, "consensus opening")
 
 
 def _to_value(message: Message) -> list[Value]:

@@ -197,6 +197,24 @@ class EpochHistory:
             bridged += 1
         return bridged
 
+    def anchor_of(self, epoch: int) -> TrustAnchor | None:
+        """Whom to believe about an epoch on the way here; None: it is not on it."""
+        if epoch == self.anchor.validators.epoch:
+            return self.anchor
+        passed = self._passed.get(epoch)
+        return None if passed is None else passed[0]
+
+    def check_closing(self, epoch: int, closing: BlockId) -> None:
+        """Compares how an epoch ended elsewhere, such as in the own ledger, with what was seen.
+
+        Raises:
+            EpochForkError: it was closed by another block.
+        """
+        passed = self._passed.get(epoch)
+        if passed is not None and passed[1] != closing:
+            self.alarm = EpochForkError(epoch, passed[1], closing)
+            raise self.alarm
+
     def _compare(self, step: EpochStep, header: Header) -> None:
         anchor, known = self._passed[header.epoch]
         if header.block_id == known:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ledger.certificate import CERTIFICATE_BYTES_MAX
 from ledger.chain import Chain
 from ledger.errors import LedgerNotYetError
-from ledger.header import HEADER_BYTES_MAX, Header
+from ledger.header import HEADER_BYTES_MAX, Header, decode_header
 from ledger.light import TrustAnchor, verify_header
 from ledger.records.subject import SubjectRecord
 from ledger.state_keys import subject_key
@@ -51,11 +51,14 @@ def make_membership_proof(chain: Chain, did: DidId) -> bytes:
         At most 8 KiB: {0: schema, 1: header, 2: certificate (empty at genesis), 3: state proof}.
 
     Raises:
-        LedgerNotYetError: `membership.unknown`: this copy does not know the subject.
+        LedgerNotYetError: `membership.unknown`: this copy does not know the subject;
+            `membership.uncertified`: the newest block has no certificate of its own.
     """
     tip = chain.tip
     if tip.state.subject(did) is None:
         raise LedgerNotYetError("membership.unknown", f"subject {did.hex()[:8]} is not known")
+    if tip.certificate is None and tip.header.height:
+        raise LedgerNotYetError("membership.uncertified", "the head is final by a filler only")
     proof = encode_canonical(
         {
             0: _SCHEMA,
@@ -66,6 +69,16 @@ def make_membership_proof(chain: Chain, did: DidId) -> bytes:
     )
     assert len(proof) <= MEMBERSHIP_BYTES_MAX, f"membership proof of {len(proof)} bytes"
     return proof
+
+
+def membership_epoch(data: bytes) -> int:
+    """The epoch of the header that a proof rests on, to choose whom to believe.
+
+    Raises:
+        EncodingError: malformed.
+    """
+    fields = Fields(decode_canonical(data, bytes_max=MEMBERSHIP_BYTES_MAX), "membership proof")
+    return decode_header(fields.bytes(1, maximum=HEADER_BYTES_MAX)).epoch
 
 
 def verify_membership_proof(

@@ -2,7 +2,7 @@
 
 The dialing side speaks first and shows that it is a member; the other side answers with epoch
 headers (public by design) and, only if convinced, with its own membership. So whoever cannot prove
-membership learns nothing but epoch headers, and whoever dials reveals itself only to the key it
+membership learns nothing but hand-overs, and whoever dials reveals itself only to the key it
 dialed.
 
 Membership proofs are opaque bytes here; `ledger.proof` makes and checks them.
@@ -16,19 +16,18 @@ from enum import IntEnum
 from typing import Final
 
 from protocol.digest import DidId
-from protocol.encoding import Fields, Value, as_array, as_bytes, decode_canonical, encode_canonical
+from protocol.encoding import Fields, Value, as_bytes, decode_canonical, encode_canonical
 from protocol.errors import EncodingError
-from protocol.limits import HELLO_BYTES_MAX
+from protocol.limits import HELLO_BYTES_MAX, KIB
 
 MEMBERSHIP_BYTES_MAX: Final = 8192
 """Header, certificate of 32 validators, state proof and record."""
-EPOCH_HEADERS_MAX: Final = 64
-"""Epoch-closing headers in one answer: more than a year of weekly epochs of 7 validators; of 32
-validators 24 fit, and the dialer asks again."""
-EPOCH_HEADER_BYTES_MAX: Final = 4096
-"""One epoch-closing header; likewise its certificate."""
-_HEADERS_BYTES_MAX: Final = HELLO_BYTES_MAX - MEMBERSHIP_BYTES_MAX - 512
-"""What is left for epoch headers beside a membership proof and the other fields."""
+EPOCH_STEPS_MAX: Final = 64
+"""Hand-overs in one answer: of 7 validators about 44 fit, of 32 about 13; the dialer asks again."""
+EPOCH_STEP_BYTES_MAX: Final = 16 * KIB
+"""One hand-over: a set of 32, its certificate and about 20 fillers."""
+_STEPS_BYTES_MAX: Final = HELLO_BYTES_MAX - MEMBERSHIP_BYTES_MAX - 512
+"""What is left for hand-overs beside a membership proof and the other fields."""
 
 
 class HelloStatus(IntEnum):
@@ -39,7 +38,7 @@ class HelloStatus(IntEnum):
     READER = 2
     """The dialer is suspended: it may read the ledger, nothing else."""
     REFUSED = 3
-    """Not a member as far as I can tell; epoch headers are all there is."""
+    """Not a member as far as I can tell; hand-overs are all there is."""
     NOT_YET = 4
     """Reserved and never sent: it would tell a stranger how far my copy is."""
 
@@ -51,7 +50,7 @@ class Hello:
     era: int
     """Era of its chain copy."""
     epoch: int
-    """Epoch of its newest final header."""
+    """Newest epoch whose validators it knows; it is told how the following ones came about."""
     height: int
     """Height of its newest final header."""
     did: DidId
@@ -91,8 +90,8 @@ class HelloAnswer:
 
     status: HelloStatus
     """How it decided."""
-    epoch_headers: tuple[tuple[bytes, bytes], ...]
-    """(header, certificate) of each closed epoch since the dialer's, oldest first, at most 64."""
+    epoch_steps: tuple[bytes, ...]
+    """Encoded hand-overs (`ledger.light.EpochStep`) from the dialer's epoch on, at most 64."""
     hello: Hello | None
     """Its own membership; present exactly when the status is WELCOME or READER."""
 
@@ -100,13 +99,13 @@ class HelloAnswer:
         """Refuses an answer that reveals itself to a stranger, hides from a member, or is too long.
 
         Raises:
-            EncodingError: membership and status contradict each other, or the epoch headers are
-                more than `leading_epoch_headers` would take.
+            EncodingError: membership and status contradict each other, or the steps are more
+                than `leading_epoch_steps` would take.
         """
         if (self.hello is not None) != (self.status in (HelloStatus.WELCOME, HelloStatus.READER)):
             raise EncodingError("hello answer: membership is shown to members, and only to them")
-        if len(leading_epoch_headers(self.epoch_headers)) != len(self.epoch_headers):
-            raise EncodingError("hello answer: epoch headers are too many or too long")
+        if len(leading_epoch_steps(self.epoch_steps)) != len(self.epoch_steps):
+            raise EncodingError("hello answer: epoch steps are too many or too long")
 
     def encode(self) -> bytes:
         """Canonical bytes."""
@@ -114,30 +113,24 @@ class HelloAnswer:
             {
                 0: 1,
                 1: int(self.status),
-                2: [list(pair) for pair in self.epoch_headers],
+                2: list(self.epoch_steps),
                 3: None if self.hello is None else self.hello.encode(),
             }
         )
 
 
-def leading_epoch_headers(
-    epoch_headers: Sequence[tuple[bytes, bytes]],
-) -> tuple[tuple[bytes, bytes], ...]:
-    """Takes as many (header, certificate) pairs from the front as one answer may hold."""
+def leading_epoch_steps(epoch_steps: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Takes as many encoded steps from the front as one answer may hold."""
     size = 0
-    for count, pair in enumerate(epoch_headers[:EPOCH_HEADERS_MAX]):
-        size += sum(len(part) for part in pair) + 7  # heads of the pair and its two strings
-        if size > _HEADERS_BYTES_MAX:
-            return tuple(epoch_headers[:count])
-    return tuple(epoch_headers[:EPOCH_HEADERS_MAX])
+    for count, step in enumerate(epoch_steps[:EPOCH_STEPS_MAX]):
+        size += len(step) + 5  # head of its string
+        if size > _STEPS_BYTES_MAX or len(step) > EPOCH_STEP_BYTES_MAX:
+            return tuple(epoch_steps[:count])
+    return tuple(epoch_steps[:EPOCH_STEPS_MAX])
 
 
-def _read_epoch_header(value: Value) -> tuple[bytes, bytes]:
-    header, certificate = as_array(value, "epoch header", size=2)
-    return (
-        as_bytes(header, "epoch header", maximum=EPOCH_HEADER_BYTES_MAX),
-        as_bytes(certificate, "epoch certificate", maximum=EPOCH_HEADER_BYTES_MAX),
-    )
+def _read_epoch_step(value: Value) -> bytes:
+    return as_bytes(value, "epoch step", maximum=EPOCH_STEP_BYTES_MAX)
 
 
 def decode_hello_answer(data: bytes) -> HelloAnswer:
@@ -150,7 +143,7 @@ def decode_hello_answer(data: bytes) -> HelloAnswer:
     fields.constant(0, 1)
     answer = HelloAnswer(
         status=fields.enum(1, HelloStatus),
-        epoch_headers=fields.items(2, _read_epoch_header, maximum=EPOCH_HEADERS_MAX),
+        epoch_steps=fields.items(2, _read_epoch_step, maximum=EPOCH_STEPS_MAX),
         hello=(
             None
             if fields.value(3) is None

@@ -26,10 +26,9 @@ class Identity:
     """Signs transactions, announcements, receipts."""
     transport_key: PrivateKey
     """Proves it to peers."""
-    vote_key: PrivateKey | None
-    """Validators only."""
     person_key: PrivateKey | None
     """Publishers only."""
+    # Vote keys change with the epochs: `swarmd.epoch_keys` holds them.
 
 
 def load_identity(
@@ -50,14 +49,12 @@ def load_identity(
         StorageError: a key is missing, unreadable, open to others, or the passphrase is wrong.
         ConfigError: a key is encrypted and there is no passphrase.
     """
-    is_validator = kind is SubjectKind.VALIDATOR
     is_publisher = kind is SubjectKind.PUBLISHER
     return Identity(
         did=did,
         kind=kind,
         node_key=data.load_key(KeyName.NODE, passphrases),
         transport_key=data.load_key(KeyName.TRANSPORT, passphrases),
-        vote_key=data.load_key(KeyName.VALIDATOR, passphrases) if is_validator else None,
         person_key=data.load_key(KeyName.PERSON, passphrases) if is_publisher else None,
     )
 

@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator, Callable
 
 from chunks.file_store import FileStore
 from chunks.store import ChunkStore
-from ledger.block_store import BlockStore, Durability
+from ledger.block_store import BlockStore
 from ledger.chain import Chain
+from ledger.database import Durability
 from protocol.did import SubjectKind
 from swarmd.clock import Clock
 from swarmd.datadir import DataDir
@@ -72,7 +73,7 @@ class Node:
         did, kind = own_subject(self._data, genesis)
         identity = load_identity(self._data, did, kind, self._passphrases)
         durability = Durability.FULL if kind is SubjectKind.VALIDATOR else Durability.BATCHED
-        block_store = BlockStore(self._data.ledger / "ledger.db", durability)
+        block_store = BlockStore(self._data.ledger_file, durability)
         try:
             chain = Chain.open(block_store, genesis)
             store = FileStore.open(self._data.images, quota_bytes=config.storage.quota_bytes)
@@ -89,6 +90,7 @@ class Node:
                     chain=chain,
                     store=self._wrap_store(store),
                     receipt_log=receipts,
+                    passphrases=self._passphrases,
                 )
                 self.services = running
                 async with running.serve(self._wire) as addresses:

@@ -19,11 +19,7 @@ from chunks.store import ChunkStore, ImageState
 from chunks.store_recovery import image_path
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
-from ledger.journal import JournalDamagedError, SqliteJournal
 from ledger.records.subject import SubjectStatus
-from ledger.simplex.engine import Simplex
-from ledger.simplex.interface import Parameters
-from ledger.vote import Ed25519Verifier
 from protocol.did import KeyPurpose, SubjectKind, did_text
 from protocol.digest import Digest
 from protocol.errors import StorageError
@@ -38,8 +34,10 @@ from swarmd.control.protocol import JSON
 from swarmd.control.server import serve_control
 from swarmd.datadir import DataDir, read_bounded, write_atomic
 from swarmd.entropy import Entropy
+from swarmd.epoch_keys import EpochKeys
 from swarmd.freshness import FreshnessClock
 from swarmd.identity import Identity
+from swarmd.keys.passphrase import PassphraseSource
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.net.network import Network, NetworkConfig, open_network
@@ -48,8 +46,9 @@ from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry, RegistryAdmissi
 from swarmd.publisher import Publisher
 from swarmd.questions import Access, Allowed, OperatorSubject
 from swarmd.receipts import ReceiptKind, ReceiptLog
-from swarmd.services.consensus import STREAM_BYTES_MAX as CONSENSUS_BYTES_MAX
 from swarmd.services.consensus import ConsensusService
+from swarmd.services.consensus_epoch import STREAM_BYTES_MAX as CONSENSUS_BYTES_MAX
+from swarmd.services.consensus_epoch import Surroundings
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.exchange_ports import StreamLike
 from swarmd.services.exchange_rules import ExchangeRules, ExchangeScore
@@ -66,6 +65,8 @@ from swarmd.services.operator import Operator, Parts
 from swarmd.services.reach import ReachService
 from swarmd.services.receipts import ReceiptService
 from swarmd.services.submission import SubmissionService
+from swarmd.services.tamper import TamperService
+from swarmd.services.vote_keys import VoteKeys
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class RunningNode:
         chain: Chain,
         store: ChunkStore,
         receipt_log: ReceiptLog,
+        passphrases: PassphraseSource,
     ) -> None:
         """Takes what `Node.running` opened."""
         self._data = data
@@ -106,6 +108,7 @@ class RunningNode:
         self.store: Final = store
         """The images."""
         self._receipt_log = receipt_log
+        self._passphrases = passphrases
         self.ledger: Final = LedgerHost(chain, self._next_time_ms)
         """Own copy of the chain."""
         self.registry: Final = PeerRegistry(self.ledger.chain_id, clock, self._on_ban)
@@ -158,7 +161,7 @@ class RunningNode:
         While knowledge is fresh the ledger's time is right and a wall clock may be wrong; where the
         chain was away for long, the wall clock is all there is.
         """
-        beats_ms = LAG_HEARTBEATS * self._genesis.parameters.heartbeat_ms
+        beats_ms = LAG_HEARTBEATS * self._chain.rules.parameters.heartbeat_ms
         if self._age.is_within(beats_ms, self._clock.monotonic()):
             return self.ledger_time_ms()
         return max(self.ledger_time_ms(), self._clock.wall_ms())
@@ -199,7 +202,7 @@ class RunningNode:
             entropy=self._entropy,
             age=self._age,
             save=self._save_age,
-            validator=self._vote_seat(),
+            validator=self._vote_seat,
             may_vouch=self._may_vouch,
             on_confirmed=self._on_confirmed,
         )
@@ -222,11 +225,12 @@ class RunningNode:
             ledger=ledger,
             registry=registry,
             service=self.ledger_service,
-            heartbeat_ms=self._genesis.parameters.heartbeat_ms,
+            patience_s=self._engine_patience_s,
         )
         self._wire_writing(network)
+        self._wire_tamper()
         is_validator = identity.kind is SubjectKind.VALIDATOR
-        self.consensus = self._make_consensus() if is_validator else None
+        self.consensus = self._make_consensus(network) if is_validator else None
         self._wire_images()
         self.reach = ReachService(
             network=network,
@@ -253,6 +257,8 @@ class RunningNode:
                 head_heard=self.follower.hear,
                 manifest_announced=lambda _manifest: self.images.wake(),
                 mempool_changed=self._mempool_changed,
+                transaction_seen=lambda signed: self.tamper.on_transaction(signed),
+                falsehood_seen=lambda signed: self.tamper.on_falsehood(signed),
             ),
         )
         self.submission = SubmissionService(
@@ -272,12 +278,24 @@ class RunningNode:
             time_ms=self.ledger_time_ms,
         )
 
+    def _wire_tamper(self) -> None:
+        """What watches for tampering; gossip tells it what it saw."""
+        self.tamper = TamperService(
+            ledger=self.ledger,
+            registry=self.registry,
+            receipts=self.receipts,
+            own_did=self._identity.did,
+            own_groups=self._own_groups,
+        )
+        self.registry.listen(self.tamper.on_offence)
+        self.ledger.listen_submissions(self.tamper.on_submission)
+
     def _wire_images(self) -> None:
         identity = self._identity
         self.exchange = ExchangeService(
             own_key=self.network.peer,
             store=self.store,
-            authority=ExchangeRules(self._authority),
+            authority=ExchangeRules(self._authority, self.receipts.answered),
             score=ExchangeScore(self.registry),
             open_stream=self._open_exchange,
             entropy=self._entropy,
@@ -307,46 +325,31 @@ class RunningNode:
             )
 
     def _vote_seat(self) -> tuple[PrivateKey, int] | None:
-        key = self._identity.vote_key
-        if key is None:
-            return None
-        members = self._chain.validators.members
-        seat = next((i for i, member in enumerate(members) if member.key == key.public), None)
-        return None if seat is None else (key, seat)
+        return None if self.consensus is None else self.consensus.seat
 
-    def _make_consensus(self) -> ConsensusService | None:
-        seat = self._vote_seat()
-        if seat is None:
-            logger.warning("this validator has no seat in the current set: it only follows")
-            return None
-        key, index = seat
-        journal, fault = None, None
-        try:
-            journal = SqliteJournal(self._data.ledger, self.ledger.chain_id)
-        except JournalDamagedError as error:
-            fault = str(error)
-        delta_s = self._config.ledger.view_timeout_ms / 1000
-        engine = Simplex(
-            chain=self.ledger.chain_id,
-            era=self._genesis.era,
-            validators=self._chain.validators,
-            index=index,
-            signer=key,
-            verifier=Ed25519Verifier(),
-            parameters=Parameters(
-                delta_s=delta_s, heartbeat_s=self._genesis.parameters.heartbeat_ms / 1000
-            ),
-        )
+    def _engine_patience_s(self) -> float:
+        return 0.0 if self.consensus is None else self.consensus.patience_s()
+
+    def _make_consensus(self, network: Network) -> ConsensusService:
+        keys = EpochKeys(self._data, self._entropy, self._passphrases)
+        keys.load()
         return ConsensusService(
-            network=self.network,
-            ledger=self.ledger,
-            registry=self.registry,
-            clock=self._clock,
-            entropy=self._entropy,
-            engine=engine,
-            journal=journal,
-            journal_fault=fault,
-            index=index,
+            Surroundings(
+                network=network,
+                ledger=self.ledger,
+                registry=self.registry,
+                clock=self._clock,
+                entropy=self._entropy,
+            ),
+            own_did=self._identity.did,
+            vote_keys=VoteKeys(
+                keys=keys,
+                ledger=self.ledger,
+                own_did=self._identity.did,
+                submit=self.submission.submit,
+            ),
+            delta_s=self._config.ledger.view_timeout_ms / 1000,
+            on_ahead=lambda peer: self.follower.hear(peer, self._chain.head.height + 1),
         )
 
     # -- running -------------------------------------------------------------------------------
@@ -399,13 +402,13 @@ class RunningNode:
         nursery.start_soon(self.freshness.run, self.ledger_service.ask)
         nursery.start_soon(self.submission.run)
         nursery.start_soon(self.receipts.run, self.submission.submit)
+        nursery.start_soon(self.tamper.run, self.submission.submit)
         if self._identity.kind is SubjectKind.GATEWAY:
             await self.health.load()
             nursery.start_soon(self.health.run, self.submission.submit)
         if self.consensus is not None:
             nursery.start_soon(self.consensus.run)
-        else:
-            nursery.start_soon(self.follower.run)
+        nursery.start_soon(self.follower.run)
         if self._config.http.listen is not None and self._identity.kind is SubjectKind.GATEWAY:
             self.http = ImageServer(
                 endpoint=self._config.http.listen,
@@ -489,6 +492,7 @@ class RunningNode:
     def _on_commit(self, result: CommitResult) -> None:
         self._authority.on_commit(result)
         self.submission.on_commit(result)
+        self.receipts.on_commit(result)
         self.images.on_commit(result)
         self.hello.review()
         self.gossip.review()
@@ -519,7 +523,7 @@ class RunningNode:
 
     def _may_vouch(self) -> bool:
         """Whether this validator, if it is one, has learnt where the others stand."""
-        return self.consensus is None or self.consensus.status.may_vote
+        return self.consensus is None or self.consensus.may_vouch
 
     def _is_enrolled(self, peer: PeerKey) -> bool:
         """Whether a key is the transport key of an active subject, by my copy of the ledger."""

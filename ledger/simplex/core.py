@@ -109,6 +109,11 @@ class Core:
         return self._chain.final
 
     @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """Proofs of contradiction that no final block holds yet."""
+        return tuple(self._accused.values())
+
+    @property
     def has_ended(self) -> bool:
         """Whether the epoch is over; the engine is to be dropped then."""
         return self._ended
@@ -302,7 +307,7 @@ class Core:
         self._ended = True
         self._held.clear()
         self._finals.clear()
-        self._effects.append(EpochEnded(self._chain.final, tuple(self._accused.values())))
+        self._effects.append(EpochEnded(self._chain.final, self.evidence))
 
     # -- the end of a key ----------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The follower: keeps a node that does not vote at the head of the chain.
+"""The follower: keeps a node at the head of the chain, unless a validator's engine does.
 
 It hears of heights from hello and gossip, follows the peer that told, and looks around by itself
 when nothing was heard for longer than the chain's heartbeat. A peer that tells of heights and does
@@ -8,6 +8,7 @@ not deliver goes behind all others, so that nobody holds this node up by promise
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -43,13 +44,21 @@ class FollowerService:
         ledger: LedgerHost,
         registry: PeerRegistry,
         service: LedgerService,
-        heartbeat_ms: int,
+        patience_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """Wires the service; `heartbeat_ms` is the chain's."""
+        """Wires the service.
+
+        Args:
+            ledger: own copy of the chain.
+            registry: classes of peers.
+            service: asks for blocks.
+            patience_s: how long something else, such as a validator's engine, may take to reach a
+                height that was heard of, before this service fetches it; seconds.
+        """
         self._ledger = ledger
         self._registry = registry
         self._service = service
-        self._silence_s = heartbeat_ms / 1000 * SILENCE_FACTOR
+        self._patience_s = patience_s
         self._heard: dict[PeerKey, int] = {}
         self._failures: dict[PeerKey, int] = {}
         self._wake = trio.Event()
@@ -64,7 +73,8 @@ class FollowerService:
         """Follows until cancelled."""
         while True:
             self._wake = trio.Event()
-            with trio.move_on_after(self._silence_s) as scope:
+            silence_s = self._ledger.chain.rules.parameters.heartbeat_ms / 1000 * SILENCE_FACTOR
+            with trio.move_on_after(silence_s) as scope:
                 if not self._heard:
                     await self._wake.wait()
             if scope.cancelled_caught:
@@ -82,6 +92,8 @@ class FollowerService:
         before = self._ledger.chain.head.height
         if self._registry.peer_class(peer) is PeerClass.STRANGER or 0 < told <= before:
             return True
+        if await self._is_reached(told):
+            return True
         try:
             await self._service.catch_up(peer)
         except (TransportError, PolicyError, VerificationError, RemoteProtocolError) as error:
@@ -92,6 +104,13 @@ class FollowerService:
             )
         self._note_outcome(peer, told)
         return self._ledger.chain.head.height > before
+
+    async def _is_reached(self, height: int) -> bool:
+        """Waits a while for this node to reach a height without being helped."""
+        with trio.move_on_after(self._patience_s()):
+            while self._ledger.chain.head.height < height:
+                await self._ledger.wait_advanced()
+        return 0 < height <= self._ledger.chain.head.height
 
     def _note_outcome(self, peer: PeerKey, told: int) -> None:
         """Counts a promise that was not kept; forgets the oldest ones beyond a bound."""

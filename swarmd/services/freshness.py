@@ -54,6 +54,8 @@ LAG_MS: Final = 60_000
 Statement = tuple[bytes, int, tuple[Digest, ...], int]
 """(signed statement, index of the nonce, siblings, batch size)."""
 Ask = Callable[[PeerKey, LedgerMessage], Awaitable[LedgerMessage]]
+Seat = Callable[[], tuple[PrivateKey, int] | None]
+"""Tells the current epoch's vote key and index; None: no seat."""
 BATCH_MAX: Final = 1024
 """Nonces under one signature."""
 MEMBERS_ASKED_MAX: Final = 3
@@ -77,23 +79,22 @@ class _Batch:
 class NonceSigner:
     """Signs all nonces of one event-loop turn together."""
 
-    def __init__(self, ledger: LedgerHost, key: PrivateKey, index: int, clock: Clock) -> None:
-        """`key` is the validator's vote key, `index` its place in the set."""
+    def __init__(self, ledger: LedgerHost, seat: Seat, clock: Clock) -> None:
+        """`seat` tells the vote key and index of the current epoch."""
         self._ledger = ledger
-        self._key = key
-        self._index = index
+        self._seat = seat
         self._clock = clock
         self._open: _Batch | None = None
 
     async def statement(self, nonce: bytes) -> Statement | None:
-        """Signs a nonce with those that arrive in the same moment; None: too many at once."""
+        """Signs a nonce with those that arrive in the same moment; None: too many, or no seat."""
         batch = self._open
         if batch is not None:
             if len(batch.nonces) >= BATCH_MAX:
                 return None
             batch.nonces.append(nonce)
             await batch.signed.wait()
-            return batch.statements[nonce]
+            return batch.statements.get(nonce)
         batch = self._open = _Batch()
         batch.nonces.append(nonce)
         with trio.CancelScope(shield=True):  # others wait for this signature
@@ -101,27 +102,32 @@ class NonceSigner:
         self._open = None
         self._sign(batch)
         batch.signed.set()
-        return batch.statements[nonce]
+        return batch.statements.get(nonce)
 
     def _sign(self, batch: _Batch) -> None:
+        seat = self._seat()
+        if seat is None:
+            return
+        key, index = seat
         leaves = [leaf_hash(nonce) for nonce in batch.nonces]
-        head = self._ledger.chain.head
+        chain = self._ledger.chain
+        head = chain.head
         signed = sign_freshness(
             Freshness(
                 era=head.era,
-                validator=self._index,
-                epoch=head.epoch,
+                validator=index,
+                epoch=chain.validators.epoch,
                 height=head.height,
                 block_id=head.block_id,
                 nonces=merkle_root(leaves),
                 time_ms=self._clock.wall_ms(),
             ),
-            self._key,
+            key,
             self._ledger.chain_id,
         )
-        for index, nonce in enumerate(batch.nonces):
-            proof = inclusion_proof(leaves, index)
-            batch.statements[nonce] = (signed.signed.raw, index, proof, len(leaves))
+        for position, nonce in enumerate(batch.nonces):
+            proof = inclusion_proof(leaves, position)
+            batch.statements[nonce] = (signed.signed.raw, position, proof, len(leaves))
 
 
 class FreshnessService:
@@ -136,7 +142,7 @@ class FreshnessService:
         entropy: Entropy,
         age: FreshnessClock,
         save: Callable[[bytes], Awaitable[None]],
-        validator: tuple[PrivateKey, int] | None,
+        validator: Seat | None,
         may_vouch: Callable[[], bool] = lambda: True,
         on_confirmed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -149,7 +155,7 @@ class FreshnessService:
             entropy: source of nonces.
             age: the age, restored from before the restart.
             save: stores the age durably.
-            validator: vote key and index when this node is a validator.
+            validator: tells vote key and index, where this node may be a validator.
             may_vouch: whether a validator knows where the others stand: one that came back with an
                 old copy, and could not ask yet, would make those fresh who know no more.
             on_confirmed: told when the copy was found current after a time in which it was not
@@ -165,7 +171,7 @@ class FreshnessService:
         self._entropy = entropy
         self.age: Final = age
         self._save = save
-        self._signer = None if validator is None else NonceSigner(ledger, *validator, clock)
+        self._signer = None if validator is None else NonceSigner(ledger, validator, clock)
         self._wake = trio.Event()
 
     async def own_statements(self, nonce: bytes) -> tuple[Statement, ...]:
@@ -250,6 +256,7 @@ class FreshnessService:
         if self._ledger.alarm is not None:
             return False  # who certified what the rules forbid cannot vouch for my copy
         head = self._ledger.chain.head
+        chain_heartbeat_ms = self._ledger.chain.rules.parameters.heartbeat_ms
         own = Head(
             era=head.era,
             epoch=head.epoch,
@@ -257,7 +264,7 @@ class FreshnessService:
             block_id=head.block_id,
             time_ms=head.time_ms,
         )
-        lag_ms_max = LAG_HEARTBEATS * self._ledger.chain.genesis.parameters.heartbeat_ms + LAG_MS
+        lag_ms_max = LAG_HEARTBEATS * chain_heartbeat_ms + LAG_MS
         return question.is_confirmed(own, self._ledger.block_id_at, lag_ms_max)
 
     async def _ask_all(self, ask: Ask, question: FreshnessRound, least: PeerClass) -> None:

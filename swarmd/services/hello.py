@@ -11,23 +11,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
 
-from ledger.light import TrustAnchor
-from ledger.membership import make_membership_proof, verify_membership_proof
+from ledger.errors import LedgerNotYetError
+from ledger.light import EpochForkError, EpochHistory, TrustAnchor, decode_epoch_step
+from ledger.membership import (
+    make_membership_proof,
+    membership_epoch,
+    verify_membership_proof,
+)
 from ledger.records.subject import SubjectRecord, SubjectStatus
+from ledger.vote import Ed25519Verifier
 from protocol.did import KeyPurpose, SubjectKind
 from protocol.digest import DidId
 from protocol.errors import NotYetError, RemoteProtocolError, TransportError, VerificationError
 from protocol.hello import (
+    EPOCH_STEPS_MAX,
     Hello,
     HelloAnswer,
     HelloStatus,
     decode_hello,
     decode_hello_answer,
+    leading_epoch_steps,
 )
 from protocol.keys import PublicKey
 from protocol.limits import HELLO_BYTES_MAX, HELLO_SECONDS_MAX
@@ -38,6 +46,10 @@ from swarmd.net.network import Network, Stream
 from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry
 
 logger = logging.getLogger(__name__)
+
+GREETINGS_MAX: Final = 16
+"""Hellos to one peer in a row while each brings this node epochs further: 52 of 32 validators take
+four."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +100,8 @@ class HelloService:
         self._on_member = on_member
         self._on_demoted = on_demoted
         self._proof: tuple[int, bytes] = (-1, b"")
-        self._anchor: TrustAnchor = ledger.chain.anchor
+        self._verifier: Final = Ed25519Verifier()
+        self._history = EpochHistory(self._own_anchor(), self._verifier)
         self._protocol = protocol_id(ledger.chain_id, ProtocolName.HELLO)
 
     async def greet(self, key: PeerKey) -> PeerClass:
@@ -100,6 +113,14 @@ class HelloService:
         Raises:
             TransportError: the connection failed.
         """
+        for _ in range(GREETINGS_MAX):
+            epoch = self._trusted.validators.epoch
+            found = await self._greet_once(key)
+            if found is not PeerClass.STRANGER or self._trusted.validators.epoch == epoch:
+                break  # convinced, or nothing new was learnt that could convince us next time
+        return found
+
+    async def _greet_once(self, key: PeerKey) -> PeerClass:
         peer = self._registry.connected(key)
         with trio.move_on_after(HELLO_SECONDS_MAX) as scope:
             stream = await self._network.open_stream(
@@ -115,6 +136,10 @@ class HelloService:
                 # First, so that the other side knows us before our first question reaches it.
                 await stream.close_write()
                 self._admit(peer, standing, height)
+            except EpochForkError as error:
+                self._ledger.raise_alarm(error)
+                await stream.reset()
+                return PeerClass.STRANGER
             except (VerificationError, RemoteProtocolError) as error:
                 self._registry.blame(key, Offence.MALFORMED, f"hello: {error}")
                 await stream.reset()
@@ -127,6 +152,8 @@ class HelloService:
         if frame is None:
             raise TransportError("peer closed the hello stream without an answer")
         answer = decode_hello_answer(frame)
+        self._catch_up_trust()
+        self._history.advance([decode_epoch_step(raw) for raw in answer.epoch_steps])
         if answer.hello is None:
             logger.info("peer %s did not accept us: %s", key[:4].hex(), answer.status.name.lower())
             return STRANGER, 0
@@ -154,7 +181,7 @@ class HelloService:
         shown = status in (HelloStatus.WELCOME, HelloStatus.READER)
         answer = HelloAnswer(
             status=status,
-            epoch_headers=(),
+            epoch_steps=await self._steps_since(hello),
             hello=await self._own_hello() if shown else None,
         )
         await stream.send_frame(answer.encode())
@@ -162,24 +189,63 @@ class HelloService:
         if shown and await stream.receive_frame() is None:
             self._admit(peer, standing, hello.height)
 
+    # -- epochs --------------------------------------------------------------------------------
+
+    def _own_anchor(self) -> TrustAnchor:
+        """Whom this node believes by its own copy of the ledger."""
+        chain = self._ledger.chain
+        return replace(chain.anchor, validators=chain.validators)
+
+    @property
+    def _trusted(self) -> TrustAnchor:
+        """Whom this node believes: by its ledger, or by hand-overs it was shown beyond that."""
+        return self._history.anchor
+
+    def _catch_up_trust(self) -> None:
+        """Begins anew from the own ledger where that has come farther than what was shown."""
+        if self._ledger.chain.validators.epoch > self._trusted.validators.epoch:
+            self._history = EpochHistory(self._own_anchor(), self._verifier)
+
+    def _anchor_for(self, epoch: int) -> TrustAnchor | None:
+        """Whom to believe about headers of an epoch; None: nobody so far."""
+        known = self._ledger.chain.state.validators(epoch)
+        if known is not None and epoch <= self._ledger.chain.validators.epoch:
+            return replace(self._ledger.chain.anchor, validators=known)
+        return self._history.anchor_of(epoch)
+
+    async def _steps_since(self, hello: Hello) -> tuple[bytes, ...]:
+        """The hand-overs a peer lacks, as many as one answer holds."""
+        chain = self._ledger.chain
+        if hello.era != chain.head.era or hello.epoch >= chain.validators.epoch:
+            return ()
+        first = hello.epoch
+        steps = await self._ledger.run(lambda: chain.epoch_steps(first, EPOCH_STEPS_MAX))
+        return leading_epoch_steps([step.encode() for step in steps])
+
     async def _own_hello(self) -> Hello:
         chain = self._ledger.chain
         head = chain.head
+        self._catch_up_trust()
         if self._proof[0] != head.height:
-            known = chain.state.subject(self._own_did) is not None and head.height > 0
-            proof = (
-                await self._ledger.run(lambda: make_membership_proof(chain, self._own_did))
-                if known
-                else b""
-            )
-            self._proof = (head.height, proof)
+            self._proof = (head.height, await self._make_proof())
         return Hello(
             era=head.era,
-            epoch=head.epoch,
+            epoch=self._trusted.validators.epoch,
             height=head.height,
             did=self._own_did,
             membership=self._proof[1],
         )
+
+    async def _make_proof(self) -> bytes:
+        """Proof of the own membership; empty while this copy cannot show it."""
+        chain = self._ledger.chain
+        if chain.head.height == 0:
+            return b""
+        try:
+            return await self._ledger.run(lambda: make_membership_proof(chain, self._own_did))
+        except LedgerNotYetError as error:
+            logger.debug("no membership proof: %s", error)
+            return b""
 
     def _judge(self, key: PeerKey, hello: Hello) -> Standing:
         """Decides what a peer is, from my copy and from its proof.
@@ -189,10 +255,13 @@ class HelloService:
         """
         chain = self._ledger.chain
         own_height = chain.head.height
+        anchor = None
         if hello.membership and hello.height >= own_height:
+            anchor = self._anchor_for(membership_epoch(hello.membership))
+        if anchor is not None:
             try:
                 shown = verify_membership_proof(
-                    hello.membership, self._anchor, PublicKey(key), height_min=own_height
+                    hello.membership, anchor, PublicKey(key), height_min=own_height
                 )
             except NotYetError:
                 logger.debug("peer %s shows an old proof", key[:4].hex())
@@ -232,6 +301,7 @@ class HelloService:
     def review(self) -> None:
         """Looks at every peer again after a block became final; call from a commit listener."""
         chain = self._ledger.chain
+        self._compare_closing()
         for peer in self._registry:
             if peer.did is None or chain.head.height < peer.proven_height:
                 continue
@@ -242,8 +312,20 @@ class HelloService:
                 standing = self._standing(peer.did, record, chain.head.height)
             if standing.peer_class != peer.peer_class:
                 logger.info("peer %s is now %s", peer.name, standing.peer_class.name.lower())
-                peer.peer_class = standing.peer_class
-                self._on_demoted(peer)
+                before, peer.peer_class = peer.peer_class, standing.peer_class
+                if standing.peer_class > before:
+                    self._on_member(peer)
+                elif standing.peer_class < PeerClass.MEMBER:  # a seat that ended is no disgrace
+                    self._on_demoted(peer)
+
+    def _compare_closing(self) -> None:
+        """Stops if my ledger closed an epoch otherwise than I was shown before."""
+        head = self._ledger.chain.head
+        if head.closes_epoch:
+            try:
+                self._history.check_closing(head.epoch, head.block_id)
+            except EpochForkError as error:
+                self._ledger.raise_alarm(error)
 
 
 def _status_of(standing: Standing) -> HelloStatus:

@@ -11,15 +11,15 @@ from protocol.digest import DidId, sha256
 from protocol.encoding import INTEGER_MAX, encode_canonical
 from protocol.errors import EncodingError
 from protocol.hello import (
-    EPOCH_HEADER_BYTES_MAX,
-    EPOCH_HEADERS_MAX,
+    EPOCH_STEP_BYTES_MAX,
+    EPOCH_STEPS_MAX,
     MEMBERSHIP_BYTES_MAX,
     Hello,
     HelloAnswer,
     HelloStatus,
     decode_hello,
     decode_hello_answer,
-    leading_epoch_headers,
+    leading_epoch_steps,
 )
 from protocol.limits import HELLO_BYTES_MAX
 
@@ -34,10 +34,10 @@ SHOWING = (HelloStatus.WELCOME, HelloStatus.READER)
 def test_membership_is_shown_to_members_and_only_to_them(status: HelloStatus) -> None:
     shown = HELLO if status in SHOWING else None
     hidden = None if status in SHOWING else HELLO
-    answer = HelloAnswer(status=status, epoch_headers=(), hello=shown)
+    answer = HelloAnswer(status=status, epoch_steps=(), hello=shown)
     assert decode_hello_answer(answer.encode()) == answer
     with pytest.raises(EncodingError, match="only to them"):
-        HelloAnswer(status=status, epoch_headers=(), hello=hidden)
+        HelloAnswer(status=status, epoch_steps=(), hello=hidden)
     forged: Any = {0: 1, 1: int(status), 2: [], 3: hidden.encode() if hidden else None}
     with pytest.raises(EncodingError, match="only to them"):
         decode_hello_answer(encode_canonical(forged))
@@ -57,26 +57,25 @@ def test_a_proof_beyond_its_bound_is_refused() -> None:
 
 @pytest.mark.parametrize("validators", [4, 7, 16, 32])
 def test_what_is_taken_from_the_front_always_fits(validators: int) -> None:
-    certificate = bytes(80 + 64 * (validators - (validators - 1) // 3))
-    headers = tuple((bytes(406), certificate) for _ in range(200))
-    taken = leading_epoch_headers(headers)
-    assert taken == headers[: len(taken)]
-    assert len(taken) >= {4: 64, 7: 60, 16: 40, 32: 24}[validators] - 1
-    answer = HelloAnswer(status=HelloStatus.WELCOME, epoch_headers=taken, hello=LARGEST)
+    votes = validators - (validators - 1) // 3
+    steps = tuple(bytes(420 + 80 + 64 * votes + 73 * validators) for _ in range(200))
+    taken = leading_epoch_steps(steps)
+    assert taken == steps[: len(taken)]
+    assert len(taken) >= {4: 55, 7: 41, 16: 20, 32: 11}[validators]
+    answer = HelloAnswer(status=HelloStatus.WELCOME, epoch_steps=taken, hello=LARGEST)
     assert len(answer.encode()) <= HELLO_BYTES_MAX
     assert decode_hello_answer(answer.encode()) == answer
     with pytest.raises(EncodingError, match="too many or too long"):
-        HelloAnswer(status=HelloStatus.REFUSED, epoch_headers=headers[: len(taken) + 1], hello=None)
+        HelloAnswer(status=HelloStatus.REFUSED, epoch_steps=steps[: len(taken) + 1], hello=None)
 
 
-def test_no_more_than_the_bound_of_epoch_headers() -> None:
-    assert len(leading_epoch_headers([(b"h", b"c")] * 100)) == EPOCH_HEADERS_MAX
-    assert leading_epoch_headers([]) == ()
+def test_no_more_than_the_bound_of_epoch_steps() -> None:
+    assert len(leading_epoch_steps([b"step"] * 100)) == EPOCH_STEPS_MAX
+    assert leading_epoch_steps([]) == ()
+    assert leading_epoch_steps([b"step", bytes(EPOCH_STEP_BYTES_MAX + 1), b"step"]) == (b"step",)
 
 
-@pytest.mark.parametrize(
-    "pair", [[b"header"], [b"header", "text"], [bytes(EPOCH_HEADER_BYTES_MAX + 1), b""], b"pair"]
-)
-def test_malformed_epoch_headers_are_refused(pair: Any) -> None:
+@pytest.mark.parametrize("step", ["text", 7, None, [b"step"], bytes(EPOCH_STEP_BYTES_MAX + 1)])
+def test_malformed_epoch_steps_are_refused(step: Any) -> None:
     with pytest.raises(EncodingError):
-        decode_hello_answer(encode_canonical({0: 1, 1: 3, 2: [pair], 3: None}))
+        decode_hello_answer(encode_canonical({0: 1, 1: 3, 2: [step], 3: None}))

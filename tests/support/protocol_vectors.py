@@ -293,9 +293,9 @@ def _messages() -> dict[str, Any]:
     hello = Hello(era=0, epoch=1, height=7, did=DidId(digest), membership=b"proof")
     answers = {
         "welcome": HelloAnswer(
-            status=HelloStatus.WELCOME, epoch_headers=((b"header", b"certificate"),), hello=hello
+            status=HelloStatus.WELCOME, epoch_steps=(b"step",), hello=hello
         ),
-        "refused": HelloAnswer(status=HelloStatus.REFUSED, epoch_headers=(), hello=None),
+        "refused": HelloAnswer(status=HelloStatus.REFUSED, epoch_steps=(), hello=None),
     }
     ledger: dict[str, LedgerMessage] = {
         "head-request": HeadRequest(),

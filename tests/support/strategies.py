@@ -334,10 +334,9 @@ def hello_answers(draw: st.DrawFn) -> HelloAnswer:
     """Answers to members and to strangers."""
     status = draw(st.sampled_from(HelloStatus))
     shows = status in (HelloStatus.WELCOME, HelloStatus.READER)
-    pairs = st.tuples(st.binary(max_size=20), st.binary(max_size=20))
     return HelloAnswer(
         status=status,
-        epoch_headers=tuple(draw(st.lists(pairs, max_size=3))),
+        epoch_steps=tuple(draw(st.lists(st.binary(max_size=40), max_size=3))),
         hello=draw(hellos) if shows else None,
     )
 

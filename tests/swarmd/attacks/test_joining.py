@@ -207,7 +207,7 @@ async def test_a_stranger_learns_nothing_but_epoch_headers(tmp_path: Path) -> No
                 for raw in await ask(attacker, hello, frame(greeting.encode())):
                     answer = decode_hello_answer(raw)
                     assert answer.hello is None
-                    assert answer.epoch_headers == ()
+                    assert answer.epoch_steps == ()
                     answers.append(answer.status)
                 said.append(attacker.learned)
         assert answers == [HelloStatus.REFUSED] * 3
