@@ -120,7 +120,7 @@ def _decide(
         component = check_image(view.manifest, path)
         output.note(f"\n{path} is component {plain(component.name)}: same sha256")
     verb = action.name.lower().replace("authorise", "approve")
-    _confirm(f"\n{verb} in {', '.join(plain(group.name) for group in groups)}?", yes=yes)
+    confirm_signing(f"\n{verb} in {', '.join(plain(group.name) for group in groups)}?", yes=yes)
     # A new connection each time: the daemon hangs up on one that waits while a person reads.
     approvals: list[JSON] = [raw.hex() for raw in sign_judgement(view, groups, action, secret)]
     params: dict[str, JSON] = {
@@ -140,7 +140,13 @@ def _decide(
     output.result(document, f"{done} by you in {', '.join(plain(group.name) for group in groups)}")
 
 
-def _confirm(question: str, *, yes: bool) -> None:
+def confirm_signing(question: str, *, yes: bool) -> None:
+    """Asks the person at the terminal before their key signs.
+
+    Raises:
+        ConfigError: nobody to ask, and `yes` was not given.
+        PolicyError: the answer is no.
+    """
     if yes:
         return
     if not sys.stdin.isatty():

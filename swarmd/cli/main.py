@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
     "Set up": {
         "init": Entry("init", "Make the folder and the keys of a new node."),
         "keys": Entry("keys", "Make or show keys of people and nodes."),
+        "enrol": Entry("enrol", "Let newcomers in by tokens that owners signed."),
         "network": Entry("network", "Create a new network."),
         "run": Entry("run", "Run a node."),
     },
@@ -56,6 +57,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
         "fetch": Entry("fetch", "Save an authorised image to a file."),
     },
     "Prove": {
+        "did": Entry("did", "Show who a DID is, with proof."),
         "prove": Entry("prove", "Write a file that proves an image's authorisation offline."),
         "verify": Entry("verify", "Check an image against a proof file, offline."),
     },

@@ -63,7 +63,7 @@ def verify(output: Output, image: Path, proof_path: Path, trusted: str) -> None:
     from swarmd.proof_file import PROOF_FILE_BYTES_MAX, decode_proof_file
 
     file = decode_proof_file(read_bounded(proof_path, bytes_max=PROOF_FILE_BYTES_MAX))
-    genesis = _trusted_genesis(trusted, file)
+    genesis = trusted_genesis(trusted, file)
     digest = hash_file(image)
     proof = verify_authorisation(file.proof, genesis, digest)
     age_s = (SystemClock().wall_ms() - proof.time_ms) // _MS_PER_S
@@ -91,7 +91,7 @@ def verify(output: Output, image: Path, proof_path: Path, trusted: str) -> None:
     output.result(document, _report(image, genesis, proof, age_s))
 
 
-def _trusted_genesis(trusted: str, file: ProofFile) -> Genesis:
+def trusted_genesis(trusted: str, file: ProofFile) -> Genesis:
     """The genesis to start from: the file named, or the embedded one if it has the digest."""
     from protocol.digest import ChainId
     from protocol.genesis import GENESIS_BYTES_MAX, decode_genesis

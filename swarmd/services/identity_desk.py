@@ -1,0 +1,164 @@
+"""Control methods about subjects: resolving them, and letting newcomers in by tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from ledger.bodies.subject import CreateSubject
+from ledger.errors import LedgerNotYetError
+from protocol.approval import Action, parse_approval
+from protocol.did import did_text
+from protocol.did_document import resolution_result
+from protocol.digest import DidId
+from protocol.errors import NotYetError, PolicyError
+from swarmd.control.params import Params
+from swarmd.did_proof import make_subject_proof, subject_facts
+from swarmd.enrolment_request import REQUEST_BYTES_MAX, EnrolmentRequest, decode_request
+
+if TYPE_CHECKING:
+    from swarmd.control.protocol import JSON
+    from swarmd.control.server import Handler, Report
+    from swarmd.ledger_host import LedgerHost
+    from swarmd.services.submission import SubmissionService
+
+FINAL_S: Final = 60.0
+"""How long a newcomer's transaction is waited for, seconds."""
+PENDING_MAX: Final = 64
+"""Newcomers that may wait for confirmation; the oldest is forgotten first."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Waiting:
+    """A newcomer that owners have not confirmed yet."""
+
+    request: EnrolmentRequest
+    """What it asked for."""
+    approvals: dict[str, bytes] = field(default_factory=dict)
+    """Confirmations so far: an owner's signed ENROL approval by group."""
+
+
+class IdentityDesk:
+    """Implements the methods."""
+
+    def __init__(
+        self, ledger: LedgerHost, submission: SubmissionService, now_ms: Callable[[], int]
+    ) -> None:
+        """Speaks to the ledger and the submission service; `now_ms` is the ledger's time."""
+        self._ledger = ledger
+        self._submission = submission
+        self._now_ms = now_ms
+        self._pending: dict[DidId, Waiting] = {}
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Methods by name."""
+        return {
+            "resolve": self._resolve,
+            "enrol": self._enrol,
+            "enrol_pending": self._enrol_pending,
+            "enrol_confirm": self._enrol_confirm,
+        }
+
+    async def _resolve(self, params: Mapping[str, object], _report: Report) -> JSON:
+        reader = Params(params)
+        did = DidId(reader.hex_bytes("did", size=32))
+        with_proof = reader.boolean("proof")
+        reader.finish()
+        chain = self._ledger.chain
+        tip = chain.tip
+        record = tip.state.subject(did)
+        if record is None:
+            raise LedgerNotYetError("did.unknown", f"subject {did.hex()[:8]} is not in my ledger")
+        proof = ""
+        if with_proof:
+            proof = (await self._ledger.run(lambda: make_subject_proof(chain, did))).hex()
+        facts = subject_facts(self._ledger.chain_id, did, record, tip.header)
+        attributes: dict[str, JSON] = {
+            group: dict(tip.state.attributes(did, group)) for group in record.groups
+        }
+        result: JSON = {
+            "resolution": resolution_result(facts),
+            "kind": record.kind.name.lower(),
+            "name": record.name,
+            "groups": list(record.groups),
+            "attributes": attributes,
+            "proof": proof,
+        }
+        return result
+
+    # -- newcomers -----------------------------------------------------------------------------
+
+    async def _enrol(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """Submits a newcomer's request, or keeps it until an owner of each group confirms it."""
+        reader = Params(params)
+        (raw,) = reader.hex_list("request", items_max=1, bytes_max=REQUEST_BYTES_MAX)
+        reader.finish()
+        request = decode_request(raw)
+        if not request.claims.confirmed:
+            return await self._submit(request, ())
+        known = self._pending.pop(request.did, None)
+        self._pending[request.did] = known or Waiting(request=request)
+        while len(self._pending) > PENDING_MAX:
+            self._pending.pop(next(iter(self._pending)))
+        raise NotYetError("seat.confirmation", "an owner of each group must confirm its code")
+
+    async def _submit(
+        self, request: EnrolmentRequest, approvals: tuple[tuple[bytes, ...], ...]
+    ) -> JSON:
+        body = CreateSubject(join=request.join, approvals=approvals, seat=request.seat)
+        transaction = await self._submission.submit(body)
+        height = await self._submission.wait_final(transaction, FINAL_S)
+        return {
+            "did": did_text(self._ledger.chain_id, request.did),
+            "transaction": transaction.hex(),
+            "height": height,
+        }
+
+    async def _enrol_pending(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """Newcomers that wait, with what an owner needs to judge and to sign."""
+        Params(params).finish()
+        state = self._ledger.chain.state
+        now_ms = self._now_ms()
+        policies: dict[str, JSON] = {}
+        for waiting in self._pending.values():
+            for name in waiting.request.claims.groups:
+                group = state.group(name)
+                policies[name] = "" if group is None else group.policy_at(now_ms).hex()
+        return {
+            "chain": self._ledger.chain_id.hex(),
+            "era": self._ledger.chain.head.era,
+            "now_ms": now_ms,
+            "policies": policies,
+            "requests": [item.request.encode().hex() for item in self._pending.values()],
+        }
+
+    async def _enrol_confirm(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """Takes owners' confirmations; submits once there is one for each group."""
+        reader = Params(params)
+        did = DidId(reader.hex_bytes("did", size=32))
+        raws = reader.hex_list("approvals", items_max=32, bytes_max=512)
+        reader.finish()
+        waiting = self._pending.get(did)
+        if waiting is None:
+            raise PolicyError("seat.unknown", f"no newcomer {did.hex()[:8]} waits here")
+        groups = waiting.request.claims.groups
+        for raw in raws:
+            name = _confirmed_group(raw, did)
+            if name not in groups:
+                raise PolicyError("approval.subject", "an approval is about something else")
+            waiting.approvals[name] = raw
+        missing = [name for name in groups if name not in waiting.approvals]
+        if missing:
+            raise NotYetError("seat.confirmation", f"owners of {', '.join(missing)} must agree too")
+        lists = tuple((waiting.approvals[name],) for name in groups)
+        result = await self._submit(waiting.request, lists)
+        self._pending.pop(did, None)
+        return result
+
+
+def _confirmed_group(raw: bytes, did: DidId) -> str | None:
+    """The group for which an approval confirms a newcomer; None: it says something else."""
+    content = parse_approval(raw).approval
+    is_for = content.action is Action.ENROL and bytes(content.subject) == did
+    return content.group if is_for else None
