@@ -150,7 +150,8 @@ def _seat(draft: Draft, recovery: Recovery, epoch: int) -> None:
         write_subject(draft, record.did, SubjectRecord.of(record))
     for seat in recovery.plan.seats:
         _require_seatable(draft, seat)
-        write_certified(draft, seat.did, seat.key, epoch=epoch, current=epoch)
+        if draft.validator(seat.did).key_for(epoch) != seat.key:
+            write_certified(draft, seat.did, seat.key, epoch=epoch, current=epoch)
 
 
 def _require_seatable(draft: Draft, seat: Seat) -> None:

@@ -29,7 +29,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     entries=COMMANDS,
     epilog=examples(
         "swarmd gov checkpoint -C lab/gateway-1 -o checkpoint.decision",
-        "swarmd gov sign checkpoint.decision --key lab/keys/governor-1.key",
+        "swarmd gov sign checkpoint.decision --key lab/keys/governance-1.key",
         "swarmd gov submit checkpoint.decision -C lab/gateway-1",
     ),
 )

@@ -272,8 +272,9 @@ class Swarm:
         self, action: Action, subject: bytes, *, owners: Sequence[int] = (0, 1)
     ) -> tuple[bytes, ...]:
         """Approvals by some owners."""
+        node = next(iter(self.running.values())).services
         approval = Approval(
-            era=0,
+            era=node.ledger.chain.head.era,
             action=action,
             subject=Digest(subject),
             group=GROUP,
