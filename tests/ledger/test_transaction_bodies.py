@@ -3,9 +3,16 @@ from __future__ import annotations
 import pytest
 
 from ledger.bodies.emergency import DecidePause, PauseOffers
-from ledger.bodies.group import CreateGroup, SetPolicy
+from ledger.bodies.group import CreateGroup, RotateRoot, SetPolicy, UpdateGroup, VetoPolicy
 from ledger.bodies.health import ReportHealth
-from ledger.bodies.manifest import ApproveManifest, ProposeManifest, RevokeManifest
+from ledger.bodies.manifest import (
+    ApproveManifest,
+    AttestManifest,
+    OverrideManifest,
+    ProposeManifest,
+    RevokeManifest,
+    SettleManifest,
+)
 from ledger.bodies.receipt import AnchorReceipts
 from ledger.bodies.rollout import Command, CommandRollout, StopRollout
 from ledger.bodies.subject import CreateSubject, SuspendSubject
