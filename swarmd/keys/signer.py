@@ -49,4 +49,7 @@ def open_signer(text: str, passphrases: PassphraseSource) -> Signer:
         descriptor = parse_descriptor(text.removeprefix(_DESCRIPTOR_PREFIX))
         data = read_descriptor(descriptor, bytes_max=KEY_BYTES_MAX)
         return read_key(data, f"key on file descriptor {descriptor}", passphrases)
-    return load_key_file(Path(text), passphrases)
+    path = Path(text)
+    if not path.exists():
+        raise ConfigError(f"{text[:200]!r} is no key: neither a file, nor fd:N, nor pkcs11:...")
+    return load_key_file(path, passphrases)

@@ -240,3 +240,9 @@ def test_a_key_may_come_by_descriptor() -> None:
 def test_what_is_no_descriptor_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="not the number of a file descriptor"):
         parse_descriptor(text)
+
+
+def test_what_names_no_key_is_a_mistake_of_the_command_line(tmp_path: Path) -> None:
+    for text in (str(tmp_path / "ada.key"), "pkcs12:ada", "fd"):
+        with pytest.raises(ConfigError, match="neither a file, nor fd:N"):
+            open_signer(text, no_passphrase)
