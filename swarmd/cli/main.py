@@ -45,6 +45,8 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
         "publish": Entry("publish", "Offer an image for approval."),
         "approve": Entry("approval", "Agree to an image, as an owner of its group."),
         "revoke": Entry("approval", "Take an image back, as an owner of its group."),
+        "rollout": Entry("rollout", "Show and steer how a release reaches devices."),
+        "pause": Entry("pause", "Hold offers to devices back in an emergency."),
     },
     "Govern": {
         "gov": Entry("gov", "Decide about the whole chain, as holders of the governance root."),

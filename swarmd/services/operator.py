@@ -37,6 +37,7 @@ from swarmd.services.exchange import ExchangeService
 from swarmd.services.identity_desk import IdentityDesk
 from swarmd.services.images import HeldManifest, ImageService
 from swarmd.services.receipts import ReceiptService
+from swarmd.services.rollouts import Rollouts
 from swarmd.services.submission import SubmissionService
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Operator:
     def __init__(self, parts: Parts) -> None:
         """Speaks to `parts`."""
         self._parts = parts
+        self._rollouts = Rollouts(parts.ledger, parts.submission, self._now_ms, self._own_groups)
 
     def handlers(self) -> Mapping[str, Handler]:
         """Methods by name."""
@@ -96,6 +98,7 @@ class Operator:
             "receipts": self._receipts,
             "stop": self._stop,
             **Decisions(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
+            **self._rollouts.handlers(),
             **IdentityDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
         }
 
@@ -117,6 +120,7 @@ class Operator:
             "head_time_ms": chain.head.time_ms,
             "state_root": chain.head.state_root.hex(),
             "alarm": parts.ledger.alarm,
+            "pauses": self._rollouts.active_pauses(),
             "peers": asdict(parts.registry.statistics()),
             "bytes_in": network.bytes_in,
             "bytes_out": network.bytes_out,
@@ -268,6 +272,11 @@ class Operator:
             "era": chain.head.era,
             "now_ms": self._now_ms(),
         }
+
+    def _own_groups(self) -> tuple[str, ...]:
+        groups = self._parts.about()["groups"]
+        assert isinstance(groups, list), "about() lists the node's groups"
+        return tuple(str(group) for group in groups)
 
     def _now_ms(self) -> int:
         now = self._parts.about()["ledger_time_ms"]
