@@ -12,14 +12,26 @@ from typing import Final
 
 from ledger.chain_queries import ChainQueries, Tip
 from ledger.errors import LedgerError, LedgerNotYetError
+from ledger.light import EPOCH_STEPS_MAX
 from ledger.proof import ProofFile
 from ledger.proof_facts import StateFacts
-from ledger.proof_statements import Consent, GroupOrigin, LogInclusion, ReceiptInclusion
+from ledger.proof_statements import (
+    Consent,
+    GroupOrigin,
+    LogInclusion,
+    ReceiptInclusion,
+    RootChange,
+)
 from ledger.records.manifest import ManifestRecord, ManifestStatus
 from ledger.state_keys import anchor_key, latest_key, manifest_key, subject_key
 from ledger.state_tree import StateProof
+from ledger.transition.genesis import FIRST_EPOCH
 from protocol.approval import Action
 from protocol.digest import DidId, Digest, ManifestId, TransactionId, sha256
+from protocol.encoding import encode_canonical
+from protocol.group import decode_group
+from protocol.owner_root import OwnerRoot
+from protocol.rotation import root_digest
 
 
 class ProofBuilder:
@@ -32,12 +44,21 @@ class ProofBuilder:
         """Begins a proof as of the newest final header.
 
         Raises:
-            LedgerNotYetError: `proof.genesis`: no block is final so far.
+            LedgerNotYetError: `proof.genesis`: no block is final so far, or the newest one closes
+                an epoch and became final by a filler.
+            LedgerError: `proof.epochs`: more epochs than a proof from genesis may bridge.
         """
         self._chain: Final = chain
         self._tip: Final[Tip] = chain.tip
+        self._epochs: Final = chain.epoch_steps(FIRST_EPOCH, EPOCH_STEPS_MAX)
+        epoch = self._tip.header.epoch
+        if len(self._epochs) != epoch - FIRST_EPOCH:
+            raise LedgerError("proof.epochs", f"{len(self._epochs)} hand-overs lead to {epoch}")
         if self._tip.certificate is None:
-            raise LedgerNotYetError("proof.genesis", "no block is final so far")
+            height = self._tip.header.height
+            raise LedgerNotYetError(
+                "proof.genesis", f"block {height} has no certificate of its own; wait for the next"
+            )
         self._proofs: dict[bytes, StateProof] = {}
         self._consents: dict[bytes, Consent] = {}
         self._manifests: dict[ManifestId, bytes] = {}
@@ -77,14 +98,28 @@ class ProofBuilder:
             LedgerNotYetError: `proof.unknown`, `proof.proposed`: it was not authorised so far.
         """
         record, state = self.add_manifest(manifest_id, group), self._tip.state
-        if record.authorised_height is None:
+        if record.root_version is None:
             raise LedgerNotYetError("proof.proposed", f"manifest waits for approvals in {group!r}")
-        named = self._chain.genesis.group(group) is not None
+        named = self._chain.genesis.group(group)
+        origin = self._origin(group) if named is None else None
+        first = named if origin is None else decode_group(origin.group)
+        assert first is not None, "a group is of genesis or of governance"
+        root = first.owner_root
+        rotations = []
+        while root.version < record.root_version:
+            root, change = self._rotation(group, root.version + 1)
+            rotations.append(change)
+        signed = (
+            state.approval(Digest(manifest_id), Action.AUTHORISE, key_id, group)
+            for key_id in record.approvers
+            if root.owner(key_id) is not None
+        )
         self._consents[manifest_key(manifest_id, group)] = Consent(
             fact=0,  # set by `encode`, once all facts are known
-            approvals=state.approvals(manifest_id, group, Action.AUTHORISE),
+            approvals=tuple(raw for raw in signed if raw is not None),
             policy=state.policy(record.policy).encode(),
-            origin=None if named else self._origin(group),
+            origin=origin,
+            rotations=tuple(rotations),
         )
 
     def _origin(self, name: str) -> GroupOrigin:
@@ -98,6 +133,21 @@ class ProofBuilder:
             state.approval(subject, Action.CREATE_GROUP, key_id, name) for key_id in record.creators
         )
         return GroupOrigin(group=raw, approvals=tuple(item for item in found if item is not None))
+
+    def _rotation(self, group: str, version: int) -> tuple[OwnerRoot, RootChange]:
+        """How a group came to one version of its owner root."""
+        state = self._tip.state
+        record = state.rotation(group, version)
+        assert record is not None, "every version of an owner root is on record"
+        subject = root_digest(record.owner_root)
+        found = (
+            state.approval(subject, Action.ROTATE_ROOT, key_id, group) for key_id in record.signers
+        )
+        return record.owner_root, RootChange(
+            root=encode_canonical(record.owner_root.to_value()),
+            policy=record.policy,
+            approvals=tuple(item for item in found if item is not None),
+        )
 
     def add_latest(self, group: str, product: str) -> None:
         """Adds the newest release of a product in a group, or that there is none."""
@@ -190,6 +240,7 @@ class ProofBuilder:
             header=self._tip.header.encoded,
             certificate=certificate.encode(),
             facts=facts,
+            epochs=self._epochs,
             consents=tuple(sorted(consents, key=lambda item: item.fact)),
             manifests=tuple(self._manifests[name] for name in sorted(self._manifests)),
             entries=tuple(self._entries[index] for index in sorted(self._entries)),

@@ -12,14 +12,16 @@ from typing import Final
 
 from ledger.proof_facts import FACTS_MAX
 from protocol.approval import APPROVAL_BYTES_MAX
-from protocol.digest import DIGEST_BYTES, Digest
-from protocol.encoding import Fields, Value, as_array, as_bytes
+from protocol.digest import DIGEST_BYTES, Digest, PolicyId
+from protocol.encoding import Fields, Value, as_array, as_bytes, as_digest
 from protocol.errors import EncodingError
 from protocol.group import GROUP_BYTES_MAX, OWNERS_MAX
 from protocol.limits import KIB, TRANSACTION_BYTES_MAX
 
 LOG_SIBLINGS_MAX: Final = 63
 """Siblings in a log of fewer than 2^63 entries."""
+ROTATIONS_MAX: Final = 32
+"""Rotations of one owner root that a file bridges: three years of monthly ones."""
 RECEIPT_BYTES_MAX: Final = 4 * KIB
 """One entry of a receipt log; today's take at most 1 KiB."""
 
@@ -49,6 +51,34 @@ class GroupOrigin:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootChange:
+    """One rotation of a group's owner root, as old and new owners signed it."""
+
+    root: bytes
+    """The next root, encoded."""
+    policy: PolicyId
+    """Policy that was in force, which the approvals name."""
+    approvals: tuple[bytes, ...]
+    """The ROTATE_ROOT approvals, ascending by key id."""
+
+    def to_value(self) -> Value:
+        """The wire form: [root, policy, approvals]."""
+        return [self.root, self.policy, list(self.approvals)]
+
+    @classmethod
+    def from_value(cls, value: Value) -> RootChange:
+        """Reads the wire form; raises EncodingError."""
+        root, policy, approvals = as_array(value, "root change", size=3)
+        if not isinstance(approvals, (list, tuple)) or not 1 <= len(approvals) <= 2 * OWNERS_MAX:
+            raise EncodingError(f"root change: not a list of 1 to {2 * OWNERS_MAX} approvals")
+        return cls(
+            root=as_bytes(root, "owner root", maximum=GROUP_BYTES_MAX),
+            policy=PolicyId(as_digest(policy, "policy of a root change")),
+            approvals=tuple(_read_approval(item) for item in approvals),
+        )
+
+
 def _read_approval(value: Value) -> bytes:
     return as_bytes(value, "approval", maximum=APPROVAL_BYTES_MAX)
 
@@ -60,14 +90,16 @@ class Consent:
     fact: int
     """Place of the manifest's record among the facts."""
     approvals: tuple[bytes, ...]
-    """The AUTHORISE approvals on record, all of them, ascending by key id."""
+    """The AUTHORISE approvals on record by owners, all of them, ascending by key id."""
     policy: bytes
     """The policy the record names, encoded."""
     origin: GroupOrigin | None = None
     """Present exactly if genesis does not name the group."""
+    rotations: tuple[RootChange, ...] = ()
+    """From the group's first owner root to the one whose keys counted, oldest first."""
 
     def to_value(self) -> Value:
-        """The wire form: {0: fact, 1: approvals, 2: policy, ? 3: origin}."""
+        """The wire form: {0: fact, 1: approvals, 2: policy, ? 3: origin, ? 4: rotations}."""
         value: dict[int | str, Value] = {
             0: self.fact,
             1: list(self.approvals),
@@ -75,6 +107,8 @@ class Consent:
         }
         if self.origin is not None:
             value[3] = self.origin.to_value()
+        if self.rotations:
+            value[4] = [change.to_value() for change in self.rotations]
         return value
 
     @classmethod
@@ -86,9 +120,14 @@ class Consent:
             approvals=fields.items(1, _read_approval, minimum=1, maximum=OWNERS_MAX),
             policy=fields.bytes(2, maximum=GROUP_BYTES_MAX),
             origin=fields.optional(3, lambda key: GroupOrigin.from_value(fields.value(key))),
+            rotations=fields.optional(4, lambda key: _read_rotations(fields, key)) or (),
         )
         _close(fields, "consent")
         return consent
+
+
+def _read_rotations(fields: Fields, key: int) -> tuple[RootChange, ...]:
+    return fields.items(key, RootChange.from_value, minimum=1, maximum=ROTATIONS_MAX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,18 +15,27 @@ from ledger.header import Header
 from ledger.light import TrustAnchor, advance_anchor, verify_header
 from ledger.proof import ProofFile, decode_proof
 from ledger.proof_facts import StateFact
-from ledger.proof_statements import Consent, GroupOrigin, LogInclusion, ReceiptInclusion
+from ledger.proof_statements import (
+    Consent,
+    GroupOrigin,
+    LogInclusion,
+    ReceiptInclusion,
+    RootChange,
+)
 from ledger.records.anchor import AnchorRecord
 from ledger.records.manifest import LatestRecord, ManifestRecord
 from ledger.state_keys import latest_key, split_manifest_key
 from ledger.vote import Ed25519Verifier, Verifier
 from protocol.approval import Action, parse_approval, verify_threshold
 from protocol.digest import DidId, Digest, ManifestId, PolicyId, sha256
+from protocol.encoding import check_sorted_unique, decode_canonical
 from protocol.errors import EncodingError, VerificationError
 from protocol.genesis import Genesis
-from protocol.group import OwnerRoot, Policy, check_group_name, decode_group, decode_policy
+from protocol.group import GROUP_BYTES_MAX, Policy, check_group_name, decode_group, decode_policy
 from protocol.manifest import Manifest, SignedManifest, parse_manifest
 from protocol.merkle import leaf_hash, verify_inclusion
+from protocol.owner_root import OwnerRoot
+from protocol.rotation import root_digest
 
 MANIFEST_PREFIX = b"m/"
 """Keys of manifest records: prefix, 32 bytes of id, group."""
@@ -316,25 +325,60 @@ def _with_latest(
 def _verify_consent(
     consent: Consent, statement: ManifestStatement, header: Header, genesis: Genesis
 ) -> VerifiedConsent:
-    """Checks the approvals on record, all of them, against the group's owners (R24 to R28)."""
+    """Checks all that owners signed against the root whose keys counted (R24 to R29)."""
     record = statement.record
     policy = _verify_policy(consent.policy, record.policy)
-    root = _owner_root(consent.origin, statement.group, genesis, header.era)
-    _check_key_ids(consent.approvals, record.approvers)
-    verified = verify_threshold(
+    root = _owner_root(consent.origin, statement.group, genesis, header)
+    for change in consent.rotations:
+        root = _follow_rotation(change, root, statement.group, header)
+    if root.version != record.root_version:
+        raise VerificationError(
+            f"owner root {root.version} is shown, the record names {record.root_version}"
+        )
+    expected = [key_id for key_id in record.approvers if root.owner(key_id) is not None]
+    actual = _key_ids(consent.approvals)
+    if actual != expected:
+        raise VerificationError(
+            f"the proof shows {len(actual)} approvals, other than the {len(expected)} on record"
+        )
+    verified = _verify_all(
         consent.approvals,
-        root=root,
+        root,
+        header,
         threshold=policy.approve_threshold,
-        chain=genesis.chain,
-        era=header.era,
-        action=Action.AUTHORISE,
-        subject=statement.manifest_id,
-        group=statement.group,
-        policy=record.policy,
+        about=_About(Action.AUTHORISE, statement.manifest_id, statement.group, record.policy),
     )
-    if len(verified) != len(consent.approvals):
-        raise VerificationError(f"{len(verified)} of {len(consent.approvals)} approvals are valid")
     return VerifiedConsent(approvers=verified, policy=policy)
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What approvals must be about."""
+
+    action: Action
+    subject: bytes
+    group: str
+    policy: PolicyId
+
+
+def _verify_all(
+    approvals: Sequence[bytes], root: OwnerRoot, header: Header, *, threshold: int, about: _About
+) -> tuple[str, ...]:
+    """Checks that enough owners agreed, and that every approval shown is one of theirs."""
+    verified = verify_threshold(
+        approvals,
+        root=root,
+        threshold=threshold,
+        chain=header.chain,
+        era=header.era,
+        action=about.action,
+        subject=about.subject,
+        group=about.group,
+        policy=about.policy,
+    )
+    if len(verified) != len(approvals):
+        raise VerificationError(f"{len(verified)} of {len(approvals)} approvals are valid")
+    return verified
 
 
 def _verify_policy(raw: bytes, expected: PolicyId) -> Policy:
@@ -344,8 +388,10 @@ def _verify_policy(raw: bytes, expected: PolicyId) -> Policy:
     return policy
 
 
-def _owner_root(origin: GroupOrigin | None, name: str, genesis: Genesis, era: int) -> OwnerRoot:
-    """The owner root to check approvals against: of genesis, or of a group governance created."""
+def _owner_root(
+    origin: GroupOrigin | None, name: str, genesis: Genesis, header: Header
+) -> OwnerRoot:
+    """A group's first owner root: of genesis, or of the group that governance created (R27)."""
     known = genesis.group(name)
     if (known is None) != (origin is not None):
         raise VerificationError("a group's origin is shown exactly if genesis does not name it")
@@ -355,29 +401,40 @@ def _owner_root(origin: GroupOrigin | None, name: str, genesis: Genesis, era: in
     group = decode_group(origin.group)
     if group.name != name:
         raise VerificationError(f"the origin is not that of group {name!r}")
-    verified = verify_threshold(
+    check_sorted_unique(_key_ids(origin.approvals), "approvals of the group's creation")
+    governance = genesis.governance_root
+    _verify_all(
         origin.approvals,
-        root=genesis.governance_root,
-        threshold=genesis.governance_root.threshold,
-        chain=genesis.chain,
-        era=era,
-        action=Action.CREATE_GROUP,
-        subject=sha256(origin.group),
-        group=name,
-        policy=group.policy.policy_id,
+        governance,
+        header,
+        threshold=governance.threshold,
+        about=_About(Action.CREATE_GROUP, sha256(origin.group), name, group.policy.policy_id),
     )
-    if len(verified) != len(origin.approvals):
-        raise VerificationError("an approval of the group's creation is not valid")
     return group.owner_root
 
 
-def _check_key_ids(approvals: Sequence[bytes], expected: Sequence[Digest]) -> None:
-    """The file shows the approvals on record, all of them and in their order."""
-    actual = [parse_approval(raw).signed.key_id for raw in approvals]
-    if actual != list(expected):
-        raise VerificationError(
-            f"the proof shows {len(actual)} approvals, other than the {len(expected)} on record"
-        )
+def _follow_rotation(change: RootChange, old: OwnerRoot, name: str, header: Header) -> OwnerRoot:
+    """Checks one rotation and returns the next root; old and new owners agreed (R29)."""
+    new = OwnerRoot.from_value(decode_canonical(change.root, bytes_max=GROUP_BYTES_MAX))
+    if new.version != old.version + 1:
+        raise VerificationError(f"owner root {new.version} does not follow {old.version}")
+    key_ids = _key_ids(change.approvals)
+    check_sorted_unique(key_ids, "approvals of a rotation")
+    if any(old.owner(key_id) is None and new.owner(key_id) is None for key_id in key_ids):
+        raise VerificationError("a rotation shows an approval by no owner")
+    about = _About(Action.ROTATE_ROOT, root_digest(new), name, change.policy)
+    for root in (old, new):
+        own = [
+            raw
+            for raw, key_id in zip(change.approvals, key_ids, strict=True)
+            if root.owner(key_id) is not None
+        ]
+        _verify_all(own, root, header, threshold=root.threshold, about=about)
+    return new
+
+
+def _key_ids(approvals: Sequence[bytes]) -> list[Digest]:
+    return [parse_approval(raw).signed.key_id for raw in approvals]
 
 
 def _verify_entry(item: LogInclusion, header: Header) -> LogStatement:

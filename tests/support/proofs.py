@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 from ledger.bodies.group import CreateGroup
 from ledger.bodies.manifest import ApproveManifest
 from ledger.bodies.receipt import AnchorReceipts
+from ledger.certificate import Certificate
 from ledger.chain import Chain
+from ledger.header import Header
+from ledger.light import EpochStep
 from ledger.log import Log
+from ledger.proof import decode_proof
 from ledger.proof_make import ProofBuilder, make_core_proof, make_proof
 from ledger.state_keys import group_key, manifest_key, subject_key
+from ledger.validators import ValidatorSet
+from ledger.vote import Vote, VoteKind, vote_message
 from protocol.approval import Action
+from protocol.did import KeyPurpose
 from protocol.digest import DidId, ManifestId, TransactionId, sha256
 from protocol.manifest import SignedManifest
 from protocol.merkle import inclusion_proof, leaf_hash
@@ -170,3 +177,56 @@ def make_world(validators: int = 4) -> ProofWorld:
         anchored=anchored,
         receipts=receipts,
     )
+
+
+def certify(lab: Lab, header: Header, validators: ValidatorSet) -> bytes:
+    """A finalize certificate by the first members of any set of this lab's validators."""
+    kind, epoch, view = VoteKind.FINALIZE, validators.epoch, header.view
+    keys = {member.did: member.key(KeyPurpose.VALIDATOR) for member in lab.validators}
+    message = vote_message(lab.chain_id, 0, kind, epoch=epoch, view=view, block_id=header.block_id)
+    votes = [
+        Vote(kind, epoch, view, header.block_id, index, keys[member.did].sign(message))
+        for index, member in enumerate(validators.members)
+        if member.key is not None
+    ]
+    return Certificate.of(votes[: validators.quorum], validators).encode()
+
+
+def make_epoch_proof(world: ProofWorld) -> bytes:
+    """The image proof two epochs later, the first of which ended by a filler."""
+    lab, head = world.lab, world.chain.head
+    first = lab.validator_set
+    second = ValidatorSet(2, first.members[::-1])
+    third = ValidatorSet(
+        3, (replace(first.members[1], key=None), *first.members[2:], first.members[0])
+    )
+    closing = replace(head, next_validators=second.digest)
+    filler = replace(
+        closing,
+        height=closing.height + 1,
+        parent=closing.block_id,
+        parent_view=closing.view,
+        view=closing.view + 1,
+        time_ms=closing.time_ms + 1,
+    )
+    later = replace(head, epoch=2, validators=second.digest, next_validators=third.digest)
+    final = replace(head, epoch=3, validators=third.digest, next_validators=third.digest)
+    steps = (
+        EpochStep(
+            header=closing.encoded,
+            fillers=(filler.encoded,),
+            certificate=certify(lab, filler, first),
+            validators=second.encode(),
+        ),
+        EpochStep(
+            header=later.encoded,
+            certificate=certify(lab, later, second),
+            validators=third.encode(),
+        ),
+    )
+    return replace(
+        decode_proof(world.files["image"]),
+        header=final.encoded,
+        certificate=certify(lab, final, third),
+        epochs=steps,
+    ).encode()
