@@ -41,6 +41,7 @@ class LedgerHost:
         self._time_ms = time_ms
         self._limiter = trio.CapacityLimiter(1)
         self._committing = trio.Lock()
+        self._judging = trio.Lock()
         self._listeners: list[Listener] = []
         self._alarm_listeners: list[Callable[[str], None]] = []
         self._submission_listeners: list[Callable[[bytes], None]] = []
@@ -116,8 +117,10 @@ class LedgerHost:
         """
         for listener in self._submission_listeners:
             listener(raw)
-        now_ms = self._time_ms()
-        return await self.run(lambda: self.chain.submit(raw, now_ms=now_ms, is_own=is_own))
+        # One in the worker's queue: a flood of them must not stand in line before consensus.
+        async with self._judging:
+            now_ms = self._time_ms()
+            return await self.run(lambda: self.chain.submit(raw, now_ms=now_ms, is_own=is_own))
 
     def listen_submissions(self, listener: Callable[[bytes], None]) -> None:
         """Adds a listener for transactions as they come, unchecked; it must not block."""
