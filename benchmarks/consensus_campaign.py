@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from swarmd.simulation.consensus_campaign import Outcome, Plan, run_seed
+from swarmd.simulation.consensus_cluster import Epochs
 
 STATE_EVERY = 50
 """Seeds between two writes of the state file."""
@@ -34,6 +35,7 @@ class Totals:
     events: int = 0
     blocks: int = 0
     restarts: int = 0
+    epochs: int = 0
     disagreements: int = 0
     violations: int = 0
     stuck: int = 0
@@ -48,6 +50,7 @@ class Totals:
         self.events += outcome.event_count
         self.blocks += outcome.height
         self.restarts += outcome.restarts
+        self.epochs += outcome.epochs
         self.disagreements += any("disagreement" in item for item in outcome.violations)
         self.violations += bool(outcome.violations)
         self.stuck += outcome.is_stuck
@@ -68,9 +71,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--duration", type=float, default=60.0, help="simulated seconds of a seed")
     parser.add_argument("--real-signatures", type=int, default=0, help="further seeds with Ed25519")
     parser.add_argument("--byzantine", choices=["twin", "fork", "none"], help="instead of by seed")
+    parser.add_argument("--epoch", type=float, help="seconds of an epoch; none: it never ends")
+    parser.add_argument("--reserves", type=int, default=2, help="processes that replace others")
     parser.add_argument("--state", type=Path, help="file to resume from and to write")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     return parser.parse_args()
+
+
+def _epochs(arguments: argparse.Namespace) -> Epochs | None:
+    if arguments.epoch is None:
+        return None
+    return Epochs(length_ms=round(arguments.epoch * 1000), reserves=arguments.reserves)
 
 
 def _tasks(arguments: argparse.Namespace, done: int) -> list[tuple[int, Plan]]:
@@ -80,6 +91,7 @@ def _tasks(arguments: argparse.Namespace, done: int) -> list[tuple[int, Plan]]:
             duration_s=arguments.duration,
             byzantine=arguments.byzantine,
             real_signatures=flag,
+            epochs=_epochs(arguments),
         )
         for flag in (False, True)
     )
@@ -105,6 +117,8 @@ def _save(path: Path | None, totals: Totals, since: float) -> None:
 def _report(outcome: Outcome, arguments: argparse.Namespace, *, real: bool) -> None:
     seeds = "--seeds 0 --real-signatures 1" if real else "--seeds 1"
     byzantine = f" --byzantine {arguments.byzantine}" if arguments.byzantine else ""
+    if arguments.epoch is not None:
+        byzantine += f" --epoch {arguments.epoch} --reserves {arguments.reserves}"
     print(
         f"seed {outcome.seed} failed: stuck={outcome.is_stuck} {outcome.violations[:3]}\n"
         f"replay: python benchmarks/consensus_campaign.py {seeds} --start {outcome.seed}"

@@ -70,7 +70,7 @@ def build_genesis(plan: NetworkPlan, joins: Sequence[JoinFile], time_ms: int) ->
             name=plan.name,
             era=0,
             time_ms=time_ms,
-            parameters=Parameters(heartbeat_ms=plan.heartbeat_ms),
+            parameters=Parameters(heartbeat_ms=plan.heartbeat_ms, epoch_ms=plan.epoch_ms),
             validators=tuple(validators),
             joins=tuple(join.statement for join in ordered),
             groups=tuple(
@@ -172,6 +172,8 @@ class LabOptions:
     """Of every node."""
     heartbeat_ms: int = Parameters().heartbeat_ms
     """Of the chain, milliseconds."""
+    epoch_ms: int = Parameters().epoch_ms
+    """Length of the chain's epochs, milliseconds."""
 
     def __post_init__(self) -> None:
         """Refuses shapes that cannot be made.
@@ -296,6 +298,7 @@ def _lab_plan(
     return NetworkPlan(
         name=f"lab-{options.group}"[:64],
         heartbeat_ms=options.heartbeat_ms,
+        epoch_ms=options.epoch_ms,
         groups=(group,),
         publishers={},
         governance=owner_root(_named(governors, "governance"), LAB_GOVERNORS // 2 + 1),

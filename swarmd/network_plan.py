@@ -2,6 +2,7 @@
 
 name = "acme"                       # of the chain
 heartbeat_ms = 600000               # optional
+epoch_ms = 604800000                # optional
 
 [governance]                        # offline keys of the whole chain
 threshold = 2
@@ -53,6 +54,8 @@ class NetworkPlan:
     """Name of the chain, for people."""
     heartbeat_ms: int
     """An idle chain makes a block this often, milliseconds."""
+    epoch_ms: int
+    """An epoch lasts this long, milliseconds."""
     groups: tuple[Group, ...]
     """First device groups, with no publishers in their policies yet."""
     publishers: Mapping[str, tuple[str, ...]]
@@ -153,7 +156,7 @@ def parse_plan(text: str) -> NetworkPlan:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise ConfigError(f"not TOML: {error}") from None
-    table = _Table(document, "plan", ("name", "heartbeat_ms", "governance", "group"))
+    table = _Table(document, "plan", ("name", "heartbeat_ms", "epoch_ms", "governance", "group"))
     groups = table.take("group")
     if not isinstance(groups, list) or not 1 <= len(groups) <= GROUPS_MAX:
         raise ConfigError(f"plan: expected 1 to {GROUPS_MAX} [[group]] sections")
@@ -162,6 +165,7 @@ def parse_plan(text: str) -> NetworkPlan:
     return NetworkPlan(
         name=table.text("name"),
         heartbeat_ms=table.integer("heartbeat_ms", Parameters().heartbeat_ms),
+        epoch_ms=table.integer("epoch_ms", Parameters().epoch_ms),
         groups=tuple(group for group, _ in read),
         publishers={group.name: names for group, names in read if names},
         governance=governance.owners(),

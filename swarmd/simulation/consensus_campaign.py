@@ -55,6 +55,27 @@ class Outcome:
     """Epoch that the run ended in."""
     culprits: tuple[int, ...]
     """Processes that stored certificates convict."""
+    faulty: tuple[int, ...]
+    """Processes that misbehave."""
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether two honest hosts hold different final blocks of one height."""
+        return any("disagreement" in item for item in self.violations)
+
+    def unaccounted(self, fault_limit: int) -> str | None:
+        """What accountability promised and did not keep; None: nothing.
+
+        Args:
+            fault_limit: f of the run's sets.
+        """
+        if any("honest validator" in item for item in self.violations):
+            return "an honest validator was convicted or scored"
+        if not set(self.culprits) <= set(self.faulty):
+            return f"convicted {self.culprits}, but {self.faulty} misbehaved"
+        if self.is_forked and len(self.culprits) <= fault_limit:
+            return f"a fork convicts {self.culprits} only"
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +141,7 @@ class Scenario:
             faulty = self.chance.sample(range(self.plan.count), self.plan.faulty)
         elif kind != "none":
             faulty = self.chance.sample(processes, self.cluster.validators.fault_limit)
+        self.faulty = faulty
         for seat in processes:
             if seat not in faulty:
                 skew_ms = self.chance.randrange(-300, 301)
@@ -132,9 +154,14 @@ class Scenario:
     # -- faults --------------------------------------------------------------------------------
 
     def _draw_faults(self) -> list[tuple[float, str, int, float]]:
-        """Draws (time, kind, host, duration); kinds are partition, crash, blackout and idle."""
+        """Draws (time, kind, host, duration) of partitions, splits, crashes, blackouts, idling."""
         chance = self.chance
         faults: list[tuple[float, str, int, float]] = []
+        if self.plan.faulty is not None:
+            faults += [
+                (self._instant(), "split", 0, chance.uniform(0.5, 3.0))
+                for _ in range(chance.randrange(1, 4))
+            ]
         faults += [
             (self._instant(), "partition", 0, chance.uniform(0.5, 6.0))
             for _ in range(chance.randrange(6))
@@ -166,6 +193,9 @@ class Scenario:
                     {number: self.chance.randrange(sides) for number in range(len(hosts))}
                 )
                 return [(end, "heal", 0, 0.0)]
+            case "split":
+                self.world.partition(self._split())
+                return [(end, "heal", 0, 0.0)]
             case "heal":
                 self.world.heal()
             case "crash":
@@ -179,6 +209,18 @@ class Scenario:
                 for each in hosts:
                     each.set_pending(kind == "busy")
         return []
+
+    def _split(self) -> dict[int, int]:
+        """Twins on both sides of a cut, the honest in two halves: how more than f fork a chain."""
+        sides: dict[int, int] = {}
+        honest = [host.actor for host in self.cluster.honest]
+        self.chance.shuffle(honest)
+        for position, actor in enumerate(honest):
+            sides[actor] = position % 2
+        for process in self.faulty:
+            for position, actor in enumerate(self.cluster.actors[process]):
+                sides[actor] = position % 2
+        return sides
 
     def _cut(self, host: ConsensusHost, end: float) -> list[tuple[float, str, int, float]]:
         if not host.is_up:
@@ -216,6 +258,7 @@ class Scenario:
             heal_s,
             max(host.epoch for host in self.cluster.hosts),
             tuple(self.cluster.audit()),
+            tuple(sorted(self.faulty)),
         )
 
     def _calm_down(self) -> None:
