@@ -31,6 +31,7 @@ from swarmd.net.network import Network
 from swarmd.peers import PeerRegistry
 from swarmd.publisher import Publisher, Release
 from swarmd.questions import Denial, Permit
+from swarmd.services.access_desk import AccessDesk
 from swarmd.services.consensus import ConsensusService
 from swarmd.services.decisions import Decisions
 from swarmd.services.exchange import ExchangeService
@@ -97,6 +98,7 @@ class Operator:
             "doctor": self._doctor,
             "receipts": self._receipts,
             "stop": self._stop,
+            **AccessDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **Decisions(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **self._rollouts.handlers(),
             **IdentityDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
