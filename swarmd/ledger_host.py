@@ -19,10 +19,13 @@ import trio
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
 from ledger.records.group import GroupRecord
+from ledger.transition.kind import Lane
+from ledger.transition.shares import lane_of
 from protocol.digest import BlockId, ChainId, Digest, ManifestId, TransactionId
-from protocol.errors import SwarmError
+from protocol.errors import EncodingError, SwarmError
 from protocol.group import Policy
 from protocol.manifest import SignedManifest, parse_manifest
+from protocol.transaction import parse_transaction
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,6 +33,15 @@ Listener = Callable[[CommitResult], None]
 """Called in the event loop for each final block; must not block."""
 RECENT_MAX: Final = 1024
 """Ids of recent final blocks kept for checking what others claim."""
+
+
+def claims_protection(raw: bytes) -> bool:
+    """Whether a transaction, not verified yet, says that it is of a kind that protects."""
+    try:
+        kind = parse_transaction(raw).transaction.kind
+    except EncodingError:
+        return False
+    return lane_of(kind) is Lane.PROTECTING
 
 
 class LedgerHost:
@@ -42,6 +54,7 @@ class LedgerHost:
         self._limiter = trio.CapacityLimiter(1)
         self._committing = trio.Lock()
         self._judging = trio.Lock()
+        self._ordinary = trio.Lock()
         self._listeners: list[Listener] = []
         self._alarm_listeners: list[Callable[[str], None]] = []
         self._submission_listeners: list[Callable[[bytes], None]] = []
@@ -117,7 +130,14 @@ class LedgerHost:
         """
         for listener in self._submission_listeners:
             listener(raw)
-        # One in the worker's queue: a flood of them must not stand in line before consensus.
+        if claims_protection(raw):
+            return await self._judge(raw, is_own=is_own)
+        async with self._ordinary:
+            return await self._judge(raw, is_own=is_own)
+
+    async def _judge(self, raw: bytes, *, is_own: bool) -> TransactionId:
+        # One in the worker's queue: a flood of them must not stand in line before consensus; and
+        # one ordinary one at most in this line, so that what protects waits for no other.
         async with self._judging:
             now_ms = self._time_ms()
             return await self.run(lambda: self.chain.submit(raw, now_ms=now_ms, is_own=is_own))
