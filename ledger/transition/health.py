@@ -68,7 +68,10 @@ def _check_reporter(
 
 
 def _check_progress(before: HealthRecord | None, body: ReportHealth, context: BlockContext) -> None:
-    """Counts never fall, and reports that say nothing new or come too often are refused (R41)."""
+    """Counts never fall, and reports that say nothing new or come too often are refused (R41).
+
+    A gateway's first failure waits for nothing: it may have to stop the rollout.
+    """
     if before is None:
         return
     if body.successes < before.successes or body.failures < before.failures:
@@ -76,7 +79,8 @@ def _check_progress(before: HealthRecord | None, body: ReportHealth, context: Bl
     said = (before.successes, before.failures, before.devices)
     if (body.successes, body.failures, body.devices) == said:
         raise LedgerError("health.same", "this was reported before")
-    if context.time_ms < before.time_ms + HEALTH_INTERVAL_MS:
+    is_first_failure = before.failures == 0 and body.failures > 0
+    if not is_first_failure and context.time_ms < before.time_ms + HEALTH_INTERVAL_MS:
         raise LedgerNotYetError("health.early", "this gateway reported a moment ago")
 
 

@@ -3,8 +3,9 @@
 Devices are counted, not attempts: each counts once among those that took a release and once among
 those on which it failed, whatever it says later. Every outcome goes into the receipt log first;
 after a restart the counts come from there and from the gateway's own last report, below which they
-never fall. A change is reported at once, the next one ten minutes later, so that failures stop a
-rollout early and a flood of outcomes costs the ledger six small transactions an hour and release.
+never fall. A change is reported at once, the next one ten minutes later; only the first failure
+does not wait. So failures stop a rollout early, and a flood of outcomes costs the ledger six small
+transactions an hour and release.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class HealthService:
         self._tallies: dict[ManifestId, _Tally] = {}
         self._running: dict[tuple[str, str], ManifestId] = {}
         self._due: dict[tuple[ManifestId, str], float] = {}
+        self._alerted: dict[tuple[ManifestId, str], None] = {}
         self._promote_at: dict[tuple[ManifestId, str], tuple[int, float]] = {}
         self._changed = trio.Event()
 
@@ -129,7 +131,7 @@ class HealthService:
 
     def _forget(self, manifest: ManifestId) -> None:
         del self._tallies[manifest]
-        for times in (self._due, self._promote_at):
+        for times in (self._due, self._alerted, self._promote_at):
             for key in [key for key in times if key[0] == manifest]:
                 del times[key]
 
@@ -168,8 +170,16 @@ class HealthService:
     async def _report(self, manifest: ManifestId, group: str, submit: Submit) -> None:
         now = trio.current_time()
         body = self._next_report(manifest, group)
-        if body is None or now < self._due.get((manifest, group), now):
+        if body is None:
             return
+        known = self._ledger.chain.state.health(manifest, self._own_did, group) or HealthRecord()
+        is_first_failure = body.failures > 0 and known.failures == 0
+        if now < self._due.get((manifest, group), now) and not (
+            is_first_failure and (manifest, group) not in self._alerted
+        ):
+            return
+        if is_first_failure:
+            self._alerted[manifest, group] = None
         self._due[manifest, group] = now + REPORT_S
         try:
             await submit(body)

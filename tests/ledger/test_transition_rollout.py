@@ -437,8 +437,17 @@ def test_counts_never_fall_and_reports_are_rare():
     error = bench.refusal(more, after_ms=HEALTH_INTERVAL_MS - 1)
     assert (error.rule, type(error)) == ("health.early", LedgerNotYetError)
     bench.apply(more, after_ms=HEALTH_INTERVAL_MS)
+    failing = report(bench, manifest, good=6, bad=2)
+    assert bench.refusal(failing).rule == "health.early"
     did = bench.lab.gateways[0].did
     assert bench.state.health(manifest.manifest_id, did, FLEET).devices == 2
+
+
+def test_a_first_failure_waits_for_nothing():
+    bench, manifest = running(gateways=1, sites=("a",))
+    bench.apply(report(bench, manifest, good=5))
+    bench.apply(report(bench, manifest, good=5, bad=1))
+    assert rollout_of(bench, manifest).failure_sites == 1
 
 
 def test_a_report_without_a_rollout_is_kept_and_changes_nothing_else():

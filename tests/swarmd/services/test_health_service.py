@@ -117,6 +117,20 @@ async def test_the_first_outcome_is_reported_at_once_the_next_ones_together(
         assert len(bench.counts) == 2
 
 
+async def test_the_first_failure_waits_for_nothing(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(tmp_path) as bench:
+        bench.say("a", runs=True)
+        await settle()
+        bench.say("b", runs=False)
+        await settle()
+        assert bench.counts == [(1, 0, 1), (1, 1, 1)]
+        bench.say("c", runs=False)
+        await settle()
+        assert len(bench.counts) == 2
+
+
 async def test_devices_are_counted_and_not_attempts(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
