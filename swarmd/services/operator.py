@@ -16,7 +16,6 @@ import trio
 
 from chunks.store import ChunkStore
 from ledger.bodies.manifest import ApproveManifest, RevokeManifest
-from ledger.proof_make import make_proof
 from protocol.approval import Action, parse_approval
 from protocol.did import did_key_text, did_text
 from protocol.digest import Digest, ManifestId
@@ -37,6 +36,8 @@ from swarmd.services.decisions import Decisions
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.identity_desk import IdentityDesk
 from swarmd.services.images import HeldManifest, ImageService
+from swarmd.services.policy_desk import PolicyDesk
+from swarmd.services.proving import ProvingService
 from swarmd.services.receipts import ReceiptService
 from swarmd.services.rollouts import Rollouts
 from swarmd.services.submission import SubmissionService
@@ -80,6 +81,7 @@ class Operator:
     def __init__(self, parts: Parts) -> None:
         """Speaks to `parts`."""
         self._parts = parts
+        self._proving = ProvingService(parts.ledger, parts.receipts)
         self._rollouts = Rollouts(parts.ledger, parts.submission, self._now_ms, self._own_groups)
 
     def handlers(self) -> Mapping[str, Handler]:
@@ -95,6 +97,7 @@ class Operator:
             "wait": self._wait,
             "fetch": self._fetch,
             "prove": self._prove,
+            "blocks": self._blocks,
             "doctor": self._doctor,
             "receipts": self._receipts,
             "stop": self._stop,
@@ -102,6 +105,7 @@ class Operator:
             **Decisions(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **self._rollouts.handlers(),
             **IdentityDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
+            **PolicyDesk(self._parts.ledger, self._now_ms).handlers(),
         }
 
     # -- looking -------------------------------------------------------------------------------
@@ -451,25 +455,10 @@ class Operator:
         return self._is_reached(manifest, "complete")
 
     async def _prove(self, params: Mapping[str, object], _report: Report) -> JSON:
-        reader = Params(params)
-        manifest = ManifestId(reader.hex_bytes("manifest", size=32))
-        group = reader.text("group") if reader.has("group") else None
-        reader.finish()
-        content = self._known_manifest(manifest).manifest
-        state = self._parts.ledger.chain.state
-        chosen = (
-            group
-            if group is not None
-            else next((g for g in content.groups if state.manifest(manifest, g)), content.groups[0])
-        )
-        chain = self._parts.ledger.chain
-        proof = await self._parts.ledger.run(lambda: make_proof(chain, manifest, chosen))
-        return {
-            "proof": proof.hex(),
-            "group": chosen,
-            "height": chain.head.height,
-            "genesis": self._parts.ledger.chain_id.hex(),
-        }
+        return await self._proving.prove(Params(params))
+
+    async def _blocks(self, params: Mapping[str, object], _report: Report) -> JSON:
+        return await self._proving.blocks(Params(params))
 
     async def _stop(self, params: Mapping[str, object], _report: Report) -> JSON:
         Params(params).finish()

@@ -19,6 +19,8 @@ import trio
 
 from ledger.bodies.receipt import AnchorReceipts
 from ledger.chain_blocks import CommitResult
+from ledger.errors import LedgerNotYetError
+from ledger.proof_make import ProofBuilder
 from ledger.records.anchor import AnchorRecord
 from protocol.digest import DidId
 from protocol.errors import NotYetError, StorageError, SwarmError
@@ -314,6 +316,21 @@ class ReceiptService:
     def size(self) -> int:
         """Entries written so far."""
         return self._log.size
+
+    def add_to(self, builder: ProofBuilder, number: int) -> None:
+        """Adds an anchored entry of this node's log to a proof; blocks on storage.
+
+        Raises:
+            LedgerNotYetError: `proof.unanchored`: the newest anchor does not cover it.
+            StorageError: the log was never that large, or is not readable.
+        """
+        size = builder.anchored_size(self._own_did)
+        if number >= size:
+            raise LedgerNotYetError(
+                "proof.unanchored", f"the newest anchor covers {size} entries, not {number}"
+            )
+        proof = self._log.prove(number, size)
+        builder.add_receipt(self._own_did, index=number, entry=proof.entry, siblings=proof.siblings)
 
 
 def _fit(text: str) -> str:
