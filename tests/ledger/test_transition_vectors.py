@@ -24,7 +24,9 @@ def committed(name):
     return json.loads((ledger_vectors.DIRECTORY / name).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["genesis.json", "transactions.json", "proof.json"])
+@pytest.mark.parametrize(
+    "name", ["genesis.json", "transactions.json", "rollout.json", "proof.json"]
+)
 def test_the_generator_reproduces_every_file(name):
     text = (ledger_vectors.DIRECTORY / name).read_text(encoding="utf-8")
     assert ledger_vectors.render(ledger_vectors.build()[name]) == text
@@ -47,8 +49,8 @@ def test_genesis_gives_the_pinned_state_and_header():
     assert (header.encoded.hex(), header.block_id.hex()) == (vector["header"], vector["block_id"])
 
 
-def test_transactions_replay_to_the_pinned_roots_and_codes():
-    vector = committed("transactions.json")
+def replay(vector):
+    """Kinds that were accepted, and (code, pinned code) of what was refused."""
     genesis = decode_genesis(bytes.fromhex(vector["genesis"]))
     state, height = genesis_outcome(genesis).state, 0
     accepted, refused = [], []
@@ -72,7 +74,15 @@ def test_transactions_replay_to_the_pinned_roots_and_codes():
         assert state.log.root.hex() == step["log_root"]
         written = {key.hex(): value.hex() for key, value in outcome.writes.items()}
         assert step["changed"].items() <= written.items()
-    assert sorted(set(accepted)) == sorted(KINDS), "every kind is pinned"
+    return accepted, refused
+
+
+def test_transactions_replay_to_the_pinned_roots_and_codes():
+    accepted, refused = replay(committed("transactions.json"))
+    more, refused_rollouts = replay(committed("rollout.json"))
+    assert sorted({*accepted, *more}) == sorted(KINDS), "every kind is pinned"
+    assert refused_rollouts
+    assert all(code == pinned for code, pinned in refused_rollouts)
     codes = ["tx.nonce", "manifest.sequence", "tx.signer_status"]
     assert refused == [(code, code) for code in codes]
 

@@ -14,6 +14,7 @@ from typing import Any
 from ledger.bodies.group import CreateGroup, SetPolicy
 from ledger.bodies.manifest import ApproveManifest
 from ledger.bodies.receipt import AnchorReceipts
+from ledger.bodies.rollout import Command
 from ledger.bodies.subject import CreateSubject, SuspendSubject
 from ledger.errors import LedgerError
 from ledger.proof_make import make_proof
@@ -21,9 +22,11 @@ from ledger.transition.genesis import genesis_block
 from protocol.approval import Action
 from protocol.did import SubjectKind
 from protocol.digest import sha256
+from protocol.rollout import Promotion
 from protocol.transaction import SignedTransaction
 from tests.support.ledger import (
     FLEET,
+    HOUR_MS,
     PRODUCT,
     Bench,
     Lab,
@@ -33,6 +36,17 @@ from tests.support.ledger import (
     make_group,
     make_lab,
     make_policy,
+)
+from tests.support.rollout import (
+    certify_site,
+    command,
+    decide,
+    emergency_group,
+    emergency_keys,
+    health,
+    make_plan,
+    pause,
+    rollout_policy,
 )
 
 DIRECTORY = Path(__file__).parents[1] / "vectors" / "ledger"
@@ -147,6 +161,42 @@ def transactions_vector() -> dict[str, Any]:
     return {"genesis": lab.genesis.encode().hex(), "product": PRODUCT, "steps": recorder.steps}
 
 
+def rollout_vector() -> dict[str, Any]:
+    """A rollout that goes on, halts and resumes, and emergency pauses; refusals among them."""
+    policy = rollout_policy(make_plan(promotion=Promotion.AUTOMATIC, soak_ms=0))
+    recorder = Recorder(make_bench(policy=policy, groups=[emergency_group("pumps")]), [])
+    lab = recorder.bench.lab
+    manifest = lab.manifest()
+    release = manifest.manifest_id
+    first, second = lab.gateways
+    key = emergency_keys("pumps")[0]
+    now_ms = recorder.bench.time_ms
+    for signed in (
+        certify_site(lab, first, "north"),
+        certify_site(lab, second, "south"),
+        lab.propose(manifest),
+        command(lab, release, Command.PAUSE, owners=1),
+        lab.approve(release),
+        health(lab, release, lab.validators[0], good=1),
+        health(lab, release, first, good=3, devices=3),
+        command(lab, release, Command.PROMOTE, owners=0, sequence=1),
+        command(lab, release, Command.PROMOTE, sequence=1),
+        command(lab, release, Command.PAUSE, owners=1, sequence=2),
+        health(lab, release, first, good=3, bad=1, devices=2),
+        health(lab, release, second, good=120, bad=1, devices=120),
+        command(lab, release, Command.RESUME, sequence=3),
+        command(lab, release, Command.RESUME, sequence=4),
+        command(lab, release, Command.PRIORITY, priority=7, sequence=5),
+        command(lab, release, Command.HALT, sequence=6),
+        lab.transaction(first, pause(lab, key, product=PRODUCT)),
+        lab.transaction(first, pause(lab, key, sequence=2)),
+        lab.transaction(first, decide(lab, key, now_ms + 100 * HOUR_MS)),
+        lab.transaction(first, decide(lab, key, 0)),
+    ):
+        recorder.apply(signed)
+    return {"genesis": lab.genesis.encode().hex(), "product": PRODUCT, "steps": recorder.steps}
+
+
 def proof_vector() -> dict[str, Any]:
     """A proof file and what it shows."""
     lab = make_lab()
@@ -170,6 +220,7 @@ def build() -> dict[str, dict[str, Any]]:
     return {
         "genesis.json": genesis_vector(),
         "transactions.json": transactions_vector(),
+        "rollout.json": rollout_vector(),
         "proof.json": proof_vector(),
     }
 
