@@ -4,7 +4,7 @@ A rule is a tree of ten kinds of nodes. It has no variables, loops, floats, patt
 ends, costs what its size says, and means the same on every node. Two places use it: a policy's rule
 judges a release (`Scope.RELEASE`), a group's selector picks subjects (`Scope.SUBJECT`). Meaning is
 in `ledger.rules.evaluate`, the wire form in `protocol.rule_codec`, the form for people in
-`protocol.rule_text`; docs/spec/contracts.md numbers the rules (K20 to K39).
+`swarmd.rule_text`; docs/spec/contracts.md numbers the rules (K20 to K39).
 """
 
 from __future__ import annotations

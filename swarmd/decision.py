@@ -14,7 +14,15 @@ from typing import Final
 
 from ledger.bodies.codec import MapValue
 from ledger.bodies.governance import SetCheckpoint
-from ledger.bodies.group import CreateGroup
+from ledger.bodies.group import (
+    ROOT_BYTES_MAX,
+    CreateGroup,
+    RotateRoot,
+    SetPolicy,
+    UpdateGroup,
+    VetoPolicy,
+)
+from ledger.bodies.manifest import OverrideManifest
 from ledger.bodies.validators import (
     SetParameters,
     SetValidators,
@@ -36,6 +44,7 @@ from protocol.approval import (
 from protocol.digest import ChainId, Digest, PolicyId, sha256
 from protocol.encoding import (
     Fields,
+    Key,
     Value,
     as_bytes,
     decode_canonical,
@@ -43,9 +52,10 @@ from protocol.encoding import (
 )
 from protocol.errors import EncodingError, PolicyError
 from protocol.governance import GOVERNANCE_GROUP, GOVERNANCE_POLICY, checkpoint_digest
-from protocol.group import OWNERS_MAX, decode_group
+from protocol.group import OWNERS_MAX, OwnerRoot, decode_group, decode_placement, decode_policy
 from protocol.keys import Signer
 from protocol.limits import KIB
+from protocol.rotation import root_digest
 
 DECISION_BYTES_MAX: Final = 64 * KIB
 """A decision fits a transaction of 20 KiB; 32 approvals come on top."""
@@ -61,8 +71,8 @@ class _Terms:
     """Field of the body that takes the approvals."""
     action: Action
     """What is agreed to."""
-    read: Callable[[Body, int], tuple[Digest, str, PolicyId]]
-    """(body, epoch) -> (subject, group, policy)."""
+    read: Callable[[Body, int], tuple[Digest, str, PolicyId | None]]
+    """(body, epoch) -> (subject, group, policy); None: the policy that the file names."""
 
 
 def _chain_wide(subject: Digest) -> tuple[Digest, str, PolicyId]:
@@ -96,6 +106,32 @@ def _group(body: Body, _epoch: int) -> tuple[Digest, str, PolicyId]:
     return sha256(body.group), group.name, group.policy.policy_id
 
 
+def _set_policy(body: Body, _epoch: int) -> tuple[Digest, str, None]:
+    assert isinstance(body, SetPolicy), "the kind decides the class"
+    return Digest(decode_policy(body.policy).policy_id), body.group, None
+
+
+def _veto_policy(body: Body, _epoch: int) -> tuple[Digest, str, None]:
+    assert isinstance(body, VetoPolicy), "the kind decides the class"
+    return Digest(body.policy), body.group, None
+
+
+def _update_group(body: Body, _epoch: int) -> tuple[Digest, str, None]:
+    assert isinstance(body, UpdateGroup), "the kind decides the class"
+    return decode_placement(body.placement).digest(), body.group, None
+
+
+def _rotate_root(body: Body, _epoch: int) -> tuple[Digest, str, None]:
+    assert isinstance(body, RotateRoot), "the kind decides the class"
+    root = OwnerRoot.from_value(decode_canonical(body.root, bytes_max=ROOT_BYTES_MAX))
+    return root_digest(root), body.group, None
+
+
+def _override(body: Body, _epoch: int) -> tuple[Digest, str, None]:
+    assert isinstance(body, OverrideManifest), "the kind decides the class"
+    return Digest(body.manifest), body.group, None
+
+
 TERMS: Final[Mapping[str, _Terms]] = MappingProxyType(
     {
         "validators.set": _Terms(2, Action.VALIDATORS, _validators),
@@ -103,9 +139,14 @@ TERMS: Final[Mapping[str, _Terms]] = MappingProxyType(
         "gov.upgrade": _Terms(2, Action.UPGRADE, _upgrade),
         "gov.checkpoint": _Terms(1, Action.CHECKPOINT, _checkpoint),
         "group.create": _Terms(1, Action.CREATE_GROUP, _group),
+        "policy.set": _Terms(2, Action.AMEND, _set_policy),
+        "policy.veto": _Terms(2, Action.VETO, _veto_policy),
+        "group.update": _Terms(2, Action.UPDATE_GROUP, _update_group),
+        "group.rotate": _Terms(2, Action.ROTATE_ROOT, _rotate_root),
+        "manifest.override": _Terms(2, Action.OVERRIDE, _override),
     }
 )
-"""Kinds of transactions that decision files can carry: those of the governance root."""
+"""Kinds of transactions that decision files can carry: the governance root's and owners'."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +167,8 @@ class Decision:
     """The transaction's body without its approvals."""
     approvals: tuple[bytes, ...] = ()
     """Signed so far, in order of signing."""
+    policy: PolicyId | None = None
+    """Policy of the group that owners' approvals name; None for what governance decides."""
 
     def __post_init__(self) -> None:
         """Refuses what is no decision.
@@ -161,7 +204,10 @@ class Decision:
         Raises:
             EncodingError: the content is malformed.
         """
-        subject, group, policy = self._terms.read(self.body(), self.epoch)
+        subject, group, chain_policy = self._terms.read(self.body(), self.epoch)
+        policy = chain_policy or self.policy
+        if policy is None or (chain_policy is not None and self.policy is not None):
+            raise EncodingError("a decision names a policy exactly if owners of a group decide")
         return Approval(
             era=self.era,
             action=self._terms.action,
@@ -185,22 +231,29 @@ class Decision:
 
     def encode(self) -> bytes:
         """The bytes of the file."""
-        return encode_canonical(
-            {
-                0: 1,
-                1: self.chain,
-                2: self.era,
-                3: self.epoch,
-                4: self.valid_until_ms,
-                5: self.kind,
-                6: dict(self.content),
-                7: list(self.approvals),
-            }
-        )
+        value: dict[Key, Value] = {
+            0: 1,
+            1: self.chain,
+            2: self.era,
+            3: self.epoch,
+            4: self.valid_until_ms,
+            5: self.kind,
+            6: dict(self.content),
+            7: list(self.approvals),
+        }
+        if self.policy is not None:
+            value[8] = self.policy
+        return encode_canonical(value)
 
 
 def draft_decision(
-    body: Body, *, chain: ChainId, era: int, epoch: int, valid_until_ms: int
+    body: Body,
+    *,
+    chain: ChainId,
+    era: int,
+    epoch: int,
+    valid_until_ms: int,
+    policy: PolicyId | None = None,
 ) -> Decision:
     """Makes a decision without signatures of a body; the body's approvals are left out."""
     kind = kind_of(body)
@@ -215,6 +268,7 @@ def draft_decision(
         valid_until_ms=valid_until_ms,
         kind=kind,
         content=value,
+        policy=policy,
     )
 
 
@@ -237,6 +291,7 @@ def decode_decision(data: bytes) -> Decision:
         kind=fields.text(5, maximum=64),
         content=content,
         approvals=fields.items(7, _read_approval, maximum=OWNERS_MAX),
+        policy=fields.optional(8, lambda key: PolicyId(fields.digest(key))),
     )
     if fields.finish():
         raise EncodingError("decision: extensions are not allowed")

@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ledger.bodies.governance import SetCheckpoint
-from ledger.bodies.group import CreateGroup
+from ledger.bodies.group import (
+    ROOT_BYTES_MAX,
+    CreateGroup,
+    RotateRoot,
+    SetPolicy,
+    UpdateGroup,
+    VetoPolicy,
+)
+from ledger.bodies.manifest import OverrideManifest
 from ledger.bodies.validators import SetParameters, SetValidators, Upgrade
 from ledger.header import decode_header
-from protocol.did import did_text
+from protocol.did import did_key_text, did_text
 from protocol.digest import ChainId, DidId
+from protocol.encoding import decode_canonical
 from protocol.errors import EncodingError
 from protocol.governance import Recovery
-from protocol.group import decode_group
+from protocol.group import OwnerRoot, decode_group, decode_placement, decode_policy
 from swarmd.decision import Decision
+from swarmd.policy_words import policy_sentences, rule_words
 
 if TYPE_CHECKING:
     from swarmd.control.protocol import JSON
@@ -59,8 +69,40 @@ def _content(decision: Decision) -> dict[str, JSON]:
         case CreateGroup():
             group = decode_group(body.group)
             return {"group": group.name, "owners": [name for _, name in group.owner_root.owners]}
+        case SetPolicy():
+            policy = decode_policy(body.policy)
+            said: list[JSON] = [*policy_sentences(policy, None)]
+            return {"group": body.group, "policy": policy.policy_id.hex(), "says": said}
+        case VetoPolicy():
+            return {"group": body.group, "policy that must not take effect": body.policy.hex()}
+        case UpdateGroup():
+            placement = decode_placement(body.placement)
+            selector = placement.selector
+            return {
+                "group": body.group,
+                "parent": placement.parent,
+                "takes": None if selector is None else rule_words(selector),
+            }
+        case RotateRoot():
+            raw = decode_canonical(body.root, bytes_max=ROOT_BYTES_MAX)
+            return {"group": body.group, **describe_root(OwnerRoot.from_value(raw))}
+        case OverrideManifest():
+            return {"group": body.group, "manifest past freezes and pauses": body.manifest.hex()}
         case _:
             raise EncodingError(f"no description of {decision.kind}")
+
+
+def describe_root(root: OwnerRoot) -> dict[str, JSON]:
+    """Whom an owner root names, for people."""
+    roles: dict[str, JSON] = {
+        role: [f"{name} {did_key_text(key)}" for key, name in keys] for role, keys in root.roles
+    }
+    return {
+        "root version": root.version,
+        "threshold": root.threshold,
+        "owners": [f"{name} {did_key_text(key)}" for key, name in root.owners],
+        "roles": roles,
+    }
 
 
 def _members(chain: ChainId, members: tuple[DidId, ...], newcomers: dict[DidId, str]) -> list[JSON]:

@@ -13,6 +13,7 @@ from swarmd.cli.options import call, examples, json_option, pass_output
 from swarmd.cli.output import Output
 
 COMMANDS: Final[dict[str, Entry]] = {
+    "explain": Entry("ledger_explain", "Say why a release is or is not authorised and offered."),
     "recover": Entry("ledger_recover", "Begin a new era from a recovery file of the governance."),
     "backup": Entry("ledger_recover", "Copy the ledger into one file."),
 }

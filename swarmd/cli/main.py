@@ -51,6 +51,8 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
         "pause": Entry("pause", "Hold offers to devices back in an emergency."),
     },
     "Govern": {
+        "policy": Entry("policy", "Check, change and veto the rules of a device group."),
+        "group": Entry("group", "Show, create and change device groups and who owns them."),
         "gov": Entry("gov", "Decide about the whole chain, as holders of the governance root."),
     },
     "Look and fetch": {
