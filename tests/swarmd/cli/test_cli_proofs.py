@@ -19,6 +19,7 @@ from swarmd.proof_file import PROOF_FILE_BYTES_MAX, ProofFile, decode_proof_file
 from tests.support.control_daemon import ControlDaemon
 from tests.support.ledger import FLEET, GENESIS_MS, Lab, advance, authorise, make_lab
 from tests.support.loose_cbor import encode_loose
+from tests.support.proofs import make_world
 from tests.swarmd.cli.conftest import Run
 
 IMAGE = b"the firmware"
@@ -132,6 +133,74 @@ def test_what_is_neither_file_nor_digest_is_a_usage_error(
     ended = swarmd("verify", image, "--proof", proof_path, "--genesis", trusted)
     assert ended.code == 2
     assert "neither a file nor 64 hex digits" in ended.reason
+
+
+def test_an_old_proof_is_refused_if_asked(
+    swarmd: Run, image: Path, proof_path: Path, node: DataDir
+) -> None:
+    arguments = ("--proof", proof_path, "--genesis", node.genesis, "--max-age")
+    assert swarmd("verify", image, *arguments, 10**6).code == 0
+    ended = swarmd("verify", image, *arguments, "24")
+    assert (ended.code, ended.out) == (1, "")
+    assert "proof.age" in ended.reason
+    assert swarmd("verify", *arguments, "24").code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "params"),
+    [
+        (("--receipt", 3), {"receipt": 3}),
+        (("--did", "cd" * 32), {"did": "cd" * 32}),
+        (("--transaction", "EF" * 32), {"transaction": "ef" * 32}),
+        (("--absent", "m/" + "ab" * 32 + "/fleet"), {"absent": [f"6d2f{'ab' * 32}666c656574"]}),
+        (("--absent", "g/fleet"), {"absent": ["672f666c656574"]}),
+        (("ab" * 32, "--core"), {"manifest": "ab" * 32, "core": True}),
+    ],
+)
+def test_other_things_are_proved_too(
+    swarmd: Run, node: DataDir, tmp_path: Path, arguments: tuple[object, ...], params: object
+) -> None:
+    world = make_world()
+    answer = {"proof": world.files["receipt"].hex(), "height": 3}
+    target = tmp_path / "any.proof"
+    with ControlDaemon({"prove": lambda _params: answer}).running(node.control_socket) as daemon:
+        ended = swarmd("prove", *arguments, "-o", target, "-C", node.path)
+    assert ended.code == 0, ended.err
+    assert daemon.params_of("prove") == [params]
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("ab" * 32, "--receipt", 1), ("--receipt", 1, "--core"), ("--absent", "x")]
+)
+def test_one_thing_is_proved_at_a_time(
+    swarmd: Run, node: DataDir, tmp_path: Path, arguments: tuple[object, ...]
+) -> None:
+    ended = swarmd("prove", *arguments, "-o", tmp_path / "any.proof", "-C", node.path)
+    assert ended.code == 2
+    assert not (tmp_path / "any.proof").exists()
+
+
+def test_any_proof_is_shown_without_an_image(swarmd: Run, tmp_path: Path) -> None:
+    world = make_world()
+    path, genesis = tmp_path / "every.proof", tmp_path / "genesis.cbor"
+    genesis.write_bytes(world.lab.genesis.encode())
+    path.write_bytes(ProofFile(genesis.read_bytes(), world.files["everything"]).encode())
+    ended = swarmd("verify", "--proof", path, "--genesis", genesis, "--json")
+    assert ended.code == 0, ended.err
+    shown = ended.document
+    assert {item["status"] for item in shown["manifests"]} == {"authorised"}
+    assert [item["index"] for item in shown["receipts"]] == [0, 3]
+    assert shown["entries"][0]["entry"] == world.anchored.signed.raw.hex()
+    assert shown["facts"][b"x/nothing".hex()] is None
+
+
+def test_the_embedded_genesis_counts_even_beside_a_trusted_file(
+    swarmd: Run, image: Path, proof_path: Path, node: DataDir
+) -> None:
+    data = bytearray(proof_path.read_bytes())
+    data[40] ^= 1
+    proof_path.write_bytes(data)
+    assert swarmd("verify", image, "--proof", proof_path, "--genesis", node.genesis).code == 1
 
 
 @pytest.mark.slow
