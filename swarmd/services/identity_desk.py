@@ -16,6 +16,7 @@ from protocol.errors import NotYetError, PolicyError
 from swarmd.control.params import Params
 from swarmd.did_proof import make_subject_proof, subject_facts
 from swarmd.enrolment_request import REQUEST_BYTES_MAX, EnrolmentRequest, decode_request
+from swarmd.subject_decision import SUBJECT_DECISION_BYTES_MAX, decode_subject_decision
 
 if TYPE_CHECKING:
     from swarmd.control.protocol import JSON
@@ -55,6 +56,7 @@ class IdentityDesk:
         """Methods by name."""
         return {
             "resolve": self._resolve,
+            "decide_subject": self._decide,
             "enrol": self._enrol,
             "enrol_pending": self._enrol_pending,
             "enrol_confirm": self._enrol_confirm,
@@ -74,18 +76,42 @@ class IdentityDesk:
         if with_proof:
             proof = (await self._ledger.run(lambda: make_subject_proof(chain, did))).hex()
         facts = subject_facts(self._ledger.chain_id, did, record, tip.header)
-        attributes: dict[str, JSON] = {
-            group: dict(tip.state.attributes(did, group)) for group in record.groups
-        }
+        attributes: dict[str, JSON] = {}
+        policies: dict[str, JSON] = {}
+        versions: dict[str, JSON] = {}
+        for name in record.groups:
+            group, certified = tip.state.group(name), tip.state.certification(did, name)
+            attributes[name] = {} if certified is None else dict(certified.attributes)
+            versions[name] = 0 if certified is None else certified.version
+            policies[name] = "" if group is None else group.policy_at(self._now_ms()).hex()
         result: JSON = {
             "resolution": resolution_result(facts),
             "kind": record.kind.name.lower(),
             "name": record.name,
             "groups": list(record.groups),
             "attributes": attributes,
+            "versions": versions,
+            "policies": policies,
+            "changes": record.changes,
+            "era": tip.header.era,
+            "now_ms": self._now_ms(),
             "proof": proof,
         }
         return result
+
+    async def _decide(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """Submits what owners decided about a subject."""
+        reader = Params(params)
+        (raw,) = reader.hex_list("decision", items_max=1, bytes_max=SUBJECT_DECISION_BYTES_MAX)
+        reader.finish()
+        decision = decode_subject_decision(raw)
+        if decision.chain != self._ledger.chain_id:
+            raise PolicyError("decision.chain", "the decision is for another chain")
+        if not decision.approvals:
+            raise NotYetError("approval.threshold", "nobody has signed this decision yet")
+        transaction = await self._submission.submit(decision.body())
+        height = await self._submission.wait_final(transaction, FINAL_S)
+        return {"transaction": transaction.hex(), "height": height}
 
     # -- newcomers -----------------------------------------------------------------------------
 

@@ -2,60 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import AsyncIterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
 from ledger.bodies.subject import CreateSubject
 from protocol.approval import Action
 from protocol.did import did_key_text, did_text, parse_did_key
-from swarmd.cli.main import run
 from swarmd.datadir import DataDir, KeyName
 from swarmd.enrolment import load_join
 from swarmd.enrolment_request import load_token_file
+from tests.support.commands import command, rule_of
 from tests.support.swarm import GROUP, VALIDATORS, Swarm, swarm
 
 MEMBER = "gateway-1"
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-async def command(*arguments: object) -> Ended:
-    """Runs a command beside the nodes."""
-    out, err = io.StringIO(), io.StringIO()
-
-    def call() -> int:
-        with redirect_stdout(out), redirect_stderr(err):
-            return run([str(argument) for argument in arguments])
-
-    code = await trio.to_thread.run_sync(call)
-    return Ended(code, out.getvalue(), err.getvalue())
-
-
-async def rule_of(*arguments: object) -> str:
-    """The rule that refuses a command."""
-    ended = await command(*arguments, "--json")
-    assert ended.code in (1, 3), ended
-    rule: str = ended.document["error"]["rule"]
-    return rule
 
 
 @pytest.fixture
