@@ -85,7 +85,7 @@ def reputation(
 def capabilities_of(
     state: StateReader, did: DidId, group: str, time_ms: int
 ) -> tuple[Capability, ...]:
-    """A subject's capabilities in a group at a header time; none unless it is active (D52)."""
+    """A subject's capabilities in a group at a header time; none unless it is active (A12)."""
     raw = state.get(capabilities_key(did, group))
     if raw is None:
         return ()

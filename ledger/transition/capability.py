@@ -35,7 +35,7 @@ def may_by_capability(
     manifest: ManifestId | None,
     time_ms: int,
 ) -> bool:
-    """Whether a capability in force lets a subject do something (D52, D53)."""
+    """Whether a capability in force lets a subject do something (A12, A13)."""
     held = capabilities_of(state, did, group, time_ms)
     return any(item.covers(verb, product=product, manifest=manifest) for item in held)
 
@@ -43,7 +43,7 @@ def may_by_capability(
 def grant_capability(
     draft: Draft, _signer: DidId, body: GrantCapability, context: BlockContext
 ) -> None:
-    """Grants a capability if enough owners of its group agree (D50).
+    """Grants a capability if enough owners of its group agree (A10).
 
     Raises:
         LedgerError: `cap.malformed`, `cap.known`, `cap.expired`, `cap.subject`, `cap.count`,
@@ -110,7 +110,7 @@ def _check_grant(
 def revoke_capability(
     draft: Draft, _signer: DidId, body: RevokeCapability, context: BlockContext
 ) -> None:
-    """Withdraws a capability for good, by `revoke_threshold` owners of its group (D51).
+    """Withdraws a capability for good, by `revoke_threshold` owners of its group (A11).
 
     Raises:
         LedgerError: `cap.unknown`, `cap.withdrawn`, `approval.*`.
