@@ -24,6 +24,7 @@ from ledger.state import LedgerState
 from ledger.state_keys import split_manifest_key
 from ledger.state_range import StatePage
 from ledger.state_serving import manifests, state_head, state_page
+from ledger.sync_store import SyncStore
 from ledger.transition.validators import next_set
 from ledger.validators import ValidatorSet
 from protocol.approval import Action
@@ -270,6 +271,18 @@ class ChainQueries:
         finality = self._store.finality(last.height)
         assert finality is not None, "a run ends with a certified block"
         return tuple(run), finality[1]
+
+    @property
+    def current_anchor(self) -> TrustAnchor:
+        """Whom this copy believes about headers of the epoch it is in."""
+        rules = self.rules
+        return TrustAnchor(
+            chain=rules.chain, era=rules.era, validators=rules.validators, first=None
+        )
+
+    def fetches(self) -> SyncStore:
+        """Where a state that is fetched from peers is kept until it is complete."""
+        return SyncStore(self._store)
 
     @property
     def first_block(self) -> int:

@@ -40,7 +40,7 @@ from protocol.state_messages import StateHeadAnswer
 
 REGIONS_MAX: Final = 16
 """Parts of the path space that are fetched side by side."""
-REGION_PAGES_MIN: Final = 4
+REGION_PAGES_MIN: Final = 2
 """A region is worth a peer of its own from about this many pages on."""
 TARGET_BYTES_MAX: Final = 1 * MIB
 """Encoded target: 520 headers, and the hand-overs of a few dozen epochs."""

@@ -228,6 +228,8 @@ class LedgerConfig:
 
     view_timeout_ms: int = field(default=1000, metadata=_by(_integer(50, 60_000)))
     """A validator's first estimate of a message delay, milliseconds; grows while views fail."""
+    keep_blocks: int = field(default=10_000, metadata=_by(_integer(0, 1 << 40)))
+    """Bodies of final blocks kept; 0: all. Headers and certificates stay in any case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

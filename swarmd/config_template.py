@@ -42,6 +42,8 @@ COMMENTS: Final[dict[str, str]] = {
     "ledger": "How this node follows the chain, or takes part in it.",
     "ledger.view_timeout_ms": "Validators: first estimate of a message's delay, milliseconds,\n"
     "50 to 60000. It grows while views fail.",
+    "ledger.keep_blocks": "Bodies of final blocks to keep, the newest ones; 0 keeps all. Headers,\n"
+    "certificates and the present state stay in any case.",
 }
 """What the file says about each section and setting."""
 

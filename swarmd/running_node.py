@@ -62,8 +62,10 @@ from swarmd.services.images import ImageService
 from swarmd.services.ledger_service import STREAM_BYTES_MAX as LEDGER_BYTES_MAX
 from swarmd.services.ledger_service import LedgerService
 from swarmd.services.operator import Operator, Parts
+from swarmd.services.pruning import PruningService
 from swarmd.services.reach import ReachService
 from swarmd.services.receipts import ReceiptService
+from swarmd.services.state_sync import StateSyncService
 from swarmd.services.submission import SubmissionService
 from swarmd.services.tamper import TamperService
 from swarmd.services.vote_keys import VoteKeys
@@ -221,14 +223,21 @@ class RunningNode:
             on_member=self._on_member,
             on_demoted=self._on_demoted,
         )
+        self.state_sync = StateSyncService(
+            ledger=ledger,
+            registry=registry,
+            service=self.ledger_service,
+            store=self._chain.fetches(),
+            anchor=lambda: self._chain.current_anchor,
+        )
         self.follower = FollowerService(
             ledger=ledger,
             registry=registry,
             service=self.ledger_service,
+            fetch_state=self.state_sync.fetch,
             patience_s=self._engine_patience_s,
         )
         self._wire_writing(network)
-        self._wire_tamper()
         is_validator = identity.kind is SubjectKind.VALIDATOR
         self.consensus = self._make_consensus(network) if is_validator else None
         self._wire_images()
@@ -246,6 +255,13 @@ class RunningNode:
     def _wire_writing(self, network: Network) -> None:
         """Gossip, own transactions and receipts."""
         ledger, registry, identity = self.ledger, self.registry, self._identity
+        self.receipts = ReceiptService(
+            log=self._receipt_log,
+            ledger=ledger,
+            own_did=identity.did,
+            time_ms=self.ledger_time_ms,
+        )
+        self._wire_tamper()
         self.gossip = GossipService(
             network=network,
             ledger=ledger,
@@ -257,8 +273,8 @@ class RunningNode:
                 head_heard=self.follower.hear,
                 manifest_announced=lambda _manifest: self.images.wake(),
                 mempool_changed=self._mempool_changed,
-                transaction_seen=lambda signed: self.tamper.on_transaction(signed),
-                falsehood_seen=lambda signed: self.tamper.on_falsehood(signed),
+                transaction_seen=self.tamper.on_transaction,
+                falsehood_seen=self.tamper.on_falsehood,
             ),
         )
         self.submission = SubmissionService(
@@ -270,12 +286,6 @@ class RunningNode:
             gossip=self.gossip.publish_transaction,
             on_pending=self._mempool_changed,
             needs_gossip=self._lacks_validators,
-        )
-        self.receipts = ReceiptService(
-            log=self._receipt_log,
-            ledger=ledger,
-            own_did=identity.did,
-            time_ms=self.ledger_time_ms,
         )
 
     def _wire_tamper(self) -> None:
@@ -397,6 +407,7 @@ class RunningNode:
         )
         nursery.start_soon(self._watch_peers)
         nursery.start_soon(self.gossip.run)
+        nursery.start_soon(PruningService(self.ledger, self._config.ledger.keep_blocks).run)
         await nursery.start(partial(self.exchange.run))
         nursery.start_soon(self.images.run)
         nursery.start_soon(self.freshness.run, self.ledger_service.ask)

@@ -8,7 +8,7 @@ not deliver goes behind all others, so that nobody holds this node up by promise
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -20,15 +20,18 @@ from protocol.errors import (
     TransportError,
     VerificationError,
 )
+from protocol.limits import STATE_SNAPSHOT_INTERVAL
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.peers import PeerClass, PeerRegistry
-from swarmd.services.ledger_service import LedgerService
+from swarmd.services.ledger_service import PRUNED_RULE, LedgerService
 
 logger = logging.getLogger(__name__)
 
 SILENCE_FACTOR: Final = 1.5
 """Heartbeats of silence after which the follower asks by itself."""
+NEWCOMER_BLOCKS: Final = 2 * STATE_SNAPSHOT_INTERVAL
+"""A newcomer further behind than this fetches the state instead of executing every block."""
 FAILURES_MAX: Final = 1024
 """Peers remembered for what they promised and did not deliver."""
 RETRY_S: Final = 1.0
@@ -44,6 +47,7 @@ class FollowerService:
         ledger: LedgerHost,
         registry: PeerRegistry,
         service: LedgerService,
+        fetch_state: Callable[[], Awaitable[bool]],
         patience_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Wires the service.
@@ -52,6 +56,7 @@ class FollowerService:
             ledger: own copy of the chain.
             registry: classes of peers.
             service: asks for blocks.
+            fetch_state: fetches the state as a whole; tells whether the head moved.
             patience_s: how long something else, such as a validator's engine, may take to reach a
                 height that was heard of, before this service fetches it; seconds.
         """
@@ -61,6 +66,8 @@ class FollowerService:
         self._patience_s = patience_s
         self._heard: dict[PeerKey, int] = {}
         self._failures: dict[PeerKey, int] = {}
+        self._pruned: dict[PeerKey, None] = {}
+        self._fetch_state = fetch_state
         self._wake = trio.Event()
 
     def hear(self, peer: PeerKey, height: int) -> None:
@@ -95,15 +102,23 @@ class FollowerService:
         if await self._is_reached(told):
             return True
         try:
-            await self._service.catch_up(peer)
-        except (TransportError, PolicyError, VerificationError, RemoteProtocolError) as error:
+            if not (self._is_newcomer(told) and await self._fetch_state()):
+                await self._service.catch_up(peer)
+        except PolicyError as error:
+            logger.info("following %s: %s", peer[:4].hex(), error)
+            if error.rule == PRUNED_RULE:
+                await self._without_blocks(peer)
+        except (TransportError, VerificationError, RemoteProtocolError) as error:
             logger.info("following %s: %s", peer[:4].hex(), error)
         except StorageError as error:
             logger.error(  # noqa: TRY400 - no defect
                 "blocks cannot be stored: %s", error
             )
+        height = self._ledger.chain.head.height
+        if before < height < told:
+            self._heard.setdefault(peer, told)  # what a fetched state lacks comes by blocks
         self._note_outcome(peer, told)
-        return self._ledger.chain.head.height > before
+        return height > before
 
     async def _is_reached(self, height: int) -> bool:
         """Waits a while for this node to reach a height without being helped."""
@@ -111,6 +126,31 @@ class FollowerService:
             while self._ledger.chain.head.height < height:
                 await self._ledger.wait_advanced()
         return 0 < height <= self._ledger.chain.head.height
+
+    def _is_newcomer(self, told: int) -> bool:
+        """Whether executing every block since genesis would take longer than fetching the state."""
+        return self._ledger.chain.head.height == 0 and told > NEWCOMER_BLOCKS
+
+    async def _without_blocks(self, peer: PeerKey) -> None:
+        """Fetches the state if nobody at hand has the blocks that follow here."""
+        self._pruned[peer] = None
+        height = self._ledger.chain.head.height
+        ahead = [
+            other.key
+            for other in self._registry.at_least(PeerClass.MEMBER)
+            if other.height > height or other.key in self._heard
+        ]
+        if all(key in self._pruned for key in ahead):
+            self._pruned.clear()
+            await self._fetch_if_possible()
+
+    async def _fetch_if_possible(self) -> None:
+        try:
+            await self._fetch_state()
+        except StorageError as error:
+            logger.error(  # noqa: TRY400 - no defect
+                "the state cannot be stored: %s", error
+            )
 
     def _note_outcome(self, peer: PeerKey, told: int) -> None:
         """Counts a promise that was not kept; forgets the oldest ones beyond a bound."""

@@ -18,6 +18,7 @@ from ledger.block import decode_block
 from ledger.certificate import decode_certificate
 from ledger.chain_blocks import CommitResult
 from ledger.errors import BlockNotReadyError, ForkAlarmError
+from ledger.state_range import StatePage
 from protocol.catchup import (
     BLOCKS_BYTES_MAX,
     LEDGER_FRAME_BYTES_MAX,
@@ -38,8 +39,16 @@ from protocol.errors import (
     NotYetError,
     PolicyError,
     RemoteProtocolError,
+    StorageError,
     TransportError,
     VerificationError,
+)
+from protocol.state_messages import (
+    ManifestsAnswer,
+    ManifestsRequest,
+    StateHeadRequest,
+    StatePageAnswer,
+    StatePageRequest,
 )
 from protocol.transaction import parse_transaction
 from protocol.version import ProtocolName, protocol_id
@@ -63,6 +72,8 @@ CATCH_UP_S_MAX: Final = 60.0
 then must not keep this node from those that have more, seconds."""
 FORM_RULES: Final = ("tx.malformed", "tx.body", "tx.signature")
 """Refusals that no older copy of the ledger excuses; the others may have lost a race."""
+PRUNED_RULE: Final = "blocks.pruned"
+"""Refusal of blocks whose bodies this node dropped."""
 KNOWN_RULES: Final = ("mempool.known", "tx.final")
 """Refusals that mean: it is here already; good news to whoever hands it over again."""
 
@@ -95,6 +106,7 @@ class LedgerService:
         self._catching_up = trio.Lock()
         self._refusals = RefusalBudget()
         self._relaying: dict[PeerKey, None] = {}
+        self._page_limiter = trio.CapacityLimiter(1)
         self.protocol: Final = protocol_id(ledger.chain_id, ProtocolName.LEDGER)
         self._streams = LedgerStreams(network, self.protocol, STREAM_BYTES_MAX)
 
@@ -127,6 +139,14 @@ class LedgerService:
                 )
             case BlocksRequest():
                 return await self._ledger.run(lambda: self._blocks(request.from_height))
+            case StateHeadRequest():
+                return await self._ledger.run(lambda: chain.state_head(request.epoch))
+            case StatePageRequest():
+                return await self._state_page(request)
+            case ManifestsRequest():
+                wanted = request.manifests
+                found = await self._ledger.run(lambda: chain.manifests(wanted))
+                return ManifestsAnswer(manifests=found)
             case SubmitRequest():
                 return await self._accept(peer, request.transaction)
             case FreshnessRequest():
@@ -134,7 +154,31 @@ class LedgerService:
             case _:
                 raise RemoteProtocolError(f"{type(request).__name__} is no request")
 
-    def _blocks(self, from_height: int) -> BlocksAnswer:
+    async def _state_page(self, request: StatePageRequest) -> LedgerMessage:
+        """One page at a time for all peers together, beside whatever the chain does."""
+
+        def read() -> StatePage | None:
+            return self._ledger.chain.state_page(request.height, request.start)
+
+        try:
+            page = await trio.to_thread.run_sync(read, limiter=self._page_limiter)
+        except StorageError as error:
+            logger.info("a page of state %d: %s", request.height, error)
+            page = None
+        if page is None:
+            return Refusal(
+                rule="state.gone", message=f"version {request.height} is not kept", may_retry=False
+            )
+        return StatePageAnswer(page=page.encode())
+
+    def _blocks(self, from_height: int) -> BlocksAnswer | Refusal:
+        chain = self._ledger.chain
+        if from_height <= chain.head.height and from_height < chain.first_block:
+            return Refusal(
+                rule=PRUNED_RULE,
+                message=f"blocks from {chain.first_block} on are kept",
+                may_retry=False,
+            )
         blocks, certificate = self._ledger.chain.blocks(from_height, BLOCKS_BYTES_MAX)
         if certificate is None:
             return BlocksAnswer(blocks=(), certificate=b"")
