@@ -404,6 +404,14 @@ class Chain(ChainQueries):
         self._tip = Tip(first, None, _rules(start.outcome.state, self.genesis, self.rules.verifier))
         return start.block.header
 
+    def keep_certificates(self, certificates: Sequence[Certificate]) -> None:
+        """Keeps what an engine held for views it did not see the end of (C25).
+
+        Raises:
+            StorageError: they could not be stored.
+        """
+        self._store.commit((), certificates=certificates)
+
     # Followers.
 
     def follow(self, blocks: Sequence[Block], certificate: Certificate) -> tuple[CommitResult, ...]:

@@ -114,6 +114,19 @@ class Core:
         return tuple(self._accused.values())
 
     @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """Every certificate held for views from the last final one on.
+
+        Whoever drops an engine before these views are final keeps them: without them a fork there
+        might convict nobody (C25).
+        """
+        return tuple(
+            certificate
+            for state in self._views.values()
+            for certificate in (*state.certificates.values(), *state.skips.values())
+        )
+
+    @property
     def has_ended(self) -> bool:
         """Whether the epoch is over; the engine is to be dropped then."""
         return self._ended

@@ -163,8 +163,10 @@ class ConsensusService:
                 try:
                     await self._current.run()
                 finally:
-                    self._evidence = self._current.evidence
-                    self._current = None
+                    left, self._current = self._current, None
+                    self._evidence = left.evidence
+                    with trio.CancelScope(shield=True):  # a fork there must convict somebody
+                        await self._ledger.run(lambda: chain.keep_certificates(left.certificates))
 
     def _can_vote(self, fault: UnsupportedVersionError | None) -> bool:
         if fault is not None:

@@ -181,6 +181,11 @@ class ConsensusEpoch:
         """Proofs that no final block holds yet."""
         return self._engine.evidence
 
+    @property
+    def certificates(self) -> tuple[Certificate, ...]:
+        """What the engine holds for views that it did not see the end of."""
+        return self._engine.certificates
+
     async def run(self) -> None:
         """Starts the engine and keeps it running until cancelled."""
         journal = self._journal

@@ -168,6 +168,8 @@ class ConsensusHost:
 
     def _drop_engine(self) -> None:
         """Ends the engine; votes that were not durable were not sent either."""
+        if self.engine is not None:
+            self.store.audit += self.engine.certificates
         self._engine_run += 1
         self.engine = None
         self._queue.clear()

@@ -27,7 +27,7 @@ from protocol.digest import BlockId, DidId, Digest, sha256
 from protocol.genesis import Parameters
 from protocol.keys import PrivateKey
 from protocol.transaction import SignedTransaction
-from tests.support.ledger import FLEET, Lab, Member, build_next, make_key
+from tests.support.ledger import FLEET, GENESIS_MS, HOUR_MS, Lab, Member, build_next, make_key
 
 
 def newcomer(number: int) -> Member:
@@ -47,9 +47,15 @@ def certify(lab: Lab, member: Member, epoch: int, *, key: PrivateKey | None = No
     return CertifyKey(epoch=epoch, key=key.public, proof=key.sign(message))
 
 
-def certify_all(lab: Lab, epoch: int, members: Iterable[Member]) -> list[SignedTransaction]:
+def certify_all(
+    lab: Lab, epoch: int, members: Iterable[Member], *, now_ms: int = GENESIS_MS
+) -> list[SignedTransaction]:
     """Transactions by which members name their vote keys of an epoch."""
-    return [lab.transaction(member, certify(lab, member, epoch)) for member in members]
+    until = now_ms + 20 * HOUR_MS
+    return [
+        lab.transaction(member, certify(lab, member, epoch), valid_until_ms=until)
+        for member in members
+    ]
 
 
 class VoteKeys:
