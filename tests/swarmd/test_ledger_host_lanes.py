@@ -26,13 +26,12 @@ async def test_a_revocation_overtakes_a_queue_of_ordinary_transactions():
     async def submit(raw: bytes) -> None:
         await host.submit(raw, is_own=False)
 
-    async with trio.open_nursery() as nursery:
-        async with host._judging:  # one is being judged
-            for signed in ordinary:
-                nursery.start_soon(submit, signed.signed.raw)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(submit, revocation.signed.raw)
-            await trio.testing.wait_all_tasks_blocked()
+    async with trio.open_nursery() as nursery, host._judging:  # one is being judged
+        for signed in ordinary:
+            nursery.start_soon(submit, signed.signed.raw)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(submit, revocation.signed.raw)
+        await trio.testing.wait_all_tasks_blocked()
     assert chain.mempool.pending.index(revocation.transaction_id) == 1
     assert len(chain.mempool) == 13
 
