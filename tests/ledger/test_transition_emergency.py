@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from ledger.errors import LedgerNotYetError
 from ledger.records.manifest import ManifestStatus
+from ledger.state_keys import GOVERNANCE_KEY
 from ledger.transition.emergency import CONFIRMED_MS_MAX, COOL_DOWN_MS, PAUSE_MS
 from ledger.transition.kinds import PROTECTING_KINDS, decode_body
 from protocol.approval import Action
 from protocol.digest import ChainId, ManifestId, sha256
+from protocol.encoding import encode_canonical
 from tests.support.ledger import (
     FLEET,
     PRODUCT,
@@ -25,7 +27,13 @@ from tests.support.ledger import (
     make_policy,
     owner_keys,
 )
-from tests.support.rollout import decide, emergency_group, emergency_keys, pause
+from tests.support.rollout import (
+    decide,
+    emergency_group,
+    emergency_keys,
+    pause,
+    with_emergency,
+)
 
 GROUP = "pumps"
 KEYS = emergency_keys(GROUP)
@@ -239,6 +247,26 @@ def test_a_pause_never_holds_up_a_revocation_or_anything_else_that_protects():
     assert protecting <= set(PROTECTING_KINDS)
 
 
+def test_governance_emergency_keys_pause_the_whole_chain(bench):
+    lab = bench.lab
+    keys = emergency_keys("governance")
+    root = with_emergency(lab.genesis.governance_root, keys)
+    writes = {GOVERNANCE_KEY: encode_canonical(root.to_value())}
+    bench.state = replace(bench.state, tree=bench.state.tree.update(writes))
+    assert refusal(bench, pause(lab, KEYS[0], group=None)).rule == "approval.owner"
+    elsewhere = replace(pause(lab, keys[0], group=None), group=GROUP)
+    assert refusal(bench, elsewhere).rule == "approval.subject"
+    submit(bench, pause(lab, keys[0], group=None, product="pump"))
+    assert holding(bench, group=None) is not None
+    assert holding(bench) is None  # it stands on a record of its own, which offers read too
+    few = decide(lab, keys[0], 0, group=None, owners=lab.governance[:1])
+    assert refusal(bench, few).rule == "approval.threshold"
+    groups = decide(lab, keys[0], 0, group=None, owners=owner_keys(GROUP)[:2])
+    assert refusal(bench, groups).rule == "approval.owner"
+    submit(bench, decide(lab, keys[0], 0, group=None))
+    assert holding(bench, group=None) is None
+
+
 def test_no_other_rule_reads_pauses():
     """What a pause cannot do is what no code reads it for."""
     from pathlib import Path
@@ -254,6 +282,7 @@ def test_no_other_rule_reads_pauses():
     assert readers == ["emergency.py"]
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(
