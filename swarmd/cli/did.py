@@ -12,6 +12,7 @@ from swarmd.cli.options import examples
 COMMANDS: Final[dict[str, Entry]] = {
     "resolve": Entry("did_resolve", "Show a DID document, with proof."),
     "verify": Entry("did_resolve", "Check a proof of a DID, offline."),
+    "rotate": Entry("did_rotate", "Replace a node's keys by those it committed to."),
     "suspend": Entry("did_decide", "Draft: leave a subject nothing but reading."),
     "resume": Entry("did_decide", "Draft: end a suspension."),
     "revoke": Entry("did_decide", "Draft: end a subject for good."),

@@ -148,7 +148,7 @@ def _key_paths(path: Path) -> list[Path]:
     directory = open_data_dir(path)
     if directory.lock_holder() is not None:
         raise ConfigError(f"{path} is in use by a daemon; stop it first")
-    return [directory.key_path(name) for name in _key_names(directory)]
+    return sorted(directory.keys.glob("*.key"))  # vote keys of later epochs among them
 
 
 @keys.command(

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from ledger.bodies.subject import CreateSubject
+from ledger.bodies.subject import CreateSubject, RotateKeys
 from ledger.errors import LedgerNotYetError
 from protocol.approval import Action, parse_approval
 from protocol.did import did_text
 from protocol.did_document import resolution_result
 from protocol.digest import DidId
+from protocol.encoding import Fields, decode_canonical
 from protocol.errors import NotYetError, PolicyError
 from swarmd.control.params import Params
 from swarmd.did_proof import make_subject_proof, subject_facts
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 FINAL_S: Final = 60.0
 """How long a newcomer's transaction is waited for, seconds."""
+ROTATION_BYTES_MAX: Final = 2048
+"""A rotation of four keys takes about 600 bytes."""
 PENDING_MAX: Final = 64
 """Newcomers that may wait for confirmation; the oldest is forgotten first."""
 
@@ -57,6 +60,7 @@ class IdentityDesk:
         return {
             "resolve": self._resolve,
             "decide_subject": self._decide,
+            "rotate_keys": self._rotate,
             "enrol": self._enrol,
             "enrol_pending": self._enrol_pending,
             "enrol_confirm": self._enrol_confirm,
@@ -93,6 +97,8 @@ class IdentityDesk:
             "versions": versions,
             "policies": policies,
             "changes": record.changes,
+            "rotations": record.sequence,
+            "chain": self._ledger.chain_id.hex(),
             "era": tip.header.era,
             "now_ms": self._now_ms(),
             "proof": proof,
@@ -110,6 +116,17 @@ class IdentityDesk:
         if not decision.approvals:
             raise NotYetError("approval.threshold", "nobody has signed this decision yet")
         transaction = await self._submission.submit(decision.body())
+        height = await self._submission.wait_final(transaction, FINAL_S)
+        return {"transaction": transaction.hex(), "height": height}
+
+    async def _rotate(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """Submits a rotation of keys: this node's own, or another's that asks for it."""
+        reader = Params(params)
+        (raw,) = reader.hex_list("body", items_max=1, bytes_max=ROTATION_BYTES_MAX)
+        reader.finish()
+        value = decode_canonical(raw, bytes_max=ROTATION_BYTES_MAX)
+        body = RotateKeys.read(Fields(value, "rotation"))
+        transaction = await self._submission.submit(body)
         height = await self._submission.wait_final(transaction, FINAL_S)
         return {"transaction": transaction.hex(), "height": height}
 

@@ -101,3 +101,24 @@ async def test_drafts_that_make_no_sense_are_refused(lab: Swarm) -> None:
         ended = await command("did", "certify", name, "--group", GROUP, "--set", bad, *common)
         assert ended.code == 2, ended
     assert not target.exists()
+
+
+@pytest.mark.slow
+async def test_a_gateway_rotates_its_keys_and_comes_back(lab: Swarm) -> None:
+    folder = lab.path / OTHER
+    for rotations in (1, 2):
+        before = lab.peer(OTHER)
+        ended = await command("did", "rotate", "-C", folder, "--via", lab.path / ASKED, "--json")
+        assert ended.code == 0, ended
+        assert ended.document["installed"] == 2
+        assert lab.peer(OTHER) != before
+        record = lab[ASKED].ledger.chain.state.subject(lab.did(OTHER))
+        assert record is not None
+        assert (record.sequence, record.keys[0][1].raw) == (rotations, lab.peer(OTHER))
+        await lab.stop(OTHER)
+        await lab.start(OTHER)
+        await lab.until_met(ASKED, OTHER)
+    doctor = (await command("doctor", "-C", folder, "--json")).document
+    assert [check["ok"] for check in doctor["checks"] if check["check"] == "keys"] == [True]
+    unfinished = await command("did", "rotate", "-C", folder, "--finish")
+    assert (unfinished.code, "no rotation was begun here" in unfinished.err) == (1, True)
