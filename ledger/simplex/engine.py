@@ -406,7 +406,7 @@ class Simplex(Proposals):
         leader = self._validators.leader(self._view)
         if state is not None and (VoteKind.NULLIFY, leader) in state.votes:
             return 0.0
-        if self._pace.has_passed(self._view):
+        if self._pace.has_passed(self._view) or self._validators.key_of(leader) is None:
             return 0.0
         delta = self._pace.delta_s(self._view - self._chain.view)
         if state is not None and state.proposal is not None:
