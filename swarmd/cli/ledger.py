@@ -14,6 +14,8 @@ from swarmd.cli.output import Output
 
 COMMANDS: Final[dict[str, Entry]] = {
     "explain": Entry("ledger_explain", "Say why a release is or is not authorised and offered."),
+    "export": Entry("ledger_export", "Write blocks as JSON Lines, CSV or an audit report."),
+    "tlog": Entry("ledger_export", "Write the log as C2SP static files, for anybody's tools."),
     "recover": Entry("ledger_recover", "Begin a new era from a recovery file of the governance."),
     "backup": Entry("ledger_recover", "Copy the ledger into one file."),
 }

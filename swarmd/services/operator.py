@@ -98,6 +98,7 @@ class Operator:
             "fetch": self._fetch,
             "prove": self._prove,
             "blocks": self._blocks,
+            "checkpoint": self._checkpoint,
             "doctor": self._doctor,
             "receipts": self._receipts,
             "stop": self._stop,
@@ -456,6 +457,11 @@ class Operator:
 
     async def _prove(self, params: Mapping[str, object], _report: Report) -> JSON:
         return await self._proving.prove(Params(params))
+
+    async def _checkpoint(self, params: Mapping[str, object], _report: Report) -> JSON:
+        consensus = self._parts.consensus
+        seat = None if consensus is None else consensus.seat
+        return self._proving.checkpoint(Params(params), seat, time_ms=self._now_ms())
 
     async def _blocks(self, params: Mapping[str, object], _report: Report) -> JSON:
         return await self._proving.blocks(Params(params))

@@ -1,0 +1,217 @@
+"""`swarmd ledger export` and `swarmd ledger tlog`: the ledger for auditors and for other tools.
+
+Blocks come from the running daemon of a node. A node that prunes holds bodies for a while only;
+what is gone is said, never left out silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from protocol.errors import ConfigError, PolicyError, VerificationError
+from swarmd.cli.options import HexDigest, connection, directory_option, examples, pass_output
+from swarmd.cli.output import Output
+
+if TYPE_CHECKING:
+    from ledger.block import Block
+    from protocol.tlog import Note
+    from swarmd.export.rows import Row
+
+FORMATS: Final = ("jsonl", "csv", "html")
+"""What `export` writes."""
+
+
+def read_blocks(client: Any, start: int, end: int) -> Iterator[Block]:
+    """The final blocks of a range from a daemon, each checked to follow the one before.
+
+    Raises:
+        PolicyError: `export.pruned`: a body in the range is gone.
+        VerificationError: what came is not a chain of blocks.
+    """
+    from ledger.block import decode_block
+
+    height, parent = start, None
+    while height <= end:
+        answer = client.call("blocks", {"from": height, "to": end}, None)
+        if not answer["blocks"]:
+            raise PolicyError("export.pruned", f"this node has no body of block {height} any more")
+        for raw in answer["blocks"]:
+            block = decode_block(bytes.fromhex(raw))
+            if block.header.height != height or parent not in (None, block.header.parent):
+                raise VerificationError(f"block {height} does not follow the one before")
+            yield block
+            height, parent = height + 1, block.header.block_id
+
+
+@click.command(
+    epilog=examples(
+        "swarmd ledger export --from 1 --to 500 -o blocks.jsonl -C lab/gateway-1",
+        "swarmd ledger export --format html --manifest 3f2a... -o audit.html -C lab/gateway-1",
+    )
+)
+@click.option("--from", "start", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--to", "end", type=click.IntRange(min=1), help="Last height [default: newest].")
+@click.option("--subject", metavar="DID", help="Only what it signed or what is about it.")
+@click.option("--manifest", type=HexDigest(), metavar="MANIFEST", help="Only what is about it.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="The file to write.",
+)
+@directory_option
+@pass_output
+def export(
+    output: Output,
+    start: int,
+    end: int | None,
+    subject: str | None,
+    manifest: str | None,
+    form: str,
+    target: Path,
+    directory: Path,
+) -> None:
+    """Write blocks, transactions and evidence with decoded bodies, for auditors.
+
+    By heights, subject and manifest; the rows are the same in every format.
+    """
+    from protocol.digest import DidId, ManifestId
+    from swarmd.export.rows import Choice
+
+    with connection(directory) as client:
+        status = client.call("status", {}, None)
+        last = status["height"] if end is None else min(end, status["height"])
+        if start > last:
+            raise ConfigError(f"nothing between {start} and {last}")
+        choice = Choice(
+            subject=None if subject is None else DidId(_subject(subject, status["chain"])),
+            manifest=None if manifest is None else ManifestId(bytes.fromhex(manifest)),
+        )
+        rows = choice.pick(read_blocks(client, start, last))
+        about = f"Chain {status['chain']}, blocks {start} to {last}."
+        if subject is not None or manifest is not None:
+            about += f" Picked: subject {subject or 'any'}, manifest {manifest or 'any'}."
+        _write_text(target, _rendered(rows, form, about))
+    output.result({"file": str(target.absolute()), "from": start, "to": last, "format": form})
+
+
+def _subject(text: str, chain: str) -> bytes:
+    from protocol.did import parse_did_text
+    from protocol.digest import ChainId
+
+    if text.startswith("did:"):
+        return parse_did_text(text, ChainId(bytes.fromhex(chain)))
+    return bytes.fromhex(HexDigest().convert(text, None, None))
+
+
+def _rendered(rows: Iterator[Row], form: str, about: str) -> Iterator[str]:
+    from swarmd.export.audit import to_csv, to_html, to_jsonl
+
+    match form:
+        case "csv":
+            return to_csv(rows)
+        case "html":
+            return to_html(rows, title="swarmd ledger audit", about=about)
+        case _:
+            return to_jsonl(rows)
+
+
+def _write_text(target: Path, lines: Iterable[str]) -> None:
+    """Writes a file piece by piece; the name appears when it is complete."""
+    partial = target.with_name(f"{target.name}.part")
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(lines)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@click.command(
+    epilog=examples(
+        "swarmd ledger tlog -o www/log -C lab/validator-1",
+        "swarmd ledger tlog -o www/log --merge other/checkpoint -C lab/validator-1",
+    )
+)
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="The folder to write: a checkpoint, tiles and entry bundles.",
+)
+@click.option(
+    "--merge",
+    "notes",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="A checkpoint of the same head with more cosignatures.",
+)
+@directory_option
+@pass_output
+def tlog(output: Output, target: Path, notes: tuple[Path, ...], directory: Path) -> None:
+    """Write the log as static files that any C2SP tlog client can read and witness.
+
+    A validator adds its own cosignature to the checkpoint. Collect those of others, and of outside
+    witnesses, by --merge.
+    """
+    from ledger.header import decode_header
+    from protocol.tlog import NOTE_BYTES_MAX, merge_notes, parse_note
+    from swarmd.datadir import PUBLIC_FILE_MODE, read_bounded, write_atomic
+    from swarmd.export.tiles import CHECKPOINT_NAME, checkpoint_of, entries_of, tile_files
+
+    with connection(directory) as client:
+        head = client.call("checkpoint", {}, None)
+        header = decode_header(bytes.fromhex(head["header"]))
+        checkpoint = checkpoint_of(header)
+        entries = tuple(entries_of(read_blocks(client, 1, header.height)))
+    found = [_own_note(checkpoint.encode(), line) for line in head["signatures"]]
+    found += [parse_note(read_bounded(path, bytes_max=NOTE_BYTES_MAX)) for path in notes]
+    if not found:
+        raise ConfigError("no cosignature: ask a validator, or --merge a checkpoint of this head")
+    found.insert(0, _checked(found[0], checkpoint.encode()))
+    note = merge_notes(found)
+    files = 0
+    for path, content in tile_files(entries, checkpoint):
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic((target / path).absolute(), content, mode=PUBLIC_FILE_MODE)
+        files += 1
+    write_atomic((target / CHECKPOINT_NAME).absolute(), note.encode(), mode=PUBLIC_FILE_MODE)
+    output.result(
+        {
+            "folder": str(target.absolute()),
+            "origin": checkpoint.origin,
+            "size": checkpoint.size,
+            "root": checkpoint.root.hex(),
+            "files": files,
+            "cosignatures": len(note.signatures),
+        }
+    )
+
+
+def _own_note(text: str, line: str) -> Note:
+    from protocol.tlog import parse_note
+
+    return parse_note(f"{text}\n{line}\n".encode())
+
+
+def _checked(note: Note, text: str) -> Note:
+    """A note that is about this head.
+
+    Raises:
+        VerificationError: it is about another one.
+    """
+    if note.text != text:
+        raise VerificationError("a checkpoint to merge is of another head")
+    return note

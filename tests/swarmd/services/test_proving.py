@@ -1,0 +1,95 @@
+"""What the control methods about proofs answer, over a real ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger.block import decode_block
+from ledger.proof_verify import verify_authorisation, verify_proof
+from ledger.state_keys import subject_key
+from protocol.did import KeyPurpose
+from protocol.digest import sha256
+from protocol.errors import NotYetError, PolicyError, StorageError
+from protocol.tlog import NoteKey, SignatureType, parse_note, validator_name, verify_witnesses
+from swarmd.control.params import Params
+from swarmd.ledger_host import LedgerHost
+from swarmd.receipts import ReceiptLog, decode_receipt
+from swarmd.services.proving import ProvingService
+from swarmd.services.receipts import ReceiptService
+from tests.support.ledger import FLEET
+from tests.support.proofs import IMAGE, ProofWorld, make_world
+
+
+class Desk:
+    """A node's ledger and receipt log, asked as an operator asks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.world: ProofWorld = make_world()
+        host = LedgerHost(self.world.chain, lambda: self.world.chain.head.time_ms)
+        log = ReceiptLog(folder / "receipts.db", self.world.lab.chain_id)
+        log.append([decode_receipt(entry) for entry in self.world.receipts])
+        receipts = ReceiptService(
+            log=log, ledger=host, own_did=self.world.did, time_ms=lambda: 1_700_000_000_000
+        )
+        self.service = ProvingService(host, receipts)
+
+    async def prove(self, **params: object) -> Any:
+        return await self.service.prove(Params(params))
+
+    async def shown(self, **params: object) -> Any:
+        answer = await self.prove(**params)
+        return verify_proof(bytes.fromhex(answer["proof"]), self.world.lab.genesis)
+
+
+async def test_everything_that_may_be_asked_is_proved(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    world = desk.world
+    manifest = world.manifest.manifest_id.hex()
+    answer: Any = await desk.prove(manifest=manifest)
+    proof = bytes.fromhex(answer["proof"])
+    assert verify_authorisation(proof, world.lab.genesis, sha256(IMAGE)).group == FLEET
+    assert answer["group"] == FLEET
+    core = await desk.shown(manifest=manifest, group=FLEET, core=True)
+    assert core.manifests[0].consent is None
+    receipt = (await desk.shown(receipt=3)).receipts[0]
+    assert receipt.entry == world.receipts[3]
+    did = world.lab.publisher.did
+    assert set((await desk.shown(did=did.hex())).facts) == {subject_key(did)}
+    entry = (await desk.shown(transaction=world.anchored.transaction_id.hex())).entries[0]
+    assert entry.entry == world.anchored.signed.raw
+    assert (await desk.shown(absent=[b"g/none".hex()])).facts == {b"g/none": None}
+
+
+async def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    nothing = "ab" * 32
+    for params in ({"manifest": nothing}, {"did": nothing}, {"transaction": nothing}):
+        with pytest.raises(NotYetError):
+            await desk.prove(**params)
+    with pytest.raises((NotYetError, StorageError)):
+        await desk.prove(receipt=5)
+    with pytest.raises(PolicyError, match=r"proof\.present"):
+        await desk.prove(absent=[b"g/fleet".hex()])
+
+
+async def test_blocks_and_the_heads_cosignature_are_given(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    chain = desk.world.chain
+    answer: Any = await desk.service.blocks(Params({"from": 2, "to": 3}))
+    heights = [decode_block(bytes.fromhex(raw)).header.height for raw in answer["blocks"]]
+    assert heights == [2, 3]
+    member = desk.world.lab.validators[1]
+    key = member.key(KeyPurpose.VALIDATOR)
+    head: Any = desk.service.checkpoint(Params({}), (key, 1), time_ms=chain.head.time_ms)
+    note = parse_note(f"{head['text']}\n{head['signatures'][0]}\n".encode())
+    origin = head["text"].splitlines()[0]
+    name = validator_name(origin, member.did)
+    cosigner = NoteKey(name=name, kind=SignatureType.COSIGNATURE, key=key.public)
+    checkpoint, (witnessed,) = verify_witnesses(note, [cosigner], 1, origin=origin)
+    assert (checkpoint.size, checkpoint.root) == (chain.head.log_size, chain.head.log_root)
+    assert witnessed.time_s == chain.head.time_ms // 1000
+    alone: Any = desk.service.checkpoint(Params({}), None, time_ms=0)
+    assert alone["signatures"] == []
