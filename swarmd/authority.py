@@ -21,8 +21,9 @@ from collections.abc import Callable
 from typing import Final, assert_never, overload
 
 from ledger.chain_blocks import CommitResult
-from ledger.offer import UNKNOWN_DEVICE, Device, OfferRefusal, offer_verdict
+from ledger.offer import UNKNOWN_DEVICE, Device, OfferRefusal, OfferVerdict, offer_verdict
 from ledger.records.manifest import ManifestRecord, ManifestStatus
+from ledger.state import LedgerState
 from protocol.approval import Action, verify_threshold
 from protocol.authorised import AuthorisedManifest
 from protocol.capability import Verb
@@ -58,6 +59,13 @@ logger = logging.getLogger(__name__)
 _SELF: Final = ThisNode()
 _ACCESS_KINDS: Final = ("cap.grant", "cap.revoke")
 """Transactions after which this node's own capabilities may be others."""
+
+
+OFFER_MOMENT_MS: Final = 250
+"""How long an answer about an offer is kept while no block becomes final, milliseconds of ledger
+time: what time alone changes may come that much late, what a block changes never."""
+OFFERS_REMEMBERED: Final = 1024
+"""Answers about offers that are kept at hand: 32 transfers at a time, and some."""
 
 
 class Authority:
@@ -109,6 +117,9 @@ class Authority:
         self._approvals_min = approvals_min
         self._monotonic = monotonic
         self._cache: dict[ManifestId, Verdict] = {}
+        self._offers: dict[
+            tuple[ManifestId, str, Device], tuple[LedgerState, int, OfferVerdict]
+        ] = {}
         self._cached_groups: tuple[str, ...] = ()
         self._checked: dict[tuple[ManifestId, str], tuple[ManifestRecord, tuple[str, ...]]] = {}
         self._authorising: dict[tuple[ManifestId, str], BlockId] = self._find_authorising()
@@ -288,7 +299,7 @@ class Authority:
         if group_record is None:
             raise VerificationError(f"a manifest is authorised in unknown group {group!r}")
         self._pins.root(group, group_record, state, self._ledger.chain.head.era)
-        root = self._pins.root_at(group, record.authorised_height or 0)
+        root = self._pins.root_of(group, record.root_version)
         policy = state.policy(record.policy)
         if policy.policy_id != record.policy:
             raise VerificationError(f"group {group!r}: the ledger names another policy than it has")
@@ -345,18 +356,32 @@ class Authority:
             return verdict
         denial = Denial("manifest.group", "authorised in no group of this node")
         for group in verdict.authorised.groups:
-            answer = offer_verdict(
-                self._ledger.chain.state,
-                verdict.authorised.signed,
-                group,
-                device=device,
-                now_ms=self._time_ms(),
-                block_id=self._authorising.get((manifest, group)),
-            )
+            answer = self._offer(verdict.authorised.signed, group, device)
             if not isinstance(answer, OfferRefusal):
                 return verdict
             denial = Denial(answer.rule, answer.text, answer.may_retry)
         return denial
+
+    def _offer(self, signed: SignedManifest, group: str, device: Device) -> OfferVerdict:
+        """The ledger's answer; kept for a moment within one state, since each chunk asks."""
+        state, now_ms = self._ledger.chain.state, self._time_ms()
+        moment = now_ms // OFFER_MOMENT_MS
+        key = (signed.manifest_id, group, device)
+        known = self._offers.get(key)
+        if known is not None and known[0] is state and known[1] == moment:
+            return known[2]
+        answer = offer_verdict(
+            state,
+            signed,
+            group,
+            device=device,
+            now_ms=now_ms,
+            block_id=self._authorising.get((signed.manifest_id, group)),
+        )
+        if len(self._offers) >= OFFERS_REMEMBERED:
+            self._offers.clear()
+        self._offers[key] = (state, moment, answer)
+        return answer
 
     def _may_serve(self, peer: PeerKey, manifest: ManifestId) -> Verdict:
         return self._with_peer(peer, manifest, is_taking=False)

@@ -3,7 +3,7 @@
 Genesis groups are pinned by the genesis document. A later group is pinned when its creation carries
 the governance root's threshold, checked here again and not taken from the state. A pinned root
 moves only by rotations that its own owners and the next ones signed, each checked here. What owners
-agreed to earlier is judged by the root of that time.
+agreed to earlier is judged by the root of that time, whose version is on record.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from protocol.digest import ChainId, sha256
 from protocol.errors import VerificationError
 from protocol.genesis import Genesis
 from protocol.group import OwnerRoot, decode_group
-
-Pinned = list[tuple[int, OwnerRoot]]
-"""Roots of a group with the height from which each holds, oldest first."""
+from protocol.rotation import root_digest, verify_rotation
 
 
 class OwnerPins:
@@ -27,8 +25,8 @@ class OwnerPins:
         """Pins the groups of genesis."""
         self._genesis = genesis
         self._chain: ChainId = genesis.chain
-        self._roots: dict[str, Pinned] = {
-            group.name: [(0, group.owner_root)] for group in genesis.groups
+        self._roots: dict[str, list[OwnerRoot]] = {
+            group.name: [group.owner_root] for group in genesis.groups
         }
 
     def root(self, name: str, record: GroupRecord, state: StateReader, era: int) -> OwnerRoot:
@@ -46,16 +44,23 @@ class OwnerPins:
         """
         pinned = self._roots.get(name)
         if pinned is None:
-            pinned = self._roots[name] = [(0, self._verify_creation(name, record, state, era))]
-        while pinned[-1][1].version < record.owner_root.version:
-            pinned.append(self._follow(name, pinned[-1][1], state, era))
-        if record.owner_root != pinned[-1][1]:
+            pinned = self._roots[name] = [self._verify_creation(name, record, state, era)]
+        while pinned[-1].version < record.owner_root.version:
+            pinned.append(self._follow(name, pinned[-1], state, era))
+        if record.owner_root != pinned[-1]:
             raise VerificationError(f"group {name!r}: the ledger names other owners than pinned")
-        return pinned[-1][1]
+        return pinned[-1]
 
-    def root_at(self, name: str, height: int) -> OwnerRoot:
-        """The root in force at a height, of a group whose root was asked for before."""
-        return next(root for since, root in reversed(self._roots[name]) if since <= height)
+    def root_of(self, name: str, version: int | None) -> OwnerRoot:
+        """A root by its version, of a group whose root was asked for before.
+
+        Raises:
+            VerificationError: this node never pinned such a root.
+        """
+        for root in self._roots[name]:
+            if root.version == version:
+                return root
+        raise VerificationError(f"group {name!r}: owner root {version} was never pinned")
 
     def _verify_creation(
         self, name: str, record: GroupRecord, state: StateReader, era: int
@@ -83,7 +88,22 @@ class OwnerPins:
         )
         return group.owner_root
 
-    def _follow(
-        self, name: str, current: OwnerRoot, state: StateReader, era: int
-    ) -> tuple[int, OwnerRoot]:
-        raise VerificationError(f"group {name!r}: root {current.version + 1} was not signed for")
+    def _follow(self, name: str, current: OwnerRoot, state: StateReader, era: int) -> OwnerRoot:
+        """The root after `current`, if both agreed to it; the state only brings the signatures."""
+        record = state.rotation(name, current.version + 1)
+        if record is None:
+            raise VerificationError(f"group {name!r}: no rotation follows root {current.version}")
+        digest = root_digest(record.owner_root)
+        stored = (
+            state.approval(digest, Action.ROTATE_ROOT, key_id, name) for key_id in record.signers
+        )
+        verify_rotation(
+            current,
+            record.owner_root,
+            [raw for raw in stored if raw is not None],
+            chain=self._chain,
+            era=era,
+            group=name,
+            policy=record.policy,
+        )
+        return record.owner_root

@@ -108,7 +108,7 @@ class Standing:
             raise VerificationError(f"a capability in group {name!r} that nobody granted")
         verify_threshold(
             stored,
-            root=self._pins.root_at(name, issue.granted_height),
+            root=self._pins.root_of(name, issue.root_version),
             threshold=1,  # the root's own threshold counts for grants
             chain=self._ledger.chain_id,
             era=era,

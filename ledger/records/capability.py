@@ -54,6 +54,8 @@ class IssueRecord:
     """Height of the grant."""
     granters: tuple[Digest, ...]
     """Key ids of the owners that granted it, ascending; see `approval_key`."""
+    root_version: int
+    """Version of the owner root whose keys counted then."""
     withdrawn_height: int | None = None
     """Height of its withdrawal."""
 
@@ -66,7 +68,8 @@ class IssueRecord:
                 2: self.group,
                 3: self.granted_height,
                 4: self.granters,
-                5: self.withdrawn_height,
+                5: self.root_version,
+                6: self.withdrawn_height,
             }
         )
 
@@ -79,7 +82,8 @@ class IssueRecord:
             group=fields.name(2),
             granted_height=fields.uint(3),
             granters=fields.digests(4, maximum=32),
-            withdrawn_height=nullable_uint(fields, 5),
+            root_version=fields.uint(5, minimum=1),
+            withdrawn_height=nullable_uint(fields, 6),
         )
         close_record(fields, "issue")
         return record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from ledger.bodies.capability import GrantCapability, RevokeCapability
@@ -60,7 +61,7 @@ def grant_capability(
         raise LedgerNotYetError("cap.subject", "the subject does not exist")
     if subject.status is not SubjectStatus.ACTIVE:
         raise LedgerError("cap.subject", f"a {subject.status.name.lower()} subject is given none")
-    granters = _check_grant(draft, capability, identifier, body.approvals, context)
+    granters, root_version = _check_grant(draft, capability, identifier, body.approvals, context)
     key = capabilities_key(capability.subject, capability.group)
     held = capabilities_of(draft, capability.subject, capability.group, context.time_ms)
     if len(held) >= CAPABILITIES_MAX:
@@ -71,6 +72,7 @@ def grant_capability(
         group=capability.group,
         granted_height=context.height,
         granters=granters,
+        root_version=root_version,
     )
     draft.put(issue_key(identifier), issue.encode())
 
@@ -88,7 +90,8 @@ def _check_grant(
     identifier: Digest,
     approvals: tuple[bytes, ...],
     context: BlockContext,
-) -> tuple[Digest, ...]:
+) -> tuple[tuple[Digest, ...], int]:
+    """Who granted it, as key ids, and under which version of the owner root."""
     group = draft.group(capability.group)
     if group is None:
         raise LedgerNotYetError("group.unknown", f"group {capability.group!r} does not exist")
@@ -104,7 +107,7 @@ def _check_grant(
     # Gateways check grants themselves, and never with fewer owners than their pinned root asks for.
     needed = max(draft.policy(policy).enrol_threshold, group.owner_root.threshold)
     require_threshold(len(checked), needed, f"a capability in {capability.group!r}")
-    return record_approvals(draft, checked)
+    return record_approvals(draft, checked), group.owner_root.version
 
 
 def revoke_capability(
@@ -143,13 +146,7 @@ def revoke_capability(
         if item.capability_id != body.capability
     )
     draft.put(key, CapabilitiesRecord(tuple(kept)).encode())
-    withdrawn = IssueRecord(
-        subject=issue.subject,
-        group=issue.group,
-        granted_height=issue.granted_height,
-        granters=issue.granters,
-        withdrawn_height=context.height,
-    )
+    withdrawn = replace(issue, withdrawn_height=context.height)
     draft.put(issue_key(body.capability), withdrawn.encode())
 
 

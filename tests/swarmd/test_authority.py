@@ -2,117 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
-from ledger.chain import Chain
 from ledger.records.group import GroupRecord
 from ledger.records.manifest import ManifestRecord, ManifestStatus
-from ledger.state import LedgerState
 from ledger.state_keys import approval_key, group_key, manifest_key, origin_key, policy_key
 from protocol.approval import Action
 from protocol.digest import Digest, ManifestId, sha256
 from protocol.errors import LocalProtocolError, NotYetError, PolicyError
 from protocol.group import DAY_MS, OFFER_FRESHNESS_MS, SERVE_FRESHNESS_MS
-from protocol.manifest import SignedManifest
-from swarmd.authority import REFUSALS, Authority
-from swarmd.clock import ManualClock
-from swarmd.freshness import FreshnessClock
-from swarmd.ledger_host import LedgerHost
-from swarmd.net.address import PeerKey
-from swarmd.peers import PeerClass, PeerRegistry
+from swarmd.authority import REFUSALS
+from swarmd.peers import PeerClass
 from swarmd.questions import Denial, Permit, Verdict
+from tests.support.authority import PEER, make_bench
 from tests.support.ledger import (
     FLEET,
     GENESIS_MS,
-    Lab,
     advance,
     authorise,
     make_group,
     make_key,
-    make_lab,
     make_policy,
     make_root,
     owner_keys,
 )
-
-PEER = PeerKey(b"p" * 32)
-
-
-@dataclass
-class Bench:
-    """An authority over a chain of which the test holds every key."""
-
-    lab: Lab
-    chain: Chain
-    ledger: LedgerHost
-    clock: ManualClock
-    age: FreshnessClock
-    registry: PeerRegistry
-    authority: Authority
-    groups: tuple[str, ...] = (FLEET,)
-
-    async def propose(self, manifest: SignedManifest) -> SignedManifest:
-        await self.commit(lambda: (advance(self.lab, self.chain, [self.lab.propose(manifest)]),))
-        return manifest
-
-    async def authorise(self, manifest: SignedManifest) -> SignedManifest:
-        await self.propose(manifest)
-        approval = self.lab.approve(manifest.manifest_id)
-        await self.commit(lambda: (advance(self.lab, self.chain, [approval]),))
-        return manifest
-
-    async def commit(self, call: Callable[[], object]) -> None:
-        await self.ledger.run_commit(call)
-
-    def poison(self, writes: dict[bytes, bytes]) -> None:
-        """Makes the final state say what no transaction wrote."""
-        tip = self.chain._tip
-        state = LedgerState(tip.final.state.tree.update(writes), tip.final.state.log)
-        outcome = replace(tip.final.outcome, state=state)
-        self.chain._tip = replace(tip, final=replace(tip.final, outcome=outcome))
-        self.authority._cache.clear()
-
-    def record(self, manifest: SignedManifest) -> ManifestRecord:
-        record = self.chain.state.manifest(manifest.manifest_id, FLEET)
-        assert record is not None
-        return record
-
-    def claim(self, manifest: SignedManifest, **changes: object) -> None:
-        """Poisons a manifest's record."""
-        changed = replace(self.record(manifest), **changes)
-        self.poison({manifest_key(manifest.manifest_id, FLEET): changed.encode()})
-
-    def refusal(self, manifest: SignedManifest) -> str:
-        verdict = self.authority.verdict(manifest.manifest_id)
-        assert isinstance(verdict, Denial)
-        return verdict.rule
-
-
-def make_bench(lab: Lab | None = None, *, approvals_min: int = 1) -> Bench:
-    lab = lab or make_lab()
-    chain = lab.open_chain()
-    clock = ManualClock()
-    ledger = LedgerHost(chain, lambda: chain.head.time_ms)
-    age = FreshnessClock(None, now=0.0, wall_ms=0)
-    age.confirm(0.0)
-    registry = PeerRegistry(lab.chain_id, clock, lambda *_: None)
-    authority = Authority(
-        ledger=ledger,
-        genesis=lab.genesis,
-        age=age,
-        registry=registry,
-        own_did=lab.gateways[0].did,
-        own_groups=lambda: bench.groups,
-        approvals_min=approvals_min,
-        monotonic=clock.monotonic,
-        time_ms=lambda: chain.head.time_ms + round(clock.monotonic() * 1000),
-    )
-    ledger.listen(authority.on_commit)
-    bench = Bench(lab, chain, ledger, clock, age, registry, authority)
-    return bench
 
 
 async def test_a_block_judges_only_what_it_touches(monkeypatch: pytest.MonkeyPatch) -> None:
