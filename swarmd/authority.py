@@ -299,7 +299,7 @@ class Authority:
         if group_record is None:
             raise VerificationError(f"a manifest is authorised in unknown group {group!r}")
         self._pins.root(group, group_record, state, self._ledger.chain.head.era)
-        root = self._pins.root_of(group, record.root_version)
+        root = self._pins.root_at(group, record.authorised_height or 0)
         policy = state.policy(record.policy)
         if policy.policy_id != record.policy:
             raise VerificationError(f"group {group!r}: the ledger names another policy than it has")
