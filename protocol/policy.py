@@ -146,7 +146,7 @@ class Policy:
     rollout: RolloutPlan | None = None
     """How releases reach devices; None: all of them at once."""
     defence: DefenceRules | None = None
-    """How the group defends itself; None: by the defaults."""
+    """How the group defends itself; None: it takes no reports."""
     witnesses: Witnesses | None = None
     """Outside witnesses that gateways ask for; None: none."""
     soak_ms: int = 0

@@ -42,6 +42,7 @@ def collect_release(
     group: str,
     record: ManifestRecord,
     policy: Policy,
+    *,
     time_ms: int,
 ) -> Release:
     """Collects the facts for judging `record` under `policy` at a header time."""

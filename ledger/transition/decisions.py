@@ -123,7 +123,7 @@ def judge_now(
     """Judges a record under the policy at its proposal, at a header time."""
     policy, known = state.policy(record.policy), state.group(group)
     assert known is not None, "a manifest is proposed in existing groups only"
-    release = collect_release(state, manifest, group, record, policy, time_ms)
+    release = collect_release(state, manifest, group, record, policy, time_ms=time_ms)
     return judge(release, policy, state.policy(known.policy_at(time_ms)), time_ms)
 
 

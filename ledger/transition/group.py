@@ -160,7 +160,7 @@ def update_group(draft: Draft, _signer: DidId, body: UpdateGroup, context: Block
         policy=current,
     )
     needed = draft.policy(current).amend_threshold
-    _take(draft, body.approvals, consent, needed, context, "a group's new place")
+    _take(draft, body.approvals, consent, needed, context, what="a group's new place")
     if placement.parent is not None and placement.parent != old.parent:
         _adopt(draft, body.group, placement.parent, body.adoption, context)
     elif body.adoption:
@@ -181,7 +181,7 @@ def _adopt(
         policy=current,
     )
     needed = draft.policy(current).enrol_threshold
-    _take(draft, approvals, consent, needed, context, "a new child group")
+    _take(draft, approvals, consent, needed, context, what="a new child group")
 
 
 def _take(
@@ -190,6 +190,7 @@ def _take(
     consent: Consent,
     needed: int,
     context: BlockContext,
+    *,
     what: str,
 ) -> None:
     checked = check_approvals(approvals, consent, context)

@@ -126,7 +126,7 @@ class PolicyDesk:
         in_force: Policy,
     ) -> Judgement:
         state, now_ms = self._ledger.chain.state, self._now_ms()
-        release = collect_release(state, manifest, group, record, policy, now_ms)
+        release = collect_release(state, manifest, group, record, policy, time_ms=now_ms)
         return judge(release, policy, in_force, now_ms)
 
     # -- reasons -------------------------------------------------------------------------------
