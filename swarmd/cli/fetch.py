@@ -34,10 +34,20 @@ if TYPE_CHECKING:
 )
 @directory_option
 @click.option("--component", help="Which one, if the manifest has several.")
+@click.option(
+    "--device",
+    metavar="ID",
+    help="For which device: a staged release is given out when that one's turn has come.",
+)
 @json_option
 @pass_output
 def fetch(
-    output: Output, manifest: str, target: Path, directory: Path, component: str | None
+    output: Output,
+    manifest: str,
+    target: Path,
+    directory: Path,
+    component: str | None,
+    device: str | None,
 ) -> None:
     """Save an authorised image to a file, fetching it from peers if the node lacks it.
 
@@ -48,6 +58,8 @@ def fetch(
     params: dict[str, JSON] = {"manifest": manifest}
     if component is not None:
         params["component"] = component
+    if device is not None:
+        params["device"] = device
     with connection(directory) as client, output.progress(target.name) as on_progress:
         result: Any = client.call("fetch", params, on_progress)
     digest, size = str(result["sha256"]), int(result["size"])

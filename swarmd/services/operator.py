@@ -16,11 +16,14 @@ import trio
 
 from chunks.store import ChunkStore
 from ledger.bodies.manifest import ApproveManifest, RevokeManifest
+from ledger.offer import UNKNOWN_DEVICE, Device
 from protocol.approval import Action, parse_approval
 from protocol.did import did_key_text, did_text
 from protocol.digest import Digest, ManifestId
+from protocol.encoding import check_range
 from protocol.errors import NotYetError, PolicyError
 from protocol.manifest import SignedManifest
+from protocol.rollout import DEVICE_ID_BYTES_MAX
 from swarmd.authority import Authority
 from swarmd.control.params import Params
 from swarmd.control.protocol import JSON
@@ -433,24 +436,25 @@ class Operator:
         reader = Params(params)
         manifest = ManifestId(reader.hex_bytes("manifest", size=32))
         wanted = reader.text("component") if reader.has("component") else None
+        device = _device(reader.text("device")) if reader.has("device") else UNKNOWN_DEVICE
         reader.finish()
         content = self._known_manifest(manifest).manifest
         component = next((item for item in content.components if wanted in (None, item.name)), None)
         if component is None:
             raise PolicyError("component.unknown", f"the manifest has no component {wanted!r}")
-        verdict = self._parts.authority.may_offer(manifest)
+        verdict = self._parts.authority.may_offer(manifest, device)
         match verdict:
             case Denial():
                 raise verdict.error()
             case Permit(authorised):
                 if not self._parts.images.is_complete(authorised):
                     self._parts.images.request(manifest)
-                    await self._until(lambda: self._is_fetched(manifest), manifest, report)
+                    await self._until(lambda: self._is_fetched(manifest, device), manifest, report)
         path = self._parts.image_path(component.digest)
         return {"path": str(path), "sha256": component.digest.hex(), "size": component.size}
 
-    def _is_fetched(self, manifest: ManifestId) -> bool:
-        verdict = self._parts.authority.may_offer(manifest)
+    def _is_fetched(self, manifest: ManifestId, device: Device) -> bool:
+        verdict = self._parts.authority.may_offer(manifest, device)
         if isinstance(verdict, Denial):
             raise verdict.error()
         return self._is_reached(manifest, "complete")
@@ -470,6 +474,13 @@ class Operator:
         Params(params).finish()
         self._parts.stop()
         return {"stopping": True}
+
+
+def _device(name: str) -> Device:
+    """A device by the id that an operator names, as it would name itself."""
+    device_id = name.encode()
+    check_range(len(device_id), "device id's length", minimum=1, maximum=DEVICE_ID_BYTES_MAX)
+    return Device(device_id=device_id)
 
 
 async def _then_cancel(wait: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:

@@ -22,6 +22,8 @@ from protocol.keys import PrivateKey
 from protocol.manifest import SignedManifest
 from protocol.rollout import is_in_stage
 from swarmd.clock import SystemClock
+from swarmd.control.client import ControlClient
+from swarmd.control.protocol import JSON, ControlError
 from tests.support.ledger import make_key
 from tests.support.rollout import make_plan, with_emergency
 from tests.support.swarm import GROUP, LIMIT_S, VALIDATORS, Swarm, swarm, until
@@ -169,6 +171,8 @@ async def test_a_staged_rollout_goes_on_halts_and_is_paused(tmp_path: Path) -> N
             404,
         ]
 
+        await _fetching_is_an_offer_too(lab, signed, early=early, late=late)
+
         await command(lab, signed, Command.PROMOTE)
         assert [await ask(lab, "gateway-1", name) for name in (early, late, None)] == [
             200,
@@ -186,6 +190,26 @@ async def test_a_staged_rollout_goes_on_halts_and_is_paused(tmp_path: Path) -> N
         await _an_emergency_pause_ends(lab, clock, late)
         for name in EVERYONE:
             assert lab.is_alive(name)
+
+
+async def _fetching_is_an_offer_too(
+    lab: Swarm, signed: SignedManifest, *, early: str, late: str
+) -> None:
+    path = lab.directory("gateway-1").control_socket
+
+    def fetch(device: str | None) -> object:
+        params: dict[str, JSON] = {"manifest": signed.manifest_id.hex()}
+        if device is not None:
+            params["device"] = device
+        with ControlClient(path) as client:
+            try:
+                return client.call("fetch", params)["size"]
+            except ControlError as error:
+                return error.rule
+
+    expected = [(early, len(IMAGE)), (late, "rollout.stage"), (None, "rollout.device")]
+    for device, answer in expected:
+        assert await trio.to_thread.run_sync(fetch, device) == answer
 
 
 async def _failures_halt_it(lab: Swarm, signed: SignedManifest) -> None:
