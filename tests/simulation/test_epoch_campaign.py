@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -195,3 +199,29 @@ def test_a_fork_seen_by_overtaken_engines_only_convicts_too() -> None:
     outcome = run_seed(83, plan)
     assert outcome.is_forked
     assert outcome.culprits == outcome.faulty
+
+
+def report_of(script: str, *arguments: str) -> dict[str, float]:
+    """The line that a benchmark prints."""
+    root = Path(__file__).resolve().parent.parent.parent
+    command = [sys.executable, str(root / "benchmarks" / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    report: dict[str, float] = json.loads(done.stdout)
+    return report
+
+
+@pytest.mark.slow
+def test_sixteen_validators_on_wide_links_are_final_in_a_third_of_a_second() -> None:
+    report = report_of("wan_finality.py", "--n", "16", "--seconds", "12")
+    assert report["blocks_per_s"] > 2
+    assert report["p50_s"] <= 0.35
+
+
+@pytest.mark.slow
+def test_the_accountability_benchmark_reports_and_resumes(tmp_path: Path) -> None:
+    state = str(tmp_path / "state.json")
+    for seeds in (4, 6):
+        options = ("--seeds", str(seeds), "--processes", "1", "--state", state)
+        report = report_of("accountability.py", *options)
+        assert report["seeds"] == seeds
+        assert report["failed"] == []
