@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from ledger.records.account import AccountRecord
 from ledger.records.anchor import AnchorRecord
+from ledger.records.capability import CapabilitiesRecord, IssueRecord
 from ledger.records.conviction import ConvictionRecord
+from ledger.records.defence import (
+    Cause,
+    CensusRecord,
+    OpinionRecord,
+    QuarantineRecord,
+    SelfConvictionRecord,
+    TallyRecord,
+    Voice,
+)
 from ledger.records.emergency import PauseEntry, PausesRecord
 from ledger.records.facts import ManifestFacts
 from ledger.records.group import EventsRecord, GroupRecord, RotationRecord
@@ -32,6 +42,9 @@ from ledger.state_keys import (
     validators_key,
 )
 from protocol.approval import Action
+from protocol.capability import Capability, Verb
+from protocol.contradiction import Offence
+from protocol.defence import QuarantineLevel
 from protocol.did import KeyPurpose
 from protocol.digest import sha256
 from protocol.encoding import decode_canonical, encode_canonical
@@ -66,6 +79,30 @@ GROUP = GroupRecord(
 RECORDS = [
     SubjectRecord.of(LAB.publisher.record),
     replace(SubjectRecord.of(LAB.gateways[0].record), status=SubjectStatus.REVOKED, next_keys=None),
+    QuarantineRecord(
+        level=QuarantineLevel.NO_SERVING,
+        cause=Cause.OPINION,
+        since_ms=1,
+        until_ms=2,
+        trusted_until_ms=0,
+        sequence=1,
+        height=3,
+    ),
+    OpinionRecord((Voice((ONE, TWO), 900, 5),)),
+    TallyRecord(day=1, count=2, before=3),
+    CensusRecord(4),
+    SelfConvictionRecord(offence=Offence.FALSE_ANNOUNCEMENT, evidence=ONE, rotations=1, height=2),
+    CapabilitiesRecord(
+        (Capability(subject=LAB.publisher.did, group="fleet", verbs=(Verb.FETCH,), expires_ms=9),)
+    ),
+    IssueRecord(
+        subject=LAB.publisher.did,
+        group="fleet",
+        granted_height=1,
+        granters=(ONE,),
+        root_version=1,
+        withdrawn_height=4,
+    ),
     AccountRecord(nonce=4, used=6, hour=1, hour_count=2, ledger_bytes=3, guarded_count=5),
     GROUP,
     replace(GROUP, scheduled=None, creators=()),

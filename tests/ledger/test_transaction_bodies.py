@@ -2,6 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from ledger.bodies.capability import GrantCapability, RevokeCapability
+from ledger.bodies.defence import (
+    Complaint,
+    ReleaseQuarantine,
+    ReportContradiction,
+    ReportTamper,
+    SetQuarantine,
+)
 from ledger.bodies.emergency import DecidePause, PauseOffers
 from ledger.bodies.group import CreateGroup, RotateRoot, SetPolicy, UpdateGroup, VetoPolicy
 from ledger.bodies.health import ReportHealth
@@ -26,6 +34,8 @@ from ledger.bodies.subject_decisions import (
 )
 from ledger.bodies.validators import Accuse, CertifyKey, SetParameters, SetValidators, Upgrade
 from ledger.transition.kinds import KINDS, PROTECTING_KINDS, decode_body, kind_of
+from protocol.contradiction import ConflictingAnchors
+from protocol.defence import QuarantineLevel
 from protocol.digest import sha256
 from protocol.encoding import decode_canonical, encode_canonical
 from protocol.enrolment_token import SeatClaim
@@ -68,6 +78,18 @@ BODIES = [
     SettleManifest(manifest=ONE, group="fleet"),
     OverrideManifest(manifest=ONE, group="fleet", approvals=(b"a",)),
     AnchorReceipts(size=1, root=ONE),
+    ReportTamper(subject=ONE, group="fleet", complaint=Complaint.FORGED, evidence=ONE),
+    ReportContradiction(subject=ONE, evidence=ConflictingAnchors(b"a", b"b")),
+    SetQuarantine(
+        subject=ONE,
+        group="fleet",
+        level=QuarantineLevel.NO_SERVING,
+        until_ms=5,
+        approvals=(b"a",),
+    ),
+    ReleaseQuarantine(subject=ONE, group="fleet", approvals=(b"a",)),
+    GrantCapability(capability=b"c", approvals=(b"a",)),
+    RevokeCapability(capability=ONE, approvals=(b"a",)),
     CertifyKey(epoch=2, key=make_key("vote").public, proof=b"p" * 64),
     Accuse(evidence=VoteKeys(LAB.validators).evidence(LAB.validator_set, 1, LAB)),
     SetValidators(

@@ -25,7 +25,7 @@ def committed(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["genesis.json", "transactions.json", "rollout.json", "proof.json"]
+    "name", ["genesis.json", "transactions.json", "rollout.json", "defence.json", "proof.json"]
 )
 def test_the_generator_reproduces_every_file(name):
     text = (ledger_vectors.DIRECTORY / name).read_text(encoding="utf-8")
@@ -80,7 +80,10 @@ def replay(vector):
 def test_transactions_replay_to_the_pinned_roots_and_codes():
     accepted, refused = replay(committed("transactions.json"))
     more, refused_rollouts = replay(committed("rollout.json"))
-    assert sorted({*accepted, *more}) == sorted(KINDS), "every kind is pinned"
+    access, refused_access = replay(committed("defence.json"))
+    assert sorted({*accepted, *more, *access}) == sorted(KINDS), "every kind is pinned"
+    assert refused_access
+    assert all(code == pinned for code, pinned in refused_access)
     assert refused_rollouts
     assert all(code == pinned for code, pinned in refused_rollouts)
     codes = ["tx.nonce", "manifest.sequence", "tx.signer_status"]

@@ -24,6 +24,7 @@ from protocol.did import SubjectKind
 from protocol.digest import sha256
 from protocol.rollout import Promotion
 from protocol.transaction import SignedTransaction
+from tests.support.defence_vectors import defence_policy, record_defence
 from tests.support.ledger import (
     FLEET,
     HOUR_MS,
@@ -197,6 +198,14 @@ def rollout_vector() -> dict[str, Any]:
     return {"genesis": lab.genesis.encode().hex(), "product": PRODUCT, "steps": recorder.steps}
 
 
+def defence_vector() -> dict[str, Any]:
+    """Reports, quarantines, a conviction and capabilities; refusals among them."""
+    recorder = Recorder(make_bench(policy=defence_policy()), [])
+    lab = recorder.bench.lab
+    record_defence(lab, recorder.apply)
+    return {"genesis": lab.genesis.encode().hex(), "product": PRODUCT, "steps": recorder.steps}
+
+
 def proof_vector() -> dict[str, Any]:
     """A proof file and what it shows."""
     lab = make_lab()
@@ -221,6 +230,7 @@ def build() -> dict[str, dict[str, Any]]:
         "genesis.json": genesis_vector(),
         "transactions.json": transactions_vector(),
         "rollout.json": rollout_vector(),
+        "defence.json": defence_vector(),
         "proof.json": proof_vector(),
     }
 
