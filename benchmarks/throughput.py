@@ -5,9 +5,8 @@
 The validators are daemons; this process is a gateway that hands transactions, signed beforehand by
 many gateways, to each validator and follows the chain. As many wait as nonce windows allow. The
 floor is measured in the same run: what the signature checks and flushes of such blocks alone would
-take, all validators on this machine's cores. Prints one JSON line.
-
-It also times a revocation (proposed before) at rest and under that load, until it is final here.
+take, all validators on this machine's cores. The processor time of all five processes is
+given too, since it says what a machine with nothing else to do would reach. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -187,8 +186,17 @@ class Load:
         return left
 
 
-async def sustained(lab: Lab, seconds: float) -> dict[str, float]:
-    """Runs the load and measures it."""
+def processor_s(pids: Sequence[int]) -> float:
+    """Processor time that processes have used so far, seconds (proc(5), `stat`)."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+async def sustained(lab: Lab, pids: Sequence[int], seconds: float) -> dict[str, float]:
+    """Runs the load and measures it; `pids` are those whose processor time counts."""
     loader, *others = lab.of_kind(SubjectKind.GATEWAY)
     node = Node(
         DataDir(loader.directory.path),
@@ -211,15 +219,19 @@ async def sustained(lab: Lab, seconds: float) -> dict[str, float]:
             nursery.start_soon(load.run)
             await trio.sleep(WARM_UP_S)
             count, blocks, started = load.count, load.blocks, time.perf_counter()
+            used = processor_s(pids)
             await trio.sleep(seconds)
             elapsed = time.perf_counter() - started
             count, blocks = load.count - count, load.blocks - blocks
+            used = processor_s(pids) - used
             nursery.cancel_scope.cancel()
         sys.stderr.write(f"refusals: {load.refusals}\n")
     return {
         "transactions_per_s": count / elapsed,
         "blocks_per_s": blocks / elapsed,
         "transactions_per_block": count / max(blocks, 1),
+        "cores_used": used / elapsed,
+        "processor_ms_per_transaction": 1000 * used / max(count, 1),
     }
 
 
@@ -271,7 +283,8 @@ def main() -> None:
         try:
             for process in processes:
                 process.start()
-            measured = trio.run(sustained, lab, arguments.seconds)
+            pids = [os.getpid(), *(process.pid for process in processes)]
+            measured = trio.run(sustained, lab, pids, arguments.seconds)
         finally:
             for process in processes:
                 process.stop()

@@ -37,12 +37,12 @@ def problems(run: JournalRun, states: Sequence[CrashState], directory: Path) -> 
 
 
 @pytest.mark.slow
-def test_no_power_loss_makes_a_validator_vote_twice(tmp_path: Path) -> None:
+def test_no_power_loss_makes_a_validator_vote_twice(scratch: Path) -> None:
     run = run_validator(RecordingDisk())
     assert run.error is None
     states = list(crash_states(run.files.operations, seeds=campaign_seeds(2)))
     assert len(states) >= STATES_MIN
-    assert problems(run, states, tmp_path) == []
+    assert problems(run, states, scratch) == []
 
 
 class Lazy:
@@ -63,13 +63,15 @@ class Lazy:
     [(Lazy, False), (lambda connection: connection, True)],
     ids=["synchronous=NORMAL", "sent before it is kept"],
 )
-def test_the_enumeration_finds_planted_faults(tmp_path: Path, wrap, releases_first) -> None:
+@pytest.mark.slow
+def test_the_enumeration_finds_planted_faults(scratch: Path, wrap, releases_first) -> None:
     run = run_validator(RecordingDisk(wrap=wrap), views=6, releases_first=releases_first)
     states = list(crash_states(run.files.operations, seeds=[1]))
-    found = problems(run, states, tmp_path)
+    found = problems(run, states, scratch)
     assert any("would vote again" in problem for problem in found), found
 
 
+@pytest.mark.slow
 def test_votes_read_after_a_kill_are_durable_before_they_are_sent_again() -> None:
     run = run_validator(RecordingDisk(), views=5)
     for prefix in range(len(run.files.operations) + 1):
@@ -92,7 +94,7 @@ def refused_runs(views: int = 3) -> Iterator[tuple[Fault, JournalRun]]:
 
 
 @pytest.mark.slow
-def test_a_refused_operation_is_a_storage_error_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_refused_operation_is_a_storage_error_and_loses_nothing(scratch: Path) -> None:
     for fault, run in refused_runs():
         assert fault.hits, fault
         if run.error is None:
@@ -100,7 +102,7 @@ def test_a_refused_operation_is_a_storage_error_and_loses_nothing(tmp_path: Path
             assert len(run.released) == len(run.attempted), fault
         operations = run.files.operations
         for state in crash_states(operations, seeds=[1, 2], first=len(operations)):
-            problem = problem_after(run, state, tmp_path)
+            problem = problem_after(run, state, scratch)
             assert problem is None, (fault, state.variant, problem)
 
 

@@ -29,19 +29,19 @@ def problems(
 
 
 @pytest.mark.slow
-def test_no_power_loss_loses_an_acknowledged_commit(tmp_path: Path) -> None:
+def test_no_power_loss_loses_an_acknowledged_commit(scratch: Path) -> None:
     run = run_node(RecordingDisk())
     assert run.error is None
     states = list(crash_states(run.files.operations, seeds=campaign_seeds(1)))
     assert len(states) >= STATES_MIN
-    assert not list(problems(run, states, tmp_path))
+    assert not list(problems(run, states, scratch))
 
 
 @pytest.mark.slow
-def test_a_follower_may_lose_the_newest_commits_and_never_their_order(tmp_path: Path) -> None:
+def test_a_follower_may_lose_the_newest_commits_and_never_their_order(scratch: Path) -> None:
     run = run_node(RecordingDisk(), durability=Durability.BATCHED, blocks=3)
     states = crash_states(run.files.operations, seeds=campaign_seeds(1))
-    assert not list(problems(run, states, tmp_path, may_lag=True))
+    assert not list(problems(run, states, scratch, may_lag=True))
 
 
 class Split:
@@ -75,15 +75,15 @@ class Split:
 )
 @pytest.mark.slow
 def test_the_enumeration_finds_planted_faults(
-    tmp_path: Path, run: Callable[[RecordingDisk], StoreRun], expected: str
+    scratch: Path, run: Callable[[RecordingDisk], StoreRun], expected: str
 ) -> None:
     done = run(RecordingDisk())
     states = crash_states(done.files.operations, seeds=[1])
-    assert any(expected in problem for problem in problems(done, states, tmp_path))
+    assert any(expected in problem for problem in problems(done, states, scratch))
 
 
 @pytest.mark.slow
-def test_a_refused_operation_is_a_storage_error_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_refused_operation_is_a_storage_error_and_loses_nothing(scratch: Path) -> None:
     total = len(run_node(RecordingDisk(), blocks=1).files.operations)
     for at in range(total):
         for kind in Kind:
@@ -93,4 +93,4 @@ def test_a_refused_operation_is_a_storage_error_and_loses_nothing(tmp_path: Path
             assert fault.hits, fault
             operations = run.files.operations
             states = crash_states(operations, seeds=[at], first=len(operations))
-            assert not list(problems(run, states, tmp_path)), fault
+            assert not list(problems(run, states, scratch)), fault
