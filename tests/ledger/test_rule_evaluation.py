@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter as Tally
+from pathlib import Path
 
 import pytest
 
 from ledger.rules.evaluate import Facts, Reason, attribute_facts, evaluate
 from protocol.calendar import DAY_MS, WeeklyWindow
 from protocol.digest import Digest
+from protocol.encoding import decode_canonical
 from protocol.keys import PublicKey
 from protocol.owner_root import Holder
 from protocol.rule import (
@@ -173,3 +176,22 @@ def test_not_equal_of_several_values_means_none_of_them() -> None:
     facts = attribute_facts({"tag:lab": "1", "tag:roof": "1"})
     assert evaluate(Compare(RuleField.TAG, Comparison.NOT_EQUAL, "lab"), facts).truth is False
     assert evaluate(Compare(RuleField.TAG, Comparison.NOT_EQUAL, "cellar"), facts).truth is True
+
+
+def test_the_pinned_rules_come_to_their_pinned_truth() -> None:
+    path = Path(__file__).parents[1] / "vectors" / "ledger" / "rules.json"
+    for case in json.loads(path.read_text(encoding="utf-8"))["rules"]:
+        value = decode_canonical(bytes.fromhex(case["rule"]), bytes_max=4096)
+        rule = rule_from_value(value, Scope.RELEASE)
+        for facts in case["facts"]:
+            world = World(
+                fields={int(number): fact for number, fact in facts["fields"].items()},
+                roles=tuple(
+                    (bytes.fromhex(key), frozenset(roles)) for key, roles in facts["approved"]
+                ),
+                now=facts["time_ms"],
+                moments={int(number): time for number, time in facts["moments"].items()},
+                events={int(number): tuple(times) for number, times in facts["events"].items()},
+                publisher_groups=tuple(facts["publisher_groups"]),
+            )
+            assert evaluate(rule, facts_of(world)).truth is facts["truth"]

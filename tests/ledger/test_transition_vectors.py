@@ -25,7 +25,16 @@ def committed(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["genesis.json", "transactions.json", "rollout.json", "defence.json", "proof.json"]
+    "name",
+    [
+        "genesis.json",
+        "transactions.json",
+        "rollout.json",
+        "defence.json",
+        "contracts.json",
+        "rules.json",
+        "proof.json",
+    ],
 )
 def test_the_generator_reproduces_every_file(name):
     text = (ledger_vectors.DIRECTORY / name).read_text(encoding="utf-8")
@@ -81,7 +90,11 @@ def test_transactions_replay_to_the_pinned_roots_and_codes():
     accepted, refused = replay(committed("transactions.json"))
     more, refused_rollouts = replay(committed("rollout.json"))
     access, refused_access = replay(committed("defence.json"))
-    assert sorted({*accepted, *more, *access}) == sorted(KINDS), "every kind is pinned"
+    contracts, refused_contracts = replay(committed("contracts.json"))
+    pinned_kinds = {*accepted, *more, *access, *contracts}
+    assert sorted(pinned_kinds) == sorted(KINDS), "every kind is pinned"
+    assert refused_contracts
+    assert all(code == pinned for code, pinned in refused_contracts)
     assert refused_access
     assert all(code == pinned for code, pinned in refused_access)
     assert refused_rollouts

@@ -226,10 +226,14 @@ def proof_vector() -> dict[str, Any]:
 
 def build() -> dict[str, dict[str, Any]]:
     """All files by name."""
+    from tests.support.contract_vectors import contracts_vector, rules_vector
+
     return {
         "genesis.json": genesis_vector(),
         "transactions.json": transactions_vector(),
         "rollout.json": rollout_vector(),
+        "contracts.json": contracts_vector(),
+        "rules.json": rules_vector(),
         "defence.json": defence_vector(),
         "proof.json": proof_vector(),
     }
