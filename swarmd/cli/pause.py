@@ -99,7 +99,7 @@ def pause(output: Output, /, **options: Any) -> None:
         _pause(output, **options)
 
 
-@pause.command()
+@pause.command(epilog=examples("swarmd pause show -C lab/gateway-1"))
 @directory_option
 @click.option("--group", metavar="GROUP", help="This group [default: the node's own].")
 @json_option
@@ -111,7 +111,11 @@ def show(output: Output, *, directory: Path, group: str | None) -> None:
     output.result({"now_ms": reply["now_ms"], "pauses": rows}, None if rows else "no pauses")
 
 
-@pause.command()
+@pause.command(
+    epilog=examples(
+        "swarmd pause confirm -C lab/gateway-1 --group fleet --hours 240 --key owner-1.key"
+    )
+)
 @click.option(
     "--hours",
     type=click.IntRange(1, 90 * 24),
@@ -124,7 +128,9 @@ def confirm(output: Output, *, hours: int, **options: Any) -> None:
     _decide(output, hours=hours, **options)
 
 
-@pause.command()
+@pause.command(
+    epilog=examples("swarmd pause lift -C lab/gateway-1 --group fleet --key owner-1.key")
+)
 @_with(_DECIDING)
 def lift(output: Output, **options: Any) -> None:
     """End a pause, as an owner."""

@@ -61,13 +61,13 @@ def rollout() -> None:
     """Show and steer how a release reaches devices, stage by stage."""
 
 
-@rollout.command()
+@rollout.command(epilog=examples("swarmd rollout show 3f2a... -C lab/gateway-1"))
 @manifest_argument
 @directory_option
 @json_option
 @pass_output
 def show(output: Output, *, manifest: str, directory: Path) -> None:
-    """Show the stage, status and counters of a release in each group."""
+    """Show stage, status and counters of a release."""
     reply = call(directory, "rollout", {"manifest": manifest})
     hidden = ("owners", "policy")
     groups: list[JSON] = [
@@ -78,35 +78,49 @@ def show(output: Output, *, manifest: str, directory: Path) -> None:
     output.result(document, None if groups else "no rollout: every device is offered it at once")
 
 
-@rollout.command()
+@rollout.command(
+    epilog=examples(
+        "swarmd rollout promote 3f2a... -C lab/gateway-1 --key owner-1.key --collect go.txt"
+    )
+)
 @_signing
 def promote(output: Output, **options: Any) -> None:
     """Go on to the next stage."""
     _command(output, "promote", **options)
 
 
-@rollout.command()
+@rollout.command(
+    epilog=examples(
+        "swarmd rollout resume 3f2a... -C lab/gateway-1 --key owner-1.key --collect resume.txt"
+    )
+)
 @_signing
 def resume(output: Output, **options: Any) -> None:
     """Offer again, after a pause or a halt; the stage begins anew."""
     _command(output, "resume", **options)
 
 
-@rollout.command()
+@rollout.command(epilog=examples("swarmd rollout pause 3f2a... -C lab/gateway-1 --key owner-1.key"))
 @_signing
 def pause(output: Output, **options: Any) -> None:
     """Offer to nobody, for a look; one owner suffices."""
     _command(output, "pause", **options)
 
 
-@rollout.command()
+@rollout.command(
+    epilog=examples(
+        "swarmd rollout halt 3f2a... -C lab/gateway-1 --key owner-1.key --collect halt.txt"
+    )
+)
 @_signing
 def halt(output: Output, **options: Any) -> None:
     """Offer to nobody until enough owners resume it."""
     _command(output, "halt", **options)
 
 
-@rollout.command()
+@rollout.command(
+    epilog=examples("swarmd rollout priority 3f2a... --to 9 -C lab/gateway-1 --key owner-1.key")
+)
 @click.option(
     "--to",
     "priority",
@@ -116,11 +130,14 @@ def halt(output: Output, **options: Any) -> None:
 )
 @_signing
 def priority(output: Output, **options: Any) -> None:
-    """Change what goes first where a device could take either of two releases."""
+    """Change which of two releases goes first."""
     _command(output, "priority", **options)
 
 
-@rollout.command("promote-due")
+@rollout.command(
+    "promote-due",
+    epilog=examples("swarmd rollout promote-due 3f2a... -C lab/gateway-1 --group fleet"),
+)
 @manifest_argument
 @directory_option
 @click.option("--group", required=True, metavar="GROUP", help="The group.")
