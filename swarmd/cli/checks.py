@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from protocol.errors import SwarmError
+from protocol.errors import StorageError, SwarmError
 from protocol.keys import PublicKey
 from swarmd.clock import Clock
 from swarmd.control.protocol import one_line
@@ -233,6 +233,34 @@ def _database_problem(path: Path) -> str | None:
     return None if answer == "ok" else str(answer)
 
 
+def check_ledger(directory: DataDir, _clock: Clock) -> Finding:
+    """Every node of the state and every hash of the log belong to the last final header."""
+    path = directory.ledger_file
+    if not path.exists():
+        return Finding(check="ledger", ok=True, detail="not started yet")
+    if directory.lock_holder() is not None:
+        return Finding(check="ledger", ok=True, detail="in use; stop the daemon to check it")
+    from ledger.block_store import BlockStore
+    from ledger.database import Durability
+
+    store = BlockStore(path, Durability.BATCHED)
+    try:
+        if store.identity() is None:
+            return Finding(check="ledger", ok=True, detail="empty")
+        header, log = store.head()[0], store.log()
+        committed = (header.state_root, header.log_size, header.log_root)
+        if (store.nodes.tree().root, log.size, log.root) != committed:
+            raise StorageError(f"{path}: damaged, not the state of block {header.height}")
+        keys, entries = store.check()
+    finally:
+        store.close()
+    return Finding(
+        check="ledger",
+        ok=True,
+        detail=f"block {header.height}: {keys} keys and {entries} log entries without damage",
+    )
+
+
 CHECKS: Final[tuple[tuple[str, Callable[[DataDir, Clock], Finding], str], ...]] = (
     ("config", check_config, "correct config.toml; docs/configuration.md lists every setting"),
     ("permissions", check_permissions, "make the folder readable for its owner"),
@@ -243,6 +271,11 @@ CHECKS: Final[tuple[tuple[str, Callable[[DataDir, Clock], Finding], str], ...]] 
     ("disk", check_disk, "make the folder readable for its owner"),
     ("ports", check_ports, "correct config.toml"),
     ("databases", check_databases, "make the folder readable for its owner"),
+    (
+        "ledger",
+        check_ledger,
+        "a gateway or publisher: remove ledger/, start again; a validator: see docs/operations.md",
+    ),
 )
 """Name, check, and the mend if the check itself cannot run."""
 

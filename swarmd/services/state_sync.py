@@ -96,6 +96,7 @@ class StateSyncService:
         self._anchor = anchor
         self._interval = interval
         self._changed = trio.Event()
+        self._failed: dict[PeerKey, None] = {}
 
     async def fetch(self) -> bool:
         """Fetches the newest version that peers keep; returns whether the chain goes on from it.
@@ -103,6 +104,7 @@ class StateSyncService:
         Raises:
             StorageError: what came could not be stored.
         """
+        self._failed.clear()
         offers = await self._ask_heads()
         height = self._ledger.chain.head.height
         offers = [offer for offer in offers if offer.target.header.height > height]
@@ -118,7 +120,7 @@ class StateSyncService:
             logger.info("the state is not complete, %d ppm are missing", missing)
             return False
         for offer in offers:
-            if await self._pull_rest(offer.peer, target):
+            if offer.peer not in self._failed and await self._pull_rest(offer.peer, target):
                 return True
         return False
 
@@ -254,7 +256,7 @@ class StateSyncService:
         return block
 
     async def _checked(self, peer: PeerKey, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Runs a question to a peer; a fault is the peer's, and None comes back."""
+        """Runs a question to a peer; after a fault None comes back, and it is asked no more."""
         try:
             return await call()
         except VerificationError as error:
@@ -265,6 +267,7 @@ class StateSyncService:
             self._registry.blame(peer, Offence.STALLED, f"state: {error}")
         except PolicyError as error:
             logger.info("state from %s: %s", peer[:4].hex(), error)
+        self._failed[peer] = None
         return None
 
 

@@ -67,6 +67,14 @@ from protocol.manifest import (
     sign_manifest,
 )
 from protocol.policy import AMEND_DELAY_MS_MIN
+from protocol.state_messages import (
+    ManifestsAnswer,
+    ManifestsRequest,
+    StateHeadAnswer,
+    StateHeadRequest,
+    StatePageAnswer,
+    StatePageRequest,
+)
 from protocol.text import is_plain_text
 from protocol.transaction import Transaction, parse_transaction, sign_transaction
 
@@ -375,6 +383,21 @@ ledger_messages: SearchStrategy[LedgerMessage] = st.one_of(
     st.builds(FreshnessRequest, nonce=st.binary(min_size=32, max_size=32), relay=st.booleans()),
     st.builds(FreshnessAnswer, statements=st.lists(_statements, max_size=3).map(tuple)),
     st.builds(Refusal, rule=identifiers, message=texts, may_retry=st.booleans()),
+    st.builds(StateHeadRequest, epoch=st.integers(0, INTEGER_MAX)),
+    st.builds(
+        StateHeadAnswer,
+        steps=st.lists(st.binary(max_size=30), max_size=2).map(tuple),
+        headers=st.lists(st.binary(max_size=30), min_size=1, max_size=2).map(tuple),
+        certificate=st.binary(min_size=1, max_size=30),
+        log=st.binary(min_size=1, max_size=30),
+    ),
+    st.builds(StatePageRequest, height=positive, start=digests),
+    st.builds(StatePageAnswer, page=st.binary(max_size=30)),
+    st.builds(
+        ManifestsRequest,
+        manifests=st.lists(digests.map(ManifestId), min_size=1, max_size=3, unique=True).map(tuple),
+    ),
+    st.builds(ManifestsAnswer, manifests=st.lists(st.binary(max_size=30), max_size=3).map(tuple)),
 )
 
 

@@ -16,6 +16,7 @@ from swarmd.datadir import DataDir, write_atomic
 from swarmd.entropy import SeededEntropy
 from swarmd.network_creation import LabOptions, create_lab
 from tests.support.control_daemon import ControlDaemon
+from tests.support.ledger import authorise, make_lab
 from tests.swarmd.cli.conftest import Ended, Run
 
 NOW_MS = 1_700_000_000_000
@@ -57,7 +58,7 @@ def only_wrong(ended: Ended) -> dict[str, str]:
 def test_a_sound_node_has_nothing_wrong(swarmd: Run, gateway: DataDir) -> None:
     ended = swarmd("doctor", "-C", gateway.path)
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.count("ok   ") == 9
+    assert ended.out.count("ok   ") == 10
     document = swarmd("doctor", "-C", gateway.path, "--json").document
     assert document["ok"] is True
     assert [check["check"] for check in document["checks"]] == [
@@ -117,6 +118,23 @@ def damage_a_database(gateway: DataDir) -> None:
     path.write_bytes(data)
 
 
+def spoil_ledger(gateway: DataDir, statement: str) -> None:
+    """Makes a sound ledger of three blocks, then changes a row SQLite finds nothing wrong with."""
+    lab = make_lab()
+    chain = lab.open_chain(gateway.ledger_file)
+    authorise(lab, chain, lab.manifest())
+    chain._store._database.execute(statement)
+    chain._store.close()
+
+
+def damage_the_state(gateway: DataDir) -> None:
+    spoil_ledger(gateway, "UPDATE state SET mark = zeroblob(8)")
+
+
+def lose_a_log_entry(gateway: DataDir) -> None:
+    spoil_ledger(gateway, "DELETE FROM log WHERE position = 0")
+
+
 @pytest.mark.parametrize(
     ("spoil", "check", "words"),
     [
@@ -128,6 +146,8 @@ def damage_a_database(gateway: DataDir) -> None:
         (change_the_chain, "chain", "belongs to chain 00000000"),
         (want_too_much_disk, "disk", "MiB free"),
         (damage_a_database, "databases", "ledger.sqlite"),
+        (damage_the_state, "ledger", "damaged index"),
+        (lose_a_log_entry, "ledger", "damaged log"),
     ],
 )
 def test_each_trouble_is_found_alone(
