@@ -41,6 +41,7 @@ class EpochKeys:
         self._entropy = entropy
         self._passphrases = passphrases
         self._keys: dict[int, PrivateKey] = {}
+        self._journal_epoch: int | None = None
 
     def load(self) -> None:
         """Reads every vote key that is there.
@@ -117,18 +118,25 @@ class EpochKeys:
     def _drop_journals(self, epoch: int) -> None:
         for path in self._data.ledger.glob("votes-*"):
             number = path.name.removeprefix("votes-")
-            if number.isdecimal() and int(number) < epoch:
+            if number.isdecimal() and int(number) < epoch and int(number) != self._journal_epoch:
                 shutil.rmtree(path, ignore_errors=True)
 
     def journal_directory(self, epoch: int) -> Path:
         """Where the votes of an epoch's key are kept; made if it is missing.
 
+        It stays, whatever else is retired, until `release_journal`.
+
         Raises:
             StorageError: it cannot be made.
         """
         path = self._data.ledger / f"votes-{epoch}"
+        self._journal_epoch = epoch
         try:
             path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot create {path}: {error}") from error
         return path
+
+    def release_journal(self) -> None:
+        """Says that the journal of the last `journal_directory` is closed."""
+        self._journal_epoch = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import Parameters
 from ledger.vote import Ed25519Verifier, Evidence
 from protocol.digest import DidId
-from protocol.errors import RemoteProtocolError, VerificationError
+from protocol.errors import RemoteProtocolError, StorageError, VerificationError
 from protocol.keys import PrivateKey
 from swarmd.net.address import PeerKey
 from swarmd.net.network import Stream
@@ -155,8 +155,13 @@ class ConsensusService:
                 return
             key, index = seat
             epoch = chain.validators.epoch
-            journal, fault = await trio.to_thread.run_sync(self._open_journal, epoch)
-            with contextlib.closing(journal) if journal else contextlib.nullcontext():
+            try:
+                journal, fault = await trio.to_thread.run_sync(self._open_journal, epoch)
+            except StorageError:
+                if chain.validators.epoch == epoch:
+                    raise
+                return  # over while it was opened, and deleted as such
+            with self._closing(journal):
                 if chain.validators.epoch != epoch:
                     return  # the follower was faster
                 self._current = self._make_epoch(key, index, journal, fault)
@@ -167,6 +172,15 @@ class ConsensusService:
                     self._evidence = left.evidence
                     with trio.CancelScope(shield=True):  # a fork there must convict somebody
                         await self._ledger.run(lambda: chain.keep_certificates(left.certificates))
+
+    @contextlib.contextmanager
+    def _closing(self, journal: SqliteJournal | None) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if journal is not None:
+                journal.close()
+            self._vote_keys.keys.release_journal()
 
     def _can_vote(self, fault: UnsupportedVersionError | None) -> bool:
         if fault is not None:
