@@ -13,14 +13,14 @@ from typing import Final
 
 from ledger.bodies.subject import RotateKeys, rotation_message
 from protocol.did import KeyPurpose, Keys, next_keys_digest
-from protocol.digest import ChainId, DidId
+from protocol.digest import ChainId, DidId, Digest
 from protocol.errors import StorageError
 from protocol.keys import PrivateKey
 from swarmd.datadir import DataDir, storage_errors, sync_directory, write_atomic
 from swarmd.enrolment import KEY_NAMES, new_key
 from swarmd.entropy import Entropy
 from swarmd.keys.key_file import is_encrypted_file
-from swarmd.keys.key_writer import write_key_file
+from swarmd.keys.key_writer import replace_key_file, write_key_file
 from swarmd.keys.passphrase import PassphraseSource, read_private
 
 ROTATED_NAME: Final = "rotated"
@@ -88,6 +88,39 @@ def make_rotation(
         next_keys=next_keys,
         signatures=tuple(key.sign(message) for _, key in following),
     )
+
+
+def make_fresh_keys(
+    data: DataDir, target: RotationTarget, passphrases: PassphraseSource, entropy: Entropy
+) -> tuple[list[tuple[KeyPurpose, PrivateKey]], Digest]:
+    """Makes next keys that nobody committed to, and coming ones, for a node that is recovered.
+
+    The next keys of before are replaced: who still has them should rotate instead. A vote key stays
+    what it is.
+
+    Returns:
+        The private keys that shall rule, and the commitment to the ones after them.
+
+    Raises:
+        StorageError: a key is missing, or cannot be written.
+        ConfigError: a key is encrypted and there is no passphrase.
+    """
+    fresh: list[tuple[KeyPurpose, PrivateKey]] = []
+    coming: list[tuple[KeyPurpose, PrivateKey]] = []
+    for purpose in target.purposes:
+        path = data.key_path(KEY_NAMES[purpose].next)
+        sealed = path.exists() and is_encrypted_file(path)
+        secret = passphrases(f"key {path}") if sealed else None
+        if purpose is KeyPurpose.VALIDATOR:
+            kept = data.load_key(KEY_NAMES[purpose].next, passphrases)
+            fresh.append((purpose, kept))
+            coming.append((purpose, kept))
+        else:
+            fresh.append((purpose, new_key(entropy)))
+            coming.append((purpose, new_key(entropy)))
+        replace_key_file(path, fresh[-1][1], secret)
+        replace_key_file(data.key_path(_coming(purpose)), coming[-1][1], secret)
+    return fresh, next_keys_digest(_public(coming))
 
 
 def _public(keys: list[tuple[KeyPurpose, PrivateKey]]) -> Keys:

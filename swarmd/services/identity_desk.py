@@ -17,6 +17,11 @@ from protocol.errors import NotYetError, PolicyError
 from swarmd.control.params import Params
 from swarmd.did_proof import make_subject_proof, subject_facts
 from swarmd.enrolment_request import REQUEST_BYTES_MAX, EnrolmentRequest, decode_request
+from swarmd.recovery_decision import (
+    RECOVERY_DECISION_BYTES_MAX,
+    RecoveryDecision,
+    decode_recovery_decision,
+)
 from swarmd.subject_decision import SUBJECT_DECISION_BYTES_MAX, decode_subject_decision
 
 if TYPE_CHECKING:
@@ -61,6 +66,8 @@ class IdentityDesk:
             "resolve": self._resolve,
             "decide_subject": self._decide,
             "rotate_keys": self._rotate,
+            "recover_keys": self._recover,
+            "claim_keys": self._recover_claim,
             "enrol": self._enrol,
             "enrol_pending": self._enrol_pending,
             "enrol_confirm": self._enrol_confirm,
@@ -127,6 +134,33 @@ class IdentityDesk:
         value = decode_canonical(raw, bytes_max=ROTATION_BYTES_MAX)
         body = RotateKeys.read(Fields(value, "rotation"))
         transaction = await self._submission.submit(body)
+        height = await self._submission.wait_final(transaction, FINAL_S)
+        return {"transaction": transaction.hex(), "height": height}
+
+    def _recovery(self, params: Mapping[str, object]) -> RecoveryDecision:
+        reader = Params(params)
+        (raw,) = reader.hex_list("decision", items_max=1, bytes_max=RECOVERY_DECISION_BYTES_MAX)
+        reader.finish()
+        decision = decode_recovery_decision(raw)
+        if decision.chain != self._ledger.chain_id:
+            raise PolicyError("decision.chain", "the recovery is for another chain")
+        return decision
+
+    async def _recover(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """Submits new keys that owners decided on; they may be claimed a day later."""
+        decision = self._recovery(params)
+        if not decision.is_signed:
+            raise NotYetError("approval.threshold", "a group has not signed this recovery yet")
+        transaction = await self._submission.submit(decision.body())
+        height = await self._submission.wait_final(transaction, FINAL_S)
+        record = self._ledger.chain.state.subject(decision.did)
+        pending = None if record is None else record.pending
+        effective_ms = None if pending is None else pending.effective_ms
+        return {"transaction": transaction.hex(), "height": height, "effective_ms": effective_ms}
+
+    async def _recover_claim(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """Puts recovered keys in force."""
+        transaction = await self._submission.submit(self._recovery(params).claim())
         height = await self._submission.wait_final(transaction, FINAL_S)
         return {"transaction": transaction.hex(), "height": height}
 
