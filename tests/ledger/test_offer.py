@@ -45,7 +45,8 @@ def prepared(policy=None, **manifest_changes):
     return bench, manifest
 
 
-def verdict(bench, manifest, device=Device(device_id=INSIDE), *, state=None, **changes):  # noqa: B008
+def verdict(bench, manifest, device=None, *, state=None, **changes):
+    device = device or Device(device_id=INSIDE)
     arguments = {"device": device, "now_ms": bench.time_ms, "block_id": BLOCK, **changes}
     return offer_verdict(state or bench.state, manifest, FLEET, **arguments)
 
@@ -204,7 +205,7 @@ def test_a_newer_release_is_never_replaced(installed, permitted):
     st.integers(0, 2),
     st.binary(min_size=1, max_size=8),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_who_is_offered_what_is_exactly_the_stage(status, stage, device):
     bench, manifest = CASE
     draft = Draft(bench.state)

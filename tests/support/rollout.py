@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from ledger.bodies.emergency import DecidePause, PauseOffers
 from ledger.bodies.health import ReportHealth
@@ -25,6 +27,7 @@ from tests.support.ledger import (
     Bench,
     Lab,
     Member,
+    make_bench,
     make_key,
     make_policy,
     make_root,
@@ -220,3 +223,23 @@ def _scope(lab: Lab, group: str | None) -> dict[str, object]:
             "valid_until_ms": LONG_MS,
         }
     return {"group": group, "policy": lab.policy_id(group), "valid_until_ms": LONG_MS}
+
+
+def running(
+    gateways: int = 2, sites: Sequence[str] = (), **plan: Any
+) -> tuple[Bench, SignedManifest]:
+    """A bench with an authorised release whose rollout has begun, and certified sites."""
+    bench = make_bench(gateways=gateways, policy=rollout_policy(make_plan(**plan)))
+    for member, site in zip(bench.lab.gateways, sites, strict=False):
+        bench.apply(certify_site(bench.lab, member, site))
+    manifest = bench.lab.manifest()
+    bench.apply(bench.lab.propose(manifest))
+    bench.apply(bench.lab.approve(manifest.manifest_id))
+    return bench, manifest
+
+
+def report(
+    bench: Bench, manifest: SignedManifest, gateway: int = 0, **counts: int
+) -> SignedTransaction:
+    """What one of the lab's gateways reports."""
+    return health(bench.lab, manifest.manifest_id, bench.lab.gateways[gateway], **counts)

@@ -14,6 +14,7 @@ from ledger.bodies.health import ReportHealth
 from ledger.bodies.rollout import Command, CommandRollout
 from ledger.chain import Chain
 from ledger.transition.kind import Body
+from protocol.digest import sha256
 from protocol.errors import PolicyError
 from protocol.rollout import Promotion
 from swarmd.ledger_host import LedgerHost
@@ -203,7 +204,7 @@ async def test_an_image_belongs_to_the_release_that_is_authorised(
     async with running(tmp_path) as bench:
         image = bench.manifest.manifest.components[0].digest
         assert bench.service.note_image(image, b"a", True)
-        assert not bench.service.note_image(bench.lab.manifest().manifest_id, b"a", True)  # type: ignore[arg-type]
+        assert not bench.service.note_image(sha256(b"another image"), b"a", True)
         advance(bench.lab, bench.chain, [bench.lab.revoke(bench.manifest.manifest_id)])
         assert not bench.service.note_image(image, b"b", True)
 
