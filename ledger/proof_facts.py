@@ -3,7 +3,7 @@
 Facts of one tree share siblings: where the paths of two facts part, each is the other's sibling and
 nothing is written down. One fact alone is an ordinary proof. Facts stand in the order of their
 paths, siblings in the order in which a walk from the root meets them, so that each set of facts has
-exactly one encoding. Format: docs/spec/proofs.md, R10 to R17.
+exactly one encoding. Format: docs/spec/proofs.md, V10 to V17.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _needed(
 
 
 def _fold(facts: Sequence[StateFact], depth: int, siblings: Iterator[Digest]) -> Digest:
-    """Hash of the node at `depth` that all these facts lie below (R14)."""
+    """Hash of the node at `depth` that all these facts lie below (V14)."""
     if facts[0].depth == depth:
         terminals = {fact.terminal() for fact in facts if fact.depth == depth}
         if len(terminals) != 1 or any(fact.depth != depth for fact in facts):

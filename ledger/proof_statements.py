@@ -2,7 +2,7 @@
 
 Each statement leans on something the header commits to: consent and receipts on a state fact, which
 they name by its place in the file; log entries on the header's log. Wire forms only; what is true
-of them is found out by `ledger.proof_verify`. Format: docs/spec/proofs.md, R20 to R45.
+of them is found out by `ledger.proof_verify`. Format: docs/spec/proofs.md, V20 to V45.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks proof files, offline: what a genesis holder may believe of one (R1 to R50).
+"""Checks proof files, offline: what a genesis holder may believe of one (V1 to V50).
 
 The validators' certificate says which header was final; facts, log entries and receipts follow from
 what it commits to. Who authorised is another question: owners' consent is checked against the owner
@@ -26,7 +26,8 @@ from ledger.records.anchor import AnchorRecord
 from ledger.records.manifest import LatestRecord, ManifestRecord
 from ledger.state_keys import latest_key, split_manifest_key
 from ledger.vote import Ed25519Verifier, Verifier
-from protocol.approval import Action, parse_approval, verify_threshold
+from protocol.approval import APPROVAL_BYTES_MAX, Action, verify_threshold
+from protocol.cose import parse_signed
 from protocol.digest import DidId, Digest, ManifestId, PolicyId, sha256
 from protocol.encoding import check_sorted_unique, decode_canonical
 from protocol.errors import EncodingError, VerificationError
@@ -161,13 +162,18 @@ class VerifiedAuthorisation:
 
 
 def verify_proof(
-    data: bytes, genesis: Genesis, *, verifier: Verifier | None = None
+    data: bytes,
+    genesis: Genesis,
+    *,
+    anchor: TrustAnchor | None = None,
+    verifier: Verifier | None = None,
 ) -> VerifiedProof:
     """Checks a proof file, offline.
 
     Args:
         data: the file, untrusted.
         genesis: the document that the checker trusts.
+        anchor: `TrustAnchor.of_genesis(genesis)`, from who checks many files under one genesis.
         verifier: checks votes; Ed25519 unless a simulation injects another.
 
     Raises:
@@ -175,7 +181,7 @@ def verify_proof(
     """
     proof = decode_proof(data)
     verifier = verifier or Ed25519Verifier()
-    anchor = advance_anchor(TrustAnchor.of_genesis(genesis), proof.epochs, verifier)
+    anchor = advance_anchor(anchor or TrustAnchor.of_genesis(genesis), proof.epochs, verifier)
     header = verify_header(proof.header, proof.certificate, anchor, verifier)
     facts = {} if proof.facts is None else proof.facts.verify(header.state_root)
     return VerifiedProof(
@@ -192,6 +198,7 @@ def verify_authorisation(
     genesis: Genesis,
     image_digest: bytes | None = None,
     *,
+    anchor: TrustAnchor | None = None,
     verifier: Verifier | None = None,
 ) -> VerifiedAuthorisation:
     """Checks that a proof file shows an authorised image or, without a digest, manifest.
@@ -200,13 +207,14 @@ def verify_authorisation(
         data: the file, untrusted.
         genesis: the document that the checker trusts.
         image_digest: SHA-256 of an image that the manifest must contain, stored or plain form.
+        anchor: as for `verify_proof`.
         verifier: checks votes; Ed25519 unless a simulation injects another.
 
     Raises:
         VerificationError: it does not show a manifest, its owners' consent, and that it was
             authorised and unrevoked as of the header.
     """
-    shown = verify_proof(data, genesis, verifier=verifier)
+    shown = verify_proof(data, genesis, anchor=anchor, verifier=verifier)
     refusal: VerificationError | None = None
     for statement in shown.manifests:
         try:
@@ -295,7 +303,7 @@ def _read_manifest(fact: StateFact) -> ManifestStatement:
 
 
 def _check_agreement(statement: ManifestStatement, manifest: Manifest) -> None:
-    """The record in a group is that of this manifest (R32)."""
+    """The record in a group is that of this manifest (V32)."""
     record = statement.record
     if statement.group not in manifest.groups:
         raise VerificationError(f"the manifest does not target group {statement.group!r}")
@@ -307,7 +315,7 @@ def _check_agreement(statement: ManifestStatement, manifest: Manifest) -> None:
 def _with_latest(
     statement: ManifestStatement, facts: Mapping[bytes, bytes | None], header: Header
 ) -> ManifestStatement:
-    """Adds the newest release, which no authorised manifest is above (R33)."""
+    """Adds the newest release, which no authorised manifest is above (V33)."""
     record = statement.record
     key = latest_key(statement.group, record.product)
     if key not in facts:
@@ -325,7 +333,7 @@ def _with_latest(
 def _verify_consent(
     consent: Consent, statement: ManifestStatement, header: Header, genesis: Genesis
 ) -> VerifiedConsent:
-    """Checks all that owners signed against the root whose keys counted (R24 to R29)."""
+    """Checks all that owners signed against the root whose keys counted (V24 to V29)."""
     record = statement.record
     policy = _verify_policy(consent.policy, record.policy)
     root = _owner_root(consent.origin, statement.group, genesis, header)
@@ -391,7 +399,7 @@ def _verify_policy(raw: bytes, expected: PolicyId) -> Policy:
 def _owner_root(
     origin: GroupOrigin | None, name: str, genesis: Genesis, header: Header
 ) -> OwnerRoot:
-    """A group's first owner root: of genesis, or of the group that governance created (R27)."""
+    """A group's first owner root: of genesis, or of the group that governance created (V27)."""
     known = genesis.group(name)
     if (known is None) != (origin is not None):
         raise VerificationError("a group's origin is shown exactly if genesis does not name it")
@@ -414,7 +422,7 @@ def _owner_root(
 
 
 def _follow_rotation(change: RootChange, old: OwnerRoot, name: str, header: Header) -> OwnerRoot:
-    """Checks one rotation and returns the next root; old and new owners agreed (R29)."""
+    """Checks one rotation and returns the next root; old and new owners agreed (V29)."""
     new = OwnerRoot.from_value(decode_canonical(change.root, bytes_max=GROUP_BYTES_MAX))
     if new.version != old.version + 1:
         raise VerificationError(f"owner root {new.version} does not follow {old.version}")
@@ -434,11 +442,11 @@ def _follow_rotation(change: RootChange, old: OwnerRoot, name: str, header: Head
 
 
 def _key_ids(approvals: Sequence[bytes]) -> list[Digest]:
-    return [parse_approval(raw).signed.key_id for raw in approvals]
+    return [parse_signed(raw, bytes_max=APPROVAL_BYTES_MAX).key_id for raw in approvals]
 
 
 def _verify_entry(item: LogInclusion, header: Header) -> LogStatement:
-    """Checks an audit path against the header's log (R40)."""
+    """Checks an audit path against the header's log (V40)."""
     leaf = item.leaf if item.entry is None else leaf_hash(item.entry)
     assert leaf is not None, "a decoded entry has its bytes or its leaf"
     verify_inclusion(
@@ -448,7 +456,7 @@ def _verify_entry(item: LogInclusion, header: Header) -> LogStatement:
 
 
 def _verify_receipt(item: ReceiptInclusion, proof: ProofFile) -> ReceiptStatement:
-    """Checks an audit path against the root that a node anchored (R42)."""
+    """Checks an audit path against the root that a node anchored (V42)."""
     assert proof.facts is not None, "a decoded receipt names one of the facts"
     fact = proof.facts.facts[item.fact]
     did = fact.key[len(ANCHOR_PREFIX) :]

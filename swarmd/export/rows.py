@@ -1,6 +1,6 @@
 """Final blocks as plain rows: one for each block, transaction and piece of evidence.
 
-The schema is one for all formats (docs/spec/proofs.md, R60 to R66). Byte strings are lower-case
+The schema is one for all formats (docs/spec/proofs.md, V60 to V66). Byte strings are lower-case
 hex, times milliseconds since 1970. Bodies keep the numbers of their fields as text, so that every
 kind of transaction, later ones included, is exported in full.
 """
