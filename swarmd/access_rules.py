@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ledger.records.manifest import ManifestStatus
 from ledger.records.subject import SubjectRecord, SubjectStatus
+from ledger.rules.membership import is_selected
 from protocol.capability import Verb
 from protocol.did import SubjectKind
 from protocol.digest import DidId, ManifestId
@@ -70,7 +71,10 @@ class AccessRules:
         if group is None:
             return Denial("group.unknown", f"group {line.group!r} does not exist", True)
         named = state.policy(group.policy_at(self._ledger.chain.head.time_ms)).publishers
-        if did in named or (not named and line.group in record.groups):
+        is_member = line.group in record.groups or (
+            line.group in self._standing.groups(did) and is_selected(state, did, line.group)
+        )
+        if did in named or (not named and is_member):
             return Allowed("policy")
         if self._standing.holds(did, line.group, Verb.PUBLISH, product=line.product):
             return Allowed("capability")
@@ -87,7 +91,8 @@ class AccessRules:
         known = self._registry.get(peer)
         if known is None or known.peer_class < PeerClass.MEMBER:
             return Denial("peer.class", "only members relay")
-        if group in known.groups or known.peer_class is PeerClass.VALIDATOR:
+        is_member = known.did is not None and group in self._standing.groups(known.did)
+        if is_member or group in known.groups or known.peer_class is PeerClass.VALIDATOR:
             return Allowed("member")
         if known.did is not None and self._standing.holds_any(known.did, (group,), Verb.RELAY):
             return Allowed("capability")

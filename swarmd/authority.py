@@ -210,6 +210,7 @@ class Authority:
 
     def on_commit(self, result: CommitResult) -> None:
         """Commit listener, the first one: forgets the verdicts that a block may have changed."""
+        self._standing.on_commit()
         own = self._own_groups()
         access_changed = any(kind in _ACCESS_KINDS for _, kind in result.transactions)
         if result.groups or access_changed or own != self._cached_groups:
@@ -299,7 +300,7 @@ class Authority:
         if group_record is None:
             raise VerificationError(f"a manifest is authorised in unknown group {group!r}")
         self._pins.root(group, group_record, state, self._ledger.chain.head.era)
-        root = self._pins.root_at(group, record.authorised_height or 0)
+        root = self._pins.root_of(group, record.root_version)
         policy = state.policy(record.policy)
         if policy.policy_id != record.policy:
             raise VerificationError(f"group {group!r}: the ledger names another policy than it has")
@@ -416,7 +417,9 @@ class Authority:
     def _belongs(self, peer: Peer, group: str, verb: Verb, authorised: AuthorisedManifest) -> bool:
         if group in peer.groups:
             return True
-        return peer.did is not None and self._standing.holds(
+        if peer.did is None:
+            return False
+        return group in self._standing.groups(peer.did) or self._standing.holds(
             peer.did,
             group,
             verb,

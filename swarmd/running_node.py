@@ -20,6 +20,7 @@ from chunks.store_recovery import image_path
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
 from ledger.records.subject import SubjectStatus
+from ledger.rules.membership import groups_of
 from protocol.did import KeyPurpose, SubjectKind, did_text
 from protocol.digest import Digest
 from protocol.errors import StorageError
@@ -146,8 +147,7 @@ class RunningNode:
             raise
 
     def _own_groups(self) -> tuple[str, ...]:
-        record = self._chain.state.subject(self._identity.did)
-        return () if record is None else record.groups
+        return groups_of(self._chain.state, self._identity.did)
 
     def ledger_time_ms(self) -> int:
         """Newest final header time plus monotonic time since this node has it, milliseconds."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from ledger.records.capability import IssueRecord
 from ledger.records.group import GroupRecord
+from ledger.rules.membership import groups_of
 from ledger.standing import capabilities_of, issue_of, quarantine_level
 from protocol.approval import Action, parse_approval, verify_threshold
 from protocol.capability import Capability, Verb
@@ -33,6 +34,17 @@ class Standing:
         self._ledger = ledger
         self._pins = pins
         self._checked: dict[Digest, bool] = {}
+        self._groups: dict[DidId, tuple[str, ...]] = {}
+
+    def on_commit(self) -> None:
+        """Forgets what a block may have changed."""
+        self._groups.clear()
+
+    def groups(self, did: DidId) -> tuple[str, ...]:
+        """Groups a subject belongs to by the newest final state; parents and selectors count."""
+        if did not in self._groups:
+            self._groups[did] = groups_of(self._ledger.chain.state, did)
+        return self._groups[did]
 
     def may_exchange(self, did: DidId, group: str) -> bool:
         """Whether a subject may be served the group's images."""

@@ -22,6 +22,7 @@ from ledger.records.defence import (
 )
 from ledger.records.group import GroupRecord
 from ledger.records.subject import SubjectRecord, SubjectStatus
+from ledger.rules.membership import groups_of
 from ledger.standing import (
     conviction_of,
     member_count,
@@ -62,7 +63,7 @@ def report_tamper(draft: Draft, signer: DidId, body: ReportTamper, context: Bloc
         raise LedgerError("report.self", "nobody reports itself")
     group = draft.group(body.group)
     reporter = draft.subject(signer)
-    if group is None or reporter is None or body.group not in reporter.groups:
+    if group is None or reporter is None or body.group not in groups_of(draft, signer):
         raise LedgerError("report.group", f"the reporter is no member of {body.group!r}")
     _check_reported(draft, body, context)
     rules = draft.policy(group.policy_at(context.time_ms)).defence
@@ -88,7 +89,8 @@ def _check_reported(draft: Draft, body: ReportTamper, context: BlockContext) -> 
     is_validator = any(member.did == body.subject for member in context.validators.members)
     if subject.kind not in EXCHANGING or is_validator:
         raise LedgerError("report.subject", f"a {subject.kind.name.lower()} is not reported")
-    if subject.status is not SubjectStatus.ACTIVE or body.group not in subject.groups:
+    is_peer = body.group in groups_of(draft, body.subject)
+    if subject.status is not SubjectStatus.ACTIVE or not is_peer:
         raise LedgerError("report.subject", f"the subject is no active peer of {body.group!r}")
 
 
@@ -245,7 +247,7 @@ def _find_member(draft: Draft, did: DidId, name: str) -> GroupRecord:
     if subject is None:
         raise LedgerNotYetError("quarantine.unknown", "the subject does not exist")
     group = draft.group(name)
-    if group is None or name not in subject.groups:
+    if group is None or name not in groups_of(draft, did):
         raise LedgerError("quarantine.group", f"the subject does not belong to group {name!r}")
     return group
 

@@ -19,6 +19,7 @@ from ledger.rules.membership import groups_of
 from ledger.rules.membership import is_selected as is_selected_by
 from ledger.state import Draft
 from ledger.state_keys import facts_key, manifest_key
+from ledger.transition.capability import may_by_capability
 from ledger.transition.context import BlockContext
 from ledger.transition.decisions import (
     approve_manifest,
@@ -31,6 +32,7 @@ from ledger.transition.decisions import (
 )
 from ledger.transition.kind import Kind, Lane
 from ledger.transition.proposals import enter_proposal
+from protocol.capability import Verb
 from protocol.did import KeyPurpose, SubjectKind
 from protocol.digest import DidId, ManifestId
 from protocol.errors import EncodingError, SignatureError
@@ -88,7 +90,17 @@ def _propose_in_group(
         raise LedgerNotYetError("group.unknown", f"group {group!r} does not exist")
     policy_id = known.policy_at(context.time_ms)
     policy = draft.policy(policy_id)
-    _check_may_publish(draft, manifest.publisher, group, named=policy.publishers)
+    may_publish = may_by_capability(
+        draft,
+        manifest.publisher,
+        group,
+        Verb.PUBLISH,
+        product=manifest.product,
+        manifest=manifest_id,
+        time_ms=context.time_ms,
+    )
+    if not may_publish:
+        _check_may_publish(draft, manifest.publisher, group, named=policy.publishers)
     _check_lifetime(manifest, policy, context)
     if draft.manifest(manifest_id, group) is not None:
         raise LedgerError("manifest.known", "this manifest was proposed before")
@@ -111,7 +123,7 @@ def _propose_in_group(
 def _check_may_publish(
     draft: Draft, publisher: DidId, group: str, *, named: tuple[DidId, ...]
 ) -> None:
-    """The policy's list decides if it has one, membership in the group itself otherwise.
+    """Without a capability the policy's list decides if it has one, else membership in the group.
 
     Belonging to a child is not enough here: its owners do not choose their parent's publishers.
     """

@@ -175,6 +175,24 @@ def test_sixteen_at_a_time_and_expired_ones_make_room():
     assert held == (later,)
 
 
+def test_a_publisher_of_another_group_proposes_by_capability_and_for_its_product_only():
+    desk = Desk()
+    lab = desk.lab
+    pump = lab.manifest(groups=(OTHER,))
+    assert desk.bench.refusal(lab.propose(pump)).rule == "manifest.publisher"
+    lab.nonces[lab.publisher.did] -= 1
+    capability = desk.capability(
+        subject=lab.publisher.did, verbs=(Verb.PUBLISH,), product=pump.manifest.product
+    )
+    desk.bench.apply(desk.grant(capability))
+    valve = lab.manifest(groups=(OTHER,), product="valve")
+    assert desk.bench.refusal(lab.propose(valve)).rule == "manifest.publisher"
+    lab.nonces[lab.publisher.did] -= 1
+    desk.bench.apply(lab.propose(pump))
+    assert desk.bench.state.manifest(pump.manifest_id, OTHER) is not None
+    assert desk.bench.state.manifest(pump.manifest_id, OTHER).authorised_height is None
+
+
 # -- form -------------------------------------------------------------------------------------
 
 

@@ -9,13 +9,14 @@ import pytest
 from ledger.bodies.capability import GrantCapability, RevokeCapability
 from ledger.bodies.defence import SetQuarantine, quarantine_digest
 from ledger.bodies.group import RotateRoot
-from ledger.bodies.subject import SuspendSubject
+from ledger.bodies.subject import CreateSubject, SuspendSubject
 from ledger.offer import UNKNOWN_DEVICE
 from ledger.records.capability import CapabilitiesRecord, IssueRecord
 from ledger.state_keys import capabilities_key, group_key, issue_key
 from protocol.approval import Action
 from protocol.capability import Capability, Verb
 from protocol.defence import QuarantineLevel
+from protocol.did import SubjectKind
 from protocol.digest import DidId, ManifestId, sha256
 from protocol.encoding import encode_canonical
 from protocol.errors import LocalProtocolError
@@ -40,6 +41,7 @@ from tests.support.ledger import (
     GENESIS_MS,
     PRODUCT,
     Lab,
+    Member,
     make_group,
     make_key,
     make_lab,
@@ -121,6 +123,17 @@ def capability_of(did: DidId, **changes: object) -> Capability:
     return Capability(**values)  # type: ignore[arg-type]
 
 
+async def outsider_of(bench: Bench) -> DidId:
+    """A gateway of another group, which the ledger knows."""
+    lab = bench.lab
+    member = Member(label="outsider", kind=SubjectKind.GATEWAY, groups=("other",))
+    approvals = lab.approvals(Action.ENROL, member.did, group="other")
+    body = CreateSubject(join=member.join, approvals=(approvals,))
+    await bench.apply(lab.transaction(lab.gateways[1], body))
+    connect(bench, member.did, "other")
+    return member.did
+
+
 async def grant(bench: Bench, capability: Capability) -> None:
     approvals = bench.lab.approvals(Action.GRANT, capability.capability_id)
     body = GrantCapability(capability=capability.encode(), approvals=approvals)
@@ -128,10 +141,9 @@ async def grant(bench: Bench, capability: Capability) -> None:
 
 
 async def test_a_capability_opens_what_it_says_until_it_is_withdrawn() -> None:
-    bench = make_bench()
+    bench = make_bench(make_lab(groups=(make_group("other"),)))
     manifest = (await bench.authorise(bench.lab.manifest())).manifest_id
-    did = bench.lab.gateways[1].did
-    connect(bench, did, "elsewhere")
+    did = await outsider_of(bench)
     assert answer(bench, ImageAct.SERVE, manifest) == "peer.group"
     capability = capability_of(did)
     await grant(bench, capability)
@@ -144,24 +156,22 @@ async def test_a_capability_opens_what_it_says_until_it_is_withdrawn() -> None:
 
 
 async def test_whoever_is_suspended_loses_capabilities_too() -> None:
-    bench = make_bench()
+    bench = make_bench(make_lab(groups=(make_group("other"),)))
     manifest = (await bench.authorise(bench.lab.manifest())).manifest_id
-    did = bench.lab.gateways[1].did
-    connect(bench, did, "elsewhere")
+    did = await outsider_of(bench)
     await grant(bench, capability_of(did, verbs=(Verb.FETCH, Verb.SERVE)))
     assert answer(bench, ImageAct.TAKE, manifest) == "yes"
-    approvals = bench.lab.approvals(Action.SUSPEND, did)
-    body = SuspendSubject(did=did, group=FLEET, approvals=approvals)
+    approvals = bench.lab.approvals(Action.SUSPEND, did, group="other")
+    body = SuspendSubject(did=did, group="other", approvals=approvals)
     await bench.apply(bench.lab.transaction(bench.lab.gateways[0], body))
     assert answer(bench, ImageAct.SERVE, manifest) == "peer.group"
     assert answer(bench, ImageAct.TAKE, manifest) == "peer.group"
 
 
 async def test_a_capability_that_validators_made_up_opens_nothing_and_alarms() -> None:
-    bench = make_bench()
+    bench = make_bench(make_lab(groups=(make_group("other"),)))
     manifest = (await bench.authorise(bench.lab.manifest())).manifest_id
-    did = bench.lab.gateways[1].did
-    connect(bench, did, "elsewhere")
+    did = await outsider_of(bench)
     capability = capability_of(did)
     issue = IssueRecord(
         subject=did, group=FLEET, granted_height=1, granters=(sha256(b"x"),), root_version=1
@@ -233,10 +243,11 @@ async def test_a_publisher_of_another_group_publishes_by_capability() -> None:
 
 
 async def test_relaying_reading_and_operating() -> None:
-    bench = make_bench()
-    peer = connect(bench, bench.lab.gateways[1].did)
+    bench = make_bench(make_lab(groups=(make_group("other"),)))
+    did = await outsider_of(bench)
+    peer = connect(bench, did)
     assert answer(bench, Access.RELAY, FLEET) == "peer.group"
-    await grant(bench, capability_of(bench.lab.gateways[1].did, verbs=(Verb.RELAY,)))
+    await grant(bench, capability_of(did, verbs=(Verb.RELAY,)))
     assert answer(bench, Access.RELAY, FLEET) == "yes"
     peer.peer_class = PeerClass.STRANGER
     assert answer(bench, Access.RELAY, FLEET) == "peer.class"
