@@ -63,6 +63,7 @@ def test_a_sound_node_has_nothing_wrong(swarmd: Run, gateway: DataDir) -> None:
     assert document["ok"] is True
     assert [check["check"] for check in document["checks"]] == [
         "config", "permissions", "keys", "lock", "chain", "clock", "disk", "ports", "databases",
+        "ledger",
     ]  # fmt: skip
 
 
