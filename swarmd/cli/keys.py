@@ -135,7 +135,8 @@ def _show_node(
 def _key_names(directory: DataDir) -> list[str]:
     from swarmd.datadir import KeyName
 
-    names = (text for key in KeyName for text in (key.value, key.next))
+    names = [text for key in KeyName for text in (key.value, key.next)]
+    names += sorted(path.stem for path in directory.keys.glob(f"{KeyName.VALIDATOR}-*.key"))
     return [name for name in names if directory.key_path(name).exists()]
 
 
