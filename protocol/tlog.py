@@ -13,7 +13,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -372,4 +372,41 @@ def verify_witnesses(
     count = len({witness.key.key.raw for witness in witnesses})
     if count < threshold:
         raise VerificationError(f"{count} witnesses signed the checkpoint, {threshold} needed")
+    return checkpoint, witnesses
+
+
+def verify_witnessed_log(
+    note: Note,
+    keys: Sequence[NoteKey],
+    threshold: int,
+    *,
+    origin: str,
+    size_min: int,
+    root_at: Callable[[int], bytes | None],
+) -> tuple[Checkpoint, tuple[Witnessed, ...]]:
+    """Checks that witnesses saw the log that this node has, as far as it matters (T18).
+
+    Args:
+        note: a cosigned checkpoint, untrusted.
+        keys: whom to believe.
+        threshold: how many of them must have signed, at least 1.
+        origin: this chain's log.
+        size_min: entries it must cover, such as the log after the block in question.
+        root_at: the root of this node's own log at a size, or None beyond it.
+
+    Returns:
+        The checkpoint, and who signed it.
+
+    Raises:
+        VerificationError: too few signed, it covers too little, this node is not as far, or the
+            witnesses saw another log: a split view, which the note proves to anybody.
+    """
+    checkpoint, witnesses = verify_witnesses(note, keys, threshold, origin=origin)
+    if checkpoint.size < size_min:
+        raise VerificationError(f"witnesses saw {checkpoint.size} entries, {size_min} needed")
+    own = root_at(checkpoint.size)
+    if own is None:
+        raise VerificationError(f"witnesses saw {checkpoint.size} entries, more than this node")
+    if own != checkpoint.root:
+        raise VerificationError(f"witnesses saw another log of {checkpoint.size} entries")
     return checkpoint, witnesses

@@ -32,6 +32,7 @@ from protocol.tlog import (
     parse_note_key,
     validator_name,
     verify_note,
+    verify_witnessed_log,
     verify_witnesses,
 )
 from tests.support.strategies import CHAIN, key, many
@@ -288,3 +289,23 @@ def test_a_cosignature_is_no_other_signature_of_ours() -> None:
         private.sign(b"cosignature/v1\ntime 0\n" + CHECKPOINT.encode().encode())
         == (line.signature[8:])
     )
+
+
+def test_witnesses_count_for_the_log_this_node_has_and_no_other() -> None:
+    roots = {7: CHECKPOINT.root, 6: sha256(b"six")}
+
+    def judge(note: Note, size_min: int = 7, roots: dict[int, Digest] = roots) -> Checkpoint:
+        return verify_witnessed_log(
+            note, WITNESSES, 2, origin=CHECKPOINT.origin, size_min=size_min, root_at=roots.get
+        )[0]
+
+    assert judge(cosigned(0, 2)) == CHECKPOINT
+    split = replace(CHECKPOINT, root=sha256(b"another seven"))
+    for note, size_min, message in (
+        (cosigned(0), 7, "2 needed"),
+        (cosigned(0, 1), 8, "8 needed"),
+        (cosigned(0, 1, checkpoint=replace(CHECKPOINT, size=8)), 7, "more than this node"),
+        (cosigned(0, 1, checkpoint=split), 7, "another log"),
+    ):
+        with pytest.raises(VerificationError, match=message):
+            judge(note, size_min)
