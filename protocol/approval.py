@@ -188,6 +188,52 @@ def sign_approval(approval: Approval, key: Signer, chain: ChainId) -> SignedAppr
     return parse_approval(raw)
 
 
+def find_holders(
+    approvals: Iterable[bytes],
+    *,
+    root: OwnerRoot,
+    chain: ChainId,
+    era: int,
+    action: Action,
+    subject: bytes,
+    group: str,
+    policy: PolicyId,
+) -> tuple[Holder, ...]:
+    """Finds everybody whom a root names and who agreed to one thing, each once.
+
+    Approvals for something else, by nobody of the root, or twice by one key do not count; they do
+    not spoil the others either, since anybody may append them. What an approval says is compared
+    before its signature is checked, so junk costs little. Whether it may still enter a block
+    (`valid_until_ms`) is the ledger's question.
+
+    Args:
+        approvals: signed approvals, untrusted.
+        root: the pinned owner root (of the group, or of governance for CREATE_GROUP).
+        chain: chain they must be signed for.
+        era: newest era they may be signed for; what owners agreed to before a recovery stays
+            agreed (G24).
+        action: what must be agreed to.
+        subject: what it must be about, 32 bytes.
+        group: group it must name.
+        policy: policy it must name.
+
+    Returns:
+        Owners and holders of roles, in the order given.
+    """
+    wanted = (action, subject, group, policy)
+    found: dict[bytes, Holder] = {}
+    for raw in approvals:
+        try:
+            signed = parse_approval(raw)
+            content, key_id = signed.approval, signed.signed.key_id
+            said = (content.action, content.subject, content.group, content.policy)
+            if said == wanted and content.era <= era and key_id not in found:
+                found[key_id] = signed.verify_holder(root, chain)
+        except VerificationError:
+            continue
+    return tuple(found.values())
+
+
 def verify_threshold(
     approvals: Iterable[bytes],
     *,
@@ -202,10 +248,7 @@ def verify_threshold(
 ) -> tuple[str, ...]:
     """Checks that enough distinct owners agreed to one thing; the heart of promise G2.
 
-    Approvals for something else, by no owner, or twice by one key do not count; they do not spoil
-    the others either, since anybody may append them. What an approval says is compared before its
-    signature is checked, so junk costs little. Whether it may still enter a block
-    (`valid_until_ms`) is the ledger's question.
+    What counts is said at `find_holders`; of those, only owners do here.
 
     Args:
         approvals: signed approvals, untrusted.
@@ -230,20 +273,20 @@ def verify_threshold(
     if threshold < 1:
         raise LocalProtocolError(f"threshold {threshold} would let nobody decide")
     needed = threshold if action in _BELOW_ROOT else max(threshold, root.threshold)
-    wanted = (action, subject, group, policy)
-    names: dict[bytes, str] = {}
-    for raw in approvals:
-        try:
-            signed = parse_approval(raw)
-            content, key_id = signed.approval, signed.signed.key_id
-            said = (content.action, content.subject, content.group, content.policy)
-            if said == wanted and content.era <= era and key_id not in names:
-                names[key_id] = signed.verify(root, chain)
-        except VerificationError:
-            continue
+    holders = find_holders(
+        approvals,
+        root=root,
+        chain=chain,
+        era=era,
+        action=action,
+        subject=subject,
+        group=group,
+        policy=policy,
+    )
+    names = tuple(holder.name for holder in holders if holder.is_owner)
     if len(names) < needed:
         raise VerificationError(
             f"{action.name.lower()} in group {group!r}: {len(names)} valid owner approvals, "
             f"{needed} needed"
         )
-    return tuple(names.values())
+    return names

@@ -18,10 +18,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from protocol.encoding import check_text
+from protocol.calendar import DURATION_MS_MAX
+from protocol.encoding import check_identifier, check_text
 from protocol.errors import ConfigError, EncodingError
 from protocol.group import OWNERS_MAX, check_group_name
 from protocol.limits import GIB, KIB, MIB, NAME_BYTES_MAX, TARGET_GROUPS_MAX
+from protocol.owner_root import ROLES_MAX, check_role_name
+from protocol.policy import WINDOWS_MAX
+from swarmd.floor import Floor, parse_floor_rule, parse_floor_window
 from swarmd.net.address import PeerAddress
 
 CONFIG_BYTES_MAX: Final = 256 * KIB
@@ -30,6 +34,8 @@ LISTEN_MAX: Final = 8
 """Addresses one node listens on."""
 BOOTSTRAP_MAX: Final = 128
 """Bootstrap addresses; three live ones are enough to find the rest."""
+FLOOR_ENTRIES_MAX: Final = 64
+"""Products a floor names."""
 PORT_MAX: Final = 65535
 """Largest TCP port."""
 _READ: Final = "read"
@@ -128,6 +134,32 @@ def _peer_address(value: object, what: str) -> PeerAddress:
         raise ConfigError(f"{what}: {error}") from None
 
 
+def _product(value: object, what: str) -> str:
+    try:
+        return check_identifier(_text(value, what), what)
+    except EncodingError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _role(value: object, what: str) -> str:
+    try:
+        return check_role_name(_text(value, what))
+    except EncodingError as error:
+        raise ConfigError(f"{what}: {error}") from None
+
+
+def _floor_rule(value: object, what: str) -> str:
+    text = _text(value, what)
+    parse_floor_rule(text, what)
+    return text
+
+
+def _floor_window(value: object, what: str) -> str:
+    text = _text(value, what)
+    parse_floor_window(text, what)
+    return text
+
+
 def _integer(minimum: int, maximum: int) -> Reader:
     def read(value: object, what: str) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -220,6 +252,34 @@ class FloorConfig:
 
     approvals_min: int = field(default=1, metadata=_by(_integer(1, OWNERS_MAX)))
     """Owner approvals a manifest needs here; the policy's threshold holds if it is higher."""
+    products: tuple[str, ...] = field(
+        default=(), metadata=_by(_list_of(_product, maximum=FLOOR_ENTRIES_MAX))
+    )
+    """The only products taken; empty: any."""
+    roles: tuple[str, ...] = field(default=(), metadata=_by(_list_of(_role, maximum=ROLES_MAX + 1)))
+    """Roles of which one holder each must have approved; `owner` stands for the owners."""
+    rule: str = field(default="", metadata=_by(_floor_rule))
+    """JSON of a rule about the manifest and its approvals that must hold; empty: none."""
+    offer_freshness_ms: int = field(default=0, metadata=_by(_integer(0, DURATION_MS_MAX)))
+    """Age of knowledge beyond which nothing is offered here, milliseconds; 0: the policy's."""
+    soak_ms: int = field(default=0, metadata=_by(_integer(0, DURATION_MS_MAX)))
+    """Least ledger time between authorisation and offers, milliseconds."""
+    windows: tuple[str, ...] = field(
+        default=(), metadata=_by(_list_of(_floor_window, maximum=WINDOWS_MAX))
+    )
+    """When releases are offered here, such as `Sat,Sun 01:00-05:00` (UTC); empty: always."""
+
+    def demands(self) -> Floor:
+        """These settings as the authority asks them."""
+        return Floor(
+            approvals_min=self.approvals_min,
+            products=self.products,
+            roles=self.roles,
+            rule=parse_floor_rule(self.rule, "floor.rule"),
+            offer_freshness_ms=self.offer_freshness_ms or None,
+            soak_ms=self.soak_ms,
+            windows=tuple(parse_floor_window(one, "floor.windows") for one in self.windows),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

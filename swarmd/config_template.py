@@ -39,6 +39,15 @@ COMMENTS: Final[dict[str, str]] = {
     "floor": "What this gateway demands beyond the policy of a group. It can only tighten.",
     "floor.approvals_min": "Owner approvals an image needs here, 1 to 32. The policy holds if it\n"
     "asks for more.",
+    "floor.products": "The only products this node takes; empty: any.",
+    "floor.roles": 'Roles of which one holder each must have approved, such as ["auditor"].',
+    "floor.rule": "A rule, as JSON, about the manifest and its approvals; empty: none. Such as\n"
+    '\'{"k_of": {"count": 1, "of": ["auditor"]}}\'.',
+    "floor.offer_freshness_ms": "Milliseconds without news after which nothing is offered; 0: the\n"
+    "policy's limit alone.",
+    "floor.soak_ms": "Milliseconds between authorisation and the first offer.",
+    "floor.windows": 'When releases are offered, such as "Sat,Sun 01:00-05:00" (UTC); empty:\n'
+    "whenever the policy allows.",
     "ledger": "How this node follows the chain, or takes part in it.",
     "ledger.view_timeout_ms": "Validators: first estimate of a message's delay, milliseconds,\n"
     "50 to 60000. It grows while views fail.",

@@ -153,8 +153,15 @@ def changed_config() -> Config:
         quota_bytes = 1048576
         [floor]
         approvals_min = 2
+        products = ["pump"]
+        roles = ["auditor"]
+        rule = '{{"k_of": {{"count": 1, "of": ["auditor"]}}}}'
+        offer_freshness_ms = 1
+        soak_ms = 1
+        windows = ["Sat,Sun 01:00-05:00"]
         [ledger]
         view_timeout_ms = 50
+        keep_blocks = 5
         """
     )
 
