@@ -104,8 +104,12 @@ async def test_an_image_is_served_and_noted_once(tmp_path: Path) -> None:
             assert await get(bench) == (200, IMAGE)
         assert (await get(bench, bytes(32)))[0] == 404
         await bench.receipts.flush()
-        kinds = [entry.kind for entry in bench.log.entries(newest=9)]
-        assert kinds == [ReceiptKind.OFFERED, ReceiptKind.REFUSED]
+        noted = [(entry.kind, entry.detail) for entry in bench.log.entries(newest=9)]
+        assert noted == [
+            (ReceiptKind.OFFERED, "http"),
+            (ReceiptKind.REFUSED, "image.unknown"),
+            (ReceiptKind.UNLISTED, "2 more: offered http"),
+        ]
 
 
 async def ask(bench: Bench, method: str, path: str, headers: str = "", body: bytes = b"") -> int:
