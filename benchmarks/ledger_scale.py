@@ -132,7 +132,9 @@ def build(path: Path, keys: int) -> dict[str, Any]:
     store.rows("PRAGMA wal_checkpoint(TRUNCATE)")
     size = path.stat().st_size
     # From here on in no order, as transactions come.
+    before = store.nodes.next_number
     single = [builder.add([keys + number]) for number in range(129)]
+    rows = (store.nodes.next_number - before) / len(single)
     full = [
         builder.add(range(first, first + BLOCK_TRANSACTIONS))
         for first in range(2 * keys, 2 * keys + 5 * BLOCK_TRANSACTIONS, BLOCK_TRANSACTIONS)
@@ -141,6 +143,7 @@ def build(path: Path, keys: int) -> dict[str, Any]:
     return {
         "keys": keys,
         "build_s": round(build_s, 1),
+        "rows_of_1": round(rows, 1),
         "tree_us_of_1": round(statistics.median(item[0] for item in single) * 1e6),
         "commit_us_of_1": round(statistics.median(item[1] for item in single) * 1e6),
         "us_each_of_512": round(statistics.median(i[1] for i in full) / BLOCK_TRANSACTIONS * 1e6),

@@ -59,7 +59,7 @@ NUMBERS_END: Final = 1 << 48
 FETCHED_NUMBERS: Final = 1 << 38
 """A state that is fetched takes its numbers from the next multiple of this, so that blocks may go
 on beside it; there is room for a thousand fetches."""
-CACHED_MAX: Final = 3072
+CACHED_MAX: Final = 6144
 """Nodes in each of the cache's two generations; a full tile takes about 5 KiB of memory."""
 READERS_COMMITS: Final = 16
 """Commits for which a version can still be read: whoever took a tip is done long before."""
