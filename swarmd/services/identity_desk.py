@@ -160,7 +160,16 @@ class IdentityDesk:
 
     async def _recover_claim(self, params: Mapping[str, object], _report: Report) -> JSON:
         """Puts recovered keys in force."""
-        transaction = await self._submission.submit(self._recovery(params).claim())
+        decision = self._recovery(params)
+        record = self._ledger.chain.state.subject(decision.did)
+        if record is not None and record.pending is not None:
+            effective_ms = record.pending.effective_ms
+            # Said at once: the ledger would let the claim wait with other transactions.
+            if self._now_ms() < effective_ms:
+                raise NotYetError(
+                    "did.waiting", f"the keys may be claimed from header time {effective_ms} on"
+                )
+        transaction = await self._submission.submit(decision.claim())
         height = await self._submission.wait_final(transaction, FINAL_S)
         return {"transaction": transaction.hex(), "height": height}
 

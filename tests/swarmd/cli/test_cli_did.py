@@ -122,3 +122,28 @@ async def test_a_gateway_rotates_its_keys_and_comes_back(lab: Swarm) -> None:
     assert [check["ok"] for check in doctor["checks"] if check["check"] == "keys"] == [True]
     unfinished = await command("did", "rotate", "-C", folder, "--finish")
     assert (unfinished.code, "no rotation was begun here" in unfinished.err) == (1, True)
+
+
+@pytest.mark.slow
+async def test_new_keys_are_offered_agreed_to_and_wait_a_day(lab: Swarm) -> None:
+    folder, file = lab.path / OTHER, lab.path / "gw.recovery"
+    (folder / "keys" / "next-node.key").unlink()  # what makes a rotation impossible
+    offered = await command(
+        "did", "offer-keys", file, "-C", folder, "--via", lab.path / ASKED, "--json"
+    )
+    assert offered.code == 0, offered
+    member = ("-C", lab.path / ASKED)
+    assert await rule_of("did", "recover", file, *member) == "approval.threshold"
+    for number in (1, 2):
+        key = lab.path / "keys" / f"owner-{number}.key"
+        agreed = await command("did", "sign-keys", file, "--key", key, "--yes", "--json")
+        assert agreed.document["signatures"] == {GROUP: number}
+        assert agreed.document["keys"] == offered.document["keys"]
+    assert await rule_of("did", "claim", file, *member) == "did.pending"
+    decided = await command("did", "recover", file, *member, "--json")
+    assert decided.code == 0, decided
+    early = await command("did", "claim", file, *member)
+    assert (early.code, "may be claimed from header time" in early.err) == (3, True)
+    assert decided.document["effective_ms"] > lab[ASKED].ledger.chain.head.time_ms
+    finished = await command("did", "rotate", "-C", folder, "--finish", "--json")
+    assert finished.document["installed"] == 2
