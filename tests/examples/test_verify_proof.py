@@ -194,6 +194,7 @@ def test_both_agree_on_spliced_files(
     assert not verdict or spliced in (target, source) or is_another_truth(spliced, target, genesis)
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_program(files: dict[str, bytes], world: ProofWorld, tmp_path: Path) -> None:
     proof, image = tmp_path / "proof", tmp_path / "image"
     proof.write_bytes(files["image"])
