@@ -13,9 +13,9 @@ from ledger.bodies.subject import CreateSubject, SuspendSubject
 from ledger.errors import LedgerError, LedgerNotYetError
 from ledger.log import Log
 from ledger.state_keys import account_key
-from ledger.transition import shares
+from ledger.transition import envelope, shares
 from ledger.transition.block import apply_evidence, apply_transaction, begin, finish
-from ledger.transition.envelope import read_transaction
+from ledger.transition.envelope import check_envelope, read_transaction
 from ledger.vote import Ed25519Verifier, Evidence, VoteKind
 from protocol.approval import Action
 from protocol.did import KeyPurpose, SubjectKind
@@ -230,3 +230,27 @@ def test_evidence_counts_once_and_only_with_both_signatures():
     with pytest.raises(LedgerError, match=r"evidence\.epoch"):
         apply_evidence(block, later, verifier)
     assert len(finish(block).leaves) == 1
+
+
+def test_a_signature_found_good_counts_for_its_key_and_chain_only():
+    """What is remembered changes no verdict: under other keys and chains it is checked anew."""
+    bench = make_bench()
+    member = bench.lab.gateways[0]
+    waiting = altered(bench, nonce=1)
+    context = bench.lab.context(height=1, time_ms=bench.time_ms + 1)
+    check_envelope(bench.state, waiting, context)
+    elsewhere = replace(context, chain=ChainId(sha256(b"elsewhere")))
+    with pytest.raises(LedgerError, match=r"tx\.signature"):
+        check_envelope(bench.state, waiting, elsewhere)
+    bench.apply(bench.lab.transaction(member, bench.lab.rotation(member), nonce=0))
+    assert bench.refusal(waiting).rule == "tx.signature"
+
+
+def test_only_so_many_signatures_are_remembered(monkeypatch):
+    monkeypatch.setattr(envelope, "VERIFIED_MAX", 2)
+    bench = make_bench()
+    verified = envelope._Verified()
+    key = bench.lab.gateways[0].key(KeyPurpose.NODE).public
+    for _ in range(4):
+        verified.verify(altered(bench), key, bench.lab.chain_id)
+    assert len(verified._known) == 2

@@ -116,7 +116,8 @@ class Validator:
 
     def receive(self, source: int, message: object, _now: float) -> None:
         """Takes a message of another validator."""
-        self._feed(MessageReceived(self.cluster.index_of[source], message))  # type: ignore[arg-type]
+        sender = self.cluster.index_of[source]
+        self._feed(MessageReceived(sender, message))  # type: ignore[arg-type]
 
     def handle(self, event: object, _now: float) -> None:
         """Takes a transaction, or the end of a job."""
