@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -294,3 +295,20 @@ def test_memory_holds_no_more_than_a_cache_while_versions_always_wait(monkeypatc
         if hasattr(node, "left"):
             pending += (node.left, node.right)
     assert held < 120, f"{held} nodes are held in memory"
+
+
+@pytest.mark.slow
+def test_rows_of_an_update_grow_with_the_logarithm():
+    """Four levels more of a tree, sixteen times the keys, cost one row more a key."""
+    rows = []
+    for count in (64, 1024, 16_384):
+        shelf = Shelf()
+        tree = StateTree().update(fill(count))
+        shelf.commit(tree)
+        before = shelf.nodes.next_number
+        for number in range(50):
+            tree = tree.update({b"k/%d" % number: b"w"})
+            shelf.commit(tree)
+        rows.append((shelf.nodes.next_number - before) / 50)
+    assert rows[0] <= 4
+    assert all(0.8 <= more - less <= 1.2 for less, more in itertools.pairwise(rows)), rows
