@@ -21,7 +21,8 @@ from ledger.block import Block
 from ledger.simplex.interface import Build
 from protocol.digest import BlockId
 from swarmd.simulation.consensus_cluster import Cluster
-from swarmd.simulation.consensus_host import ConsensusHost, fingerprint
+from swarmd.simulation.consensus_events import fingerprint
+from swarmd.simulation.consensus_host import ConsensusHost
 from swarmd.simulation.consensus_store import Disk, Run
 from swarmd.simulation.world import Link, World
 

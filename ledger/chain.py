@@ -7,7 +7,6 @@ block in the store; a host makes them one at a time. Time is an argument.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,6 +19,7 @@ from ledger.chain_blocks import (
     CommitResult,
     Executed,
     check_clock,
+    check_linked,
     convict,
     describe,
     describe_arrival,
@@ -27,6 +27,7 @@ from ledger.chain_blocks import (
     fill_block,
     final_block,
     idle_outcome,
+    split_run,
 )
 from ledger.chain_load import load_final
 from ledger.chain_queries import ChainQueries, Tip
@@ -37,7 +38,6 @@ from ledger.errors import (
     LedgerError,
     LedgerNotYetError,
 )
-from ledger.handover import Handover
 from ledger.header import HEADER_BYTES_MAX, Header
 from ledger.recovery import begin_era
 from ledger.simplex.rules import is_closed, proposal_time_ms
@@ -430,14 +430,7 @@ class Chain(ChainQueries):
             ForkAlarmError: the validators certified what the rules forbid; nothing was adopted.
             StorageError: it could not be stored; nothing was adopted.
         """
-        if not blocks:
-            raise VerificationError("a run without blocks")
-        for parent, block in itertools.pairwise(blocks):
-            if (block.header.parent, block.header.height) != (
-                parent.block_id,
-                parent.header.height + 1,
-            ):
-                raise VerificationError(f"block {block.header.height} does not follow its parent")
+        check_linked(blocks)
         self.rules.require_version()
         self._verify_certificate(blocks[-1].block_id, certificate)
         fresh = self._without_final(blocks, certificate)
@@ -491,15 +484,8 @@ class Chain(ChainQueries):
         self, run: Sequence[Executed], certificate: Certificate, kept: Sequence[Certificate]
     ) -> tuple[CommitResult, ...]:
         """Stores a certified run up to the end of its epoch, then moves head and mempool on."""
-        certified = run[-1]
-        closing = next((i for i, item in enumerate(run) if item.header.closes_epoch), None)
-        handover = None
-        if closing is not None:
-            fillers = tuple(item.block for item in run[closing + 1 :])
-            handover = Handover(fillers=fillers, certificate=certificate)
-            run = run[: closing + 1]
+        run, own, handover = split_run(run, certificate)
         last = run[-1]
-        own = certificate if last is certified else None
         final = [final_block(item, None) for item in run[:-1]]
         final.append(final_block(last, own, handover))
         self._store.commit(final, certificates=kept, dropped=self._dropped)
@@ -508,11 +494,11 @@ class Chain(ChainQueries):
         for item in run:
             results.append(describe(item, before, certificate))
             before = item.state
-        rules = (
-            self.rules if closing is None else _rules(last.state, self.genesis, self.rules.verifier)
-        )
+        rules = self.rules
+        if handover is not None:
+            rules = _rules(last.state, self.genesis, rules.verifier)
         self._tip = Tip(last, own, rules)
-        self._executed = {} if closing is not None else self._descendants(last.header.block_id)
+        self._executed = {} if handover is not None else self._descendants(last.header.block_id)
         self._revalidate([name for result in results for name, _ in result.transactions])
         return tuple(results)
 

@@ -6,6 +6,7 @@ block into what a host wants to know once it is final.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -205,6 +206,37 @@ def check_clock(header: Header, parent: Header, now_ms: int) -> None:
         verify_time(header, parent, now_ms=now_ms)
     except VerificationError as error:
         raise InvalidBlockError(header.block_id, "block.time", str(error)) from error
+
+
+def check_linked(blocks: Sequence[Block]) -> None:
+    """Checks that a run of blocks hangs together.
+
+    Raises:
+        VerificationError: it is empty, or a block does not follow the one before.
+    """
+    if not blocks:
+        raise VerificationError("a run without blocks")
+    for parent, block in itertools.pairwise(blocks):
+        place = (parent.block_id, parent.header.height + 1)
+        if (block.header.parent, block.header.height) != place:
+            raise VerificationError(f"block {block.header.height} does not follow its parent")
+
+
+def split_run(
+    run: Sequence[Executed], certificate: Certificate
+) -> tuple[Sequence[Executed], Certificate | None, Handover | None]:
+    """Parts what becomes final of a certified run from the fillers that only helped (E15).
+
+    Returns:
+        The blocks up to the end of their epoch at most; the last one's own certificate, if it is
+        that one's; how the epoch ended, if it did.
+    """
+    closing = next((i for i, item in enumerate(run) if item.header.closes_epoch), None)
+    if closing is None:
+        return run, certificate, None
+    fillers = tuple(item.block for item in run[closing + 1 :])
+    handover = Handover(fillers=fillers, certificate=certificate)
+    return run[: closing + 1], None if fillers else certificate, handover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

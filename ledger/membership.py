@@ -57,7 +57,7 @@ def make_membership_proof(chain: Chain, did: DidId) -> bytes:
     tip = chain.tip
     if tip.state.subject(did) is None:
         raise LedgerNotYetError("membership.unknown", f"subject {did.hex()[:8]} is not known")
-    if tip.certificate is None and tip.header.height:
+    if tip.certificate is None and tip.header.closes_epoch:
         raise LedgerNotYetError("membership.uncertified", "the head is final by a filler only")
     proof = encode_canonical(
         {

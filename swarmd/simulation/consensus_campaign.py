@@ -16,7 +16,8 @@ from ledger.simplex.interface import Parameters
 from swarmd.simulation.byzantine.forking_proposer import add_forking_proposer
 from swarmd.simulation.byzantine.twin import add_twins
 from swarmd.simulation.consensus_cluster import Cluster, Epochs
-from swarmd.simulation.consensus_host import ConsensusHost, fingerprint
+from swarmd.simulation.consensus_events import fingerprint
+from swarmd.simulation.consensus_host import ConsensusHost
 from swarmd.simulation.consensus_store import Disk
 from swarmd.simulation.world import Link, World
 

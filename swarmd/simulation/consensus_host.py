@@ -7,20 +7,11 @@ belong to; who hears of a later one asks the sender for the blocks up to it.
 
 from __future__ import annotations
 
-import struct
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
 from ledger.block import Block, SkipProof, body_root
-from ledger.consensus_messages import (
-    CertificateMessage,
-    Message,
-    Propose,
-    VoteMessage,
-    decode_message,
-    encode_message,
-)
+from ledger.consensus_messages import Message, decode_message, encode_message
 from ledger.header import Header
 from ledger.journal import MemoryJournal
 from ledger.simplex.engine import Simplex
@@ -50,50 +41,13 @@ from ledger.vote import Evidence
 from protocol.digest import Digest, sha256
 from protocol.errors import RemoteProtocolError, VerificationError
 from swarmd.simulation.consensus_cluster import EPOCH_MS, ERA, Cluster
+from swarmd.simulation.consensus_events import AskRun, Local, Stored, Tagged
 from swarmd.simulation.consensus_store import Run, Store, is_final_run
 
 ASK_PAUSE_S: Final = 0.2
 """Least time between two questions for blocks, seconds."""
 POLL_S: Final = 1.0
 """Pause between the questions of a process that does not sit in the set, seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Local:
-    """An answer of the host's own disk or processor; void after a crash or a new engine."""
-
-    run: int
-    """Which engine of the host asked."""
-    event: Input
-    """What to feed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Final blocks up to a height reached the disk."""
-
-    run: int
-    """Which run of the host asked."""
-    height: int
-    """Height that is durable now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tagged:
-    """A consensus message with the epoch it belongs to."""
-
-    epoch: int
-    """Epoch of the sender's engine."""
-    content: Message | bytes | None
-    """The message; None: the sender only tells its epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class AskRun:
-    """Asks for final blocks above a height."""
-
-    height: int
-    """Height of the asker's last final block."""
 
 
 class ConsensusHost:
@@ -493,23 +447,3 @@ def _executed(
         sha256(parent.log_root + content),
         sha256(parent.state_root + content),
     )
-
-
-_VOTE: Final = struct.Struct(">BIB")
-
-
-def fingerprint(event: object) -> bytes:
-    """What of an event enters the trace hash: kind, view and signer of votes, ids of blocks."""
-    if isinstance(event, Tagged):
-        event = event.content
-    if isinstance(event, bytes):
-        return event
-    if isinstance(event, VoteMessage):
-        return _VOTE.pack(event.vote.kind, event.vote.view & 0xFFFFFFFF, event.vote.signer)
-    if isinstance(event, Propose):
-        return event.block.block_id
-    if isinstance(event, CertificateMessage):
-        return b"c" + _VOTE.pack(event.certificate.kind, event.certificate.view, 0)
-    if isinstance(event, Local):
-        return type(event.event).__name__.encode("ascii")
-    return type(event).__name__.encode("ascii")

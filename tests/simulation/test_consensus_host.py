@@ -10,7 +10,8 @@ from ledger.vote import VoteKind
 from swarmd.simulation.byzantine.forking_proposer import add_forking_proposer
 from swarmd.simulation.byzantine.twin import add_twins
 from swarmd.simulation.consensus_cluster import Cluster
-from swarmd.simulation.consensus_host import ConsensusHost, fingerprint
+from swarmd.simulation.consensus_events import fingerprint
+from swarmd.simulation.consensus_host import ConsensusHost
 from swarmd.simulation.consensus_store import Disk, Store
 from swarmd.simulation.world import Link, World
 from tests.support.consensus import Network

@@ -16,7 +16,8 @@ from ledger.vote import VoteKind
 from swarmd.simulation.byzantine.twin import add_twins
 from swarmd.simulation.consensus_campaign import Outcome, Plan, run_seed
 from swarmd.simulation.consensus_cluster import Cluster, Epochs
-from swarmd.simulation.consensus_host import ConsensusHost, fingerprint
+from swarmd.simulation.consensus_events import fingerprint
+from swarmd.simulation.consensus_host import ConsensusHost
 from swarmd.simulation.consensus_store import Disk
 from swarmd.simulation.world import Link, World
 

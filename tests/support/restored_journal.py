@@ -8,7 +8,8 @@ from ledger.journal import MemoryJournal
 from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import Parameters
 from swarmd.simulation.consensus_cluster import Cluster
-from swarmd.simulation.consensus_host import ConsensusHost, fingerprint
+from swarmd.simulation.consensus_events import fingerprint
+from swarmd.simulation.consensus_host import ConsensusHost
 from swarmd.simulation.consensus_store import Disk
 from swarmd.simulation.world import Link, World
 
