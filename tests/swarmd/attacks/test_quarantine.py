@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import threading
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ async def test_a_quarantined_gateway_fetches_and_reads_and_nobody_takes_its_chun
 class Held:
     """A store whose first write waits until it is let go."""
 
-    def __init__(self, store: ChunkStore, gate: threading.Event) -> None:
+    def __init__(self, gate: threading.Event, store: ChunkStore) -> None:
         self.store = store
         self.gate = gate
 
@@ -119,7 +120,7 @@ async def test_quarantine_ends_an_open_transfer_within_a_second(tmp_path: Path) 
     async with swarm(tmp_path) as lab:
         forge = Forge(lab)
         await lab.start("publisher-1")
-        await lab.start("gateway-1", wrap_store=lambda store: Held(store, gate))  # type: ignore[arg-type,return-value]
+        await lab.start("gateway-1", wrap_store=partial(Held, gate))  # type: ignore[arg-type]
         try:
             await lab.until_met("publisher-1", "gateway-1")
             signed = await _release(lab, forge, lab["publisher-1"], lab["gateway-1"])
@@ -151,7 +152,7 @@ async def test_a_withdrawn_capability_ends_an_open_transfer_within_a_second(
         forge = Forge(lab)
         contractor = _found_group(lab, forge)
         await lab.start("publisher-1")
-        await lab.start("contractor", wrap_store=lambda store: Held(store, gate))  # type: ignore[arg-type,return-value]
+        await lab.start("contractor", wrap_store=partial(Held, gate))  # type: ignore[arg-type]
         try:
             nodes = (lab["publisher-1"], lab["contractor"])
             await lab.until_met("publisher-1", "contractor")
