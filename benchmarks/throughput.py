@@ -1,6 +1,6 @@
 """Sustained transactions a second of four validator processes on loopback, beside the floor.
 
-    python benchmarks/throughput.py [--seconds 20] [--signers 63]
+    python -m benchmarks.throughput [--seconds 20] [--signers 63]
 
 The validators are daemons; this process is a gateway that hands transactions, signed beforehand by
 many gateways, to each validator and follows the chain. As many wait as nonce windows allow. The

@@ -315,7 +315,7 @@ class SqliteJournal:
 
 
 def _settle(connection: Connection) -> None:
-    """Makes durable what is read, which this process will send again.
+    """Makes durable what is read, which this process will send again (C86).
 
     One that was killed left votes in the system's cache only; after a flush that failed, the cache
     calls clean what the medium never took. So everything moves into the database file, the log is
