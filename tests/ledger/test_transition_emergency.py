@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.errors import LedgerNotYetError
+from ledger.records.emergency import PAUSES_MAX, PauseEntry, PausesRecord
 from ledger.records.manifest import ManifestStatus
-from ledger.state_keys import GOVERNANCE_KEY
+from ledger.state_keys import GOVERNANCE_KEY, pauses_key
 from ledger.transition.emergency import CONFIRMED_MS_MAX, COOL_DOWN_MS, PAUSE_MS
 from ledger.transition.kinds import PROTECTING_KINDS, decode_body
 from protocol.approval import Action
@@ -174,6 +175,27 @@ def test_old_pauses_leave_the_record_and_still_cannot_be_replayed(bench):
     assert entry.key_id == KEYS[1].public.key_id
     assert refusal(bench, pause(lab, KEYS[0])).rule == "approval.used"
     submit(bench, pause(lab, KEYS[0], sequence=lab.genesis.time_ms))
+
+
+def test_keys_that_a_root_no_longer_names_do_not_fill_the_record_for_good(bench):
+    entries = tuple(
+        PauseEntry(
+            key_id=key_id,
+            product=None,
+            manifest=None,
+            sequence=1,
+            began_ms=bench.time_ms - PAUSE_MS,
+            until_ms=bench.time_ms,
+        )
+        for key_id in sorted(sha256(b"old key %d" % number) for number in range(PAUSES_MAX))
+    )
+    writes = {pauses_key(GROUP): PausesRecord(entries=entries).encode()}
+    bench.state = replace(bench.state, tree=bench.state.tree.update(writes))
+    body = pause(bench.lab, KEYS[0])
+    error = refusal(bench, body)
+    assert (error.rule, type(error)) == ("pause.full", LedgerNotYetError)
+    submit(bench, body, after_ms=COOL_DOWN_MS)
+    assert len(bench.state.pauses(GROUP).entries) == 1
 
 
 def test_two_keys_pause_side_by_side(bench):

@@ -13,9 +13,11 @@ from ledger.errors import LedgerNotYetError
 from ledger.records.manifest import ManifestStatus
 from ledger.records.rollout import HaltCause, RolloutRecord, RolloutStatus
 from ledger.transition.health import HEALTH_INTERVAL_MS
+from ledger.transition.kinds import decode_body
 from ledger.transition.rollout import failing, judged
 from protocol.approval import Action
 from protocol.digest import ChainId, sha256
+from protocol.errors import EncodingError
 from protocol.rollout import Promotion
 from tests.support.ledger import FLEET, Bench, make_bench, owner_keys
 from tests.support.rollout import (
@@ -266,6 +268,27 @@ def test_a_revoked_release_has_no_rollout_to_command():
     bench.apply(bench.lab.revoke(manifest.manifest_id))
     assert bench.refusal(order(bench, manifest, Command.PROMOTE)).rule == "rollout.manifest"
     assert bench.refusal(report(bench, manifest, good=1)).rule == "health.manifest"
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("rollout.command", {2: int(Command.PAUSE)}),
+        ("rollout.command", {2: int(Command.HALT)}),
+        ("rollout.command", {3: 1}),
+        ("rollout.command", {2: int(Command.PRIORITY), 3: 10}),
+        ("rollout.stop", {2: int(Command.PROMOTE)}),
+        ("rollout.stop", {2: 6}),
+        ("rollout.stop", {4: []}),
+    ],
+)
+def test_a_command_of_the_other_kind_is_no_body(kind, changes):
+    bench, manifest = running()
+    what = Command.PROMOTE if kind == "rollout.command" else Command.HALT
+    value = order(bench, manifest, what).transaction.body
+    decode_body(kind, value)
+    with pytest.raises(EncodingError):
+        decode_body(kind, {**value, **changes})
 
 
 # Automatic steps.
