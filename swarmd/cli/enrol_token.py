@@ -16,6 +16,7 @@ from swarmd.cli.output import Output, plain
 
 if TYPE_CHECKING:
     from protocol.enrolment_token import EnrolmentClaims
+    from protocol.keys import PrivateKey, PublicKey
     from swarmd.control.protocol import JSON
     from swarmd.enrolment_request import TokenFile
 
@@ -81,7 +82,6 @@ def new_token(
     owners of each group must sign it (sign-token) as its policy asks for enrolments.
     """
     from protocol.enrolment_token import sign_token
-    from protocol.keys import PrivateKey
     from swarmd.enrolment import new_key
     from swarmd.enrolment_request import TokenFile
     from swarmd.entropy import SystemEntropy
@@ -90,14 +90,27 @@ def new_token(
     entropy = SystemEntropy()
     seat_key: PrivateKey | None = None if options["holder"] else new_key(entropy)
     status = call(directory, "status", {})
-    claims = _make_claims(status, directory, options, entropy.token(16), signer.public, seat_key)
+    claims = _make_claims(
+        status,
+        directory,
+        options,
+        seat_id=entropy.token(16),
+        issuer=signer.public,
+        seat_key=seat_key,
+    )
     output.note(_summary(claims))
     confirm_signing("give this seat away?", yes=options["yes"])
     _write(output, file, TokenFile.of([sign_token(claims, signer)], seat_key))
 
 
 def _make_claims(
-    status: Any, directory: Path, options: dict[str, Any], seat_id: bytes, issuer: Any, seat: Any
+    status: Any,
+    directory: Path,
+    options: dict[str, Any],
+    *,
+    seat_id: bytes,
+    issuer: PublicKey,
+    seat_key: PrivateKey | None,
 ) -> EnrolmentClaims:
     from protocol.did import SubjectKind, parse_did_key
     from protocol.digest import BlockId
@@ -110,7 +123,7 @@ def _make_claims(
             issuer=issuer,
             expiry_s=int(status["ledger_time_ms"]) // 1000 + options["days"] * _DAY_S,
             seat_id=seat_id,
-            holder=parse_did_key(options["holder"]) if seat is None else seat.public,
+            holder=parse_did_key(options["holder"]) if seat_key is None else seat_key.public,
             chain=data.load_genesis().chain,
             era=int(status["era"]),
             checkpoint=(int(status["height"]), BlockId(bytes.fromhex(status["block"]))),
