@@ -270,9 +270,6 @@ def verify_threshold(
             which a policy may undercut for revoking, enrolling and suspending only.
         LocalProtocolError: `threshold` is below 1.
     """
-    if threshold < 1:
-        raise LocalProtocolError(f"threshold {threshold} would let nobody decide")
-    needed = threshold if action in _BELOW_ROOT else max(threshold, root.threshold)
     holders = find_holders(
         approvals,
         root=root,
@@ -283,6 +280,22 @@ def verify_threshold(
         group=group,
         policy=policy,
     )
+    return check_holders(holders, root=root, threshold=threshold, action=action, group=group)
+
+
+def check_holders(
+    holders: Iterable[Holder], *, root: OwnerRoot, threshold: int, action: Action, group: str
+) -> tuple[str, ...]:
+    """Checks that there are enough owners among those who agreed; returns the owners' names.
+
+    Raises:
+        VerificationError: fewer than `threshold`, or than the root's own threshold, which a policy
+            may undercut only for what authorises nothing.
+        LocalProtocolError: `threshold` is below 1.
+    """
+    if threshold < 1:
+        raise LocalProtocolError(f"threshold {threshold} would let nobody decide")
+    needed = threshold if action in _BELOW_ROOT else max(threshold, root.threshold)
     names = tuple(holder.name for holder in holders if holder.is_owner)
     if len(names) < needed:
         raise VerificationError(

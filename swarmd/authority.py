@@ -23,15 +23,17 @@ from typing import Final, assert_never, overload
 from ledger.chain_blocks import CommitResult
 from ledger.offer import UNKNOWN_DEVICE, Device, OfferRefusal, OfferVerdict, offer_verdict
 from ledger.records.manifest import ManifestRecord, ManifestStatus
+from ledger.rules.membership import accepting_groups, is_closed
 from ledger.state import LedgerState
-from protocol.approval import Action, verify_threshold
 from protocol.authorised import AuthorisedManifest
 from protocol.capability import Verb
-from protocol.digest import BlockId, DidId, Digest, ManifestId, PolicyId
+from protocol.digest import BlockId, DidId, ManifestId, PolicyId
 from protocol.errors import LocalProtocolError, PolicyError, VerificationError
 from protocol.genesis import Genesis
 from protocol.manifest import SignedManifest
 from swarmd.access_rules import AccessRules
+from swarmd.consent import verified_consent
+from swarmd.floor import Floor
 from swarmd.freshness import FreshnessClock
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
@@ -80,7 +82,7 @@ class Authority:
         registry: PeerRegistry,
         own_did: DidId,
         own_groups: Callable[[], tuple[str, ...]],
-        approvals_min: int,
+        floor: Floor,
         monotonic: Callable[[], float],
         time_ms: Callable[[], int],
         operators: tuple[int, ...] = (0,),
@@ -94,7 +96,7 @@ class Authority:
             registry: classes and groups of peers.
             own_did: who this node is.
             own_groups: groups this node belongs to now.
-            approvals_min: local floor of owner approvals; can only tighten.
+            floor: what this node demands beyond the policies; can only tighten.
             monotonic: seconds.
             time_ms: this node's ledger time, which goes on between blocks; milliseconds.
             operators: user ids that may use the control socket.
@@ -114,7 +116,8 @@ class Authority:
         )
         self._own_did = own_did
         self._own_groups = own_groups
-        self._approvals_min = approvals_min
+        self._floor = floor
+        self._closed: tuple[str, ...] = ()
         self._monotonic = monotonic
         self._cache: dict[ManifestId, Verdict] = {}
         self._offers: dict[
@@ -213,13 +216,19 @@ class Authority:
         self._standing.on_commit()
         own = self._own_groups()
         access_changed = any(kind in _ACCESS_KINDS for _, kind in result.transactions)
-        if result.groups or access_changed or own != self._cached_groups:
+        closed = self._closed_groups(own)
+        if result.groups or access_changed or (own, closed) != (self._cached_groups, self._closed):
             self._cache.clear()
-            self._cached_groups = own
+            self._cached_groups, self._closed = own, closed
         for change in result.manifests:
             self._cache.pop(change.manifest_id, None)
             if change.record.authorised_height == result.header.height:
                 self._authorising[change.manifest_id, change.group] = result.header.block_id
+
+    def _closed_groups(self, own: tuple[str, ...]) -> tuple[str, ...]:
+        """Own groups that take nothing which only an ancestor of theirs authorised, for now."""
+        state, time_ms = self._ledger.chain.state, self._ledger.chain.head.time_ms
+        return tuple(group for group in own if is_closed(state, group, time_ms))
 
     def _at_head(self, manifest: ManifestId) -> Verdict:
         """The verdict of the newest final state; kept until a block changes what it rests on."""
@@ -255,7 +264,16 @@ class Authority:
                 approvers[group] = outcome
         if not approvers:
             return denial
-        return Permit(self._authorise(signed, approvers))
+        own, head = self._own_groups(), self._ledger.chain.head
+        accepting = accepting_groups(self._ledger.chain.state, own, approvers, head.time_ms)
+        kept = {
+            group: found
+            for group, found in approvers.items()
+            if group in accepting or group not in own
+        }
+        if not kept:
+            return Denial("group.closed", "a closed group of this node has not authorised it", True)
+        return Permit(self._authorise(signed, kept))
 
     def _own_targets(self, manifest: ManifestId, signed: SignedManifest) -> list[str]:
         """Target groups that this node belongs to, or whose owners let it fetch the manifest."""
@@ -301,30 +319,19 @@ class Authority:
             raise VerificationError(f"a manifest is authorised in unknown group {group!r}")
         self._pins.root(group, group_record, state, self._ledger.chain.head.era)
         root = self._pins.root_of(group, record.root_version)
-        policy = state.policy(record.policy)
-        if policy.policy_id != record.policy:
-            raise VerificationError(f"group {group!r}: the ledger names another policy than it has")
-        stored = [
-            state.approval(Digest(manifest), Action.AUTHORISE, key_id, group)
-            for key_id in record.approvers
-        ]
-        names = verify_threshold(
-            [raw for raw in stored if raw is not None],
+        signed = self._ledger.manifests[manifest]
+        holders = verified_consent(
+            state,
+            signed,
+            group,
             root=root,
-            threshold=policy.approve_threshold,
             chain=self._ledger.chain_id,
             era=self._ledger.chain.head.era,
-            action=Action.AUTHORISE,
-            subject=manifest,
-            group=group,
-            policy=record.policy,
         )
-        if len(names) < self._approvals_min:
-            raise PolicyError(
-                "floor.approvals",
-                f"{len(names)} approvals, this node's own floor asks for {self._approvals_min}",
-            )
-        return names
+        refusal = self._floor.check_release(signed.manifest, record, group, holders)
+        if refusal is not None:
+            raise PolicyError(*refusal)
+        return tuple(holder.name for holder in holders if holder.is_owner)
 
     def _authorise(
         self, signed: SignedManifest, approvers: dict[str, tuple[tuple[str, ...], PolicyId]]
@@ -355,6 +362,8 @@ class Authority:
         verdict = self._with_freshness(self.verdict(manifest), serving=False)
         if isinstance(verdict, Denial):
             return verdict
+        if (refusal := self._below_floor(verdict.authorised)) is not None:
+            return refusal
         denial = Denial("manifest.group", "authorised in no group of this node")
         for group in verdict.authorised.groups:
             answer = self._offer(verdict.authorised.signed, group, device)
@@ -362,6 +371,19 @@ class Authority:
                 return verdict
             denial = Denial(answer.rule, answer.text, answer.may_retry)
         return denial
+
+    def _below_floor(self, authorised: AuthorisedManifest) -> Denial | None:
+        """What this node's own floor forbids to offer now; every group's record must meet it."""
+        limit_ms = self._floor.offer_freshness_ms
+        if limit_ms is not None and not self._age.is_within(limit_ms, self._monotonic()):
+            return Denial("floor.freshness", "my knowledge is too old for my own floor", True)
+        for group in authorised.groups:
+            record = self._ledger.chain.state.manifest(authorised.manifest_id, group)
+            assert record is not None, "an authorised manifest has a record"
+            refusal = self._floor.check_offer(record, self._time_ms())
+            if refusal is not None:
+                return Denial(*refusal, may_retry=True)
+        return None
 
     def _offer(self, signed: SignedManifest, group: str, device: Device) -> OfferVerdict:
         """The ledger's answer; kept for a moment within one state, since each chunk asks."""

@@ -126,7 +126,7 @@ class RunningNode:
             registry=self.registry,
             own_did=identity.did,
             own_groups=self._own_groups,
-            approvals_min=config.floor.approvals_min,
+            floor=config.floor.demands(),
             monotonic=clock.monotonic,
             time_ms=self.ledger_time_ms,
             operators=(0, os.geteuid()),

@@ -13,6 +13,7 @@ from protocol.manifest import SignedManifest
 from protocol.transaction import SignedTransaction
 from swarmd.authority import Authority
 from swarmd.clock import ManualClock
+from swarmd.floor import NO_FLOOR, Floor
 from swarmd.freshness import FreshnessClock
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
@@ -77,7 +78,7 @@ class Bench:
         return verdict.rule
 
 
-def make_bench(lab: Lab | None = None, *, approvals_min: int = 1) -> Bench:
+def make_bench(lab: Lab | None = None, *, floor: Floor = NO_FLOOR) -> Bench:
     lab = lab or make_lab()
     chain = lab.open_chain()
     clock = ManualClock()
@@ -92,7 +93,7 @@ def make_bench(lab: Lab | None = None, *, approvals_min: int = 1) -> Bench:
         registry=registry,
         own_did=lab.gateways[0].did,
         own_groups=lambda: bench.groups,
-        approvals_min=approvals_min,
+        floor=floor,
         monotonic=clock.monotonic,
         time_ms=lambda: chain.head.time_ms + round(clock.monotonic() * 1000),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,9 @@ from protocol.approval import Action
 from protocol.digest import Digest, ManifestId, sha256
 from protocol.errors import LocalProtocolError, NotYetError, PolicyError
 from protocol.group import DAY_MS, OFFER_FRESHNESS_MS, SERVE_FRESHNESS_MS
+from protocol.owner_root import Holder
 from swarmd.authority import REFUSALS
+from swarmd.floor import Floor
 from swarmd.peers import PeerClass
 from swarmd.questions import Denial, Permit, Verdict
 from tests.support.authority import PEER, make_bench
@@ -252,7 +255,7 @@ async def test_a_group_with_a_false_origin_pins_nothing(origin: bytes | None) ->
 
 
 async def test_the_local_floor_only_tightens() -> None:
-    bench = make_bench(approvals_min=3)
+    bench = make_bench(floor=Floor(approvals_min=3))
     manifest = await bench.authorise(bench.lab.manifest())
     assert bench.refusal(manifest) == "floor.approvals"
     assert bench.ledger.alarm is None
@@ -345,14 +348,14 @@ async def test_signatures_are_checked_once_while_blocks_go_on(
     import swarmd.authority
 
     calls = 0
-    real = swarmd.authority.verify_threshold
+    real = swarmd.authority.verified_consent
 
-    def counting(*arguments: object, **more: object) -> tuple[str, ...]:
+    def counting(*arguments: Any, **more: Any) -> tuple[Holder, ...]:
         nonlocal calls
         calls += 1
         return real(*arguments, **more)
 
-    monkeypatch.setattr(swarmd.authority, "verify_threshold", counting)
+    monkeypatch.setattr(swarmd.authority, "verified_consent", counting)
     for _ in range(3):
         assert isinstance(bench.authority.verdict(manifest.manifest_id), Permit)
         await bench.commit(lambda: (advance(bench.lab, bench.chain),))

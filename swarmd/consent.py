@@ -1,0 +1,101 @@
+"""What owners and builders agreed to, checked from their signatures against a pinned owner root.
+
+This is where a gateway does not take the validators' word (promise G2): who approved is found anew,
+the policy's counts are made anew, and its rule must not be refuted by what is shown (K37).
+"""
+
+from __future__ import annotations
+
+from ledger.records.facts import ManifestFacts
+from ledger.records.manifest import ManifestRecord
+from ledger.rules.judge import check_consent
+from ledger.state import StateReader
+from protocol.approval import Action, check_holders, find_holders
+from protocol.digest import ChainId, Digest, ManifestId
+from protocol.errors import VerificationError
+from protocol.image import image_digest
+from protocol.manifest import SignedManifest
+from protocol.owner_root import BUILDER_ROLE, Holder, OwnerRoot
+from protocol.policy import Policy
+
+
+def verified_consent(
+    state: StateReader,
+    signed: SignedManifest,
+    group: str,
+    *,
+    root: OwnerRoot,
+    chain: ChainId,
+    era: int,
+) -> tuple[Holder, ...]:
+    """Checks that a manifest was authorised by those its policy asks for.
+
+    Args:
+        state: newest final state, whose record says that it is authorised.
+        signed: the manifest.
+        group: group that authorised it.
+        root: the owner root under which it was, pinned or followed from a pinned one.
+        chain: chain of the ledger.
+        era: newest era that approvals may be signed for.
+
+    Returns:
+        Owners and holders of roles whose approvals verify.
+
+    Raises:
+        VerificationError: too few owners or builders signed, or the rule cannot have been met.
+    """
+    manifest = signed.manifest_id
+    record = state.manifest(manifest, group)
+    if record is None:
+        raise VerificationError(f"no record of manifest {manifest.hex()[:8]} in group {group!r}")
+    policy = state.policy(record.policy)
+    if policy.policy_id != record.policy:
+        raise VerificationError(f"group {group!r}: the ledger names another policy than it has")
+
+    def found(action: Action, subject: bytes, key_ids: tuple[Digest, ...]) -> tuple[Holder, ...]:
+        stored = (state.approval(Digest(subject), action, key_id, group) for key_id in key_ids)
+        return find_holders(
+            (raw for raw in stored if raw is not None),
+            root=root,
+            chain=chain,
+            era=era,
+            action=action,
+            subject=subject,
+            group=group,
+            policy=record.policy,
+        )
+
+    holders = found(Action.AUTHORISE, manifest, record.approvers)
+    check_holders(
+        holders,
+        root=root,
+        threshold=policy.approve_threshold,
+        action=Action.AUTHORISE,
+        group=group,
+    )
+    attesters = found(Action.ATTEST, image_digest(signed.manifest), record.attesters)
+    builders = sum(holder.has_role(BUILDER_ROLE) for holder in attesters)
+    _check_rule(policy, record, signed, group, holders=holders, builders=builders)
+    return holders
+
+
+def _check_rule(
+    policy: Policy,
+    record: ManifestRecord,
+    signed: SignedManifest,
+    group: str,
+    *,
+    holders: tuple[Holder, ...],
+    builders: int,
+) -> None:
+    content = ManifestFacts.of(signed.manifest)
+    reason = check_consent(policy, record, content, group, holders=holders, builders=builders)
+    if reason.truth is False:
+        raise VerificationError(
+            f"group {group!r} authorised {_name(signed.manifest_id)} against its rule: "
+            f"{reason.text}"
+        )
+
+
+def _name(manifest: ManifestId) -> str:
+    return manifest.hex()[:8]
