@@ -14,6 +14,7 @@ from ledger.transition.kind import Body
 from protocol.did import SubjectKind
 from protocol.digest import DidId, TransactionId
 from protocol.errors import PolicyError, StorageError
+from protocol.limits import TRANSACTION_LIFETIME_MS_MAX
 from protocol.transaction import parse_transaction
 from swarmd.epoch_keys import EpochKeys
 from swarmd.ledger_host import LedgerHost
@@ -46,7 +47,7 @@ class VoteKeys:
         self._ledger = ledger
         self._did = own_did
         self._submit = submit
-        self._submitted: dict[int, None] = {}
+        self._submitted: dict[int, int] = {}
 
     async def run(self) -> None:
         """Keeps keys certified and old ones deleted, block by block, until cancelled."""
@@ -69,7 +70,7 @@ class VoteKeys:
             transaction = parse_transaction(raw).transaction
             epoch = transaction.body.get(0)
             if transaction.kind == "validator.certify" and isinstance(epoch, int):
-                self._submitted[epoch] = None
+                self._submitted[epoch] = self._ledger.chain.head.time_ms
 
     async def _certify_missing(self) -> None:
         chain = self._ledger.chain
@@ -85,7 +86,7 @@ class VoteKeys:
                 key = await trio.to_thread.run_sync(self.keys.for_epoch, epoch)
                 message = certify_message(chain.rules.chain, chain.rules.era, self._did, epoch)
                 await self._submit(CertifyKey(epoch=epoch, key=key.public, proof=key.sign(message)))
-                self._submitted[epoch] = None
+                self._submitted[epoch] = chain.head.time_ms
 
     async def _retire(self) -> None:
         """Deletes keys of epochs that are over; the hand-over is final and on this disk."""
@@ -96,4 +97,9 @@ class VoteKeys:
         count = await trio.to_thread.run_sync(lambda: self.keys.retire(current, keep=keep))
         if count:
             logger.info("deleted %d vote keys of epochs that are over", count)
-        self._submitted = {epoch: None for epoch in self._submitted if epoch > current}
+        expired_ms = tip.header.time_ms - TRANSACTION_LIFETIME_MS_MAX
+        self._submitted = {  # what no block took while it was valid is submitted again
+            epoch: since_ms
+            for epoch, since_ms in self._submitted.items()
+            if epoch > current and since_ms > expired_ms
+        }
