@@ -25,7 +25,7 @@ from protocol.encoding import (
     encode_canonical,
 )
 from protocol.errors import EncodingError
-from protocol.group import DAY_MS, GROUP_BYTES_MAX, Group, OwnerRoot, decode_group
+from protocol.group import DAY_MS, GROUP_BYTES_MAX, Group, OwnerRoot, check_placements, decode_group
 from protocol.keys import PublicKey
 from protocol.limits import (
     HEARTBEAT_INTERVAL_MS,
@@ -88,9 +88,7 @@ class Parameters:
             EncodingError: malformed or out of range.
         """
         fields = Fields(value, "parameters")
-        return cls(
-            heartbeat_ms=fields.uint(0), epoch_ms=fields.uint(1), extensions=fields.finish()
-        )
+        return cls(heartbeat_ms=fields.uint(0), epoch_ms=fields.uint(1), extensions=fields.finish())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,8 +208,8 @@ def check_genesis(genesis: Genesis) -> None:
 
     Raises:
         EncodingError: a number or name out of range, unsorted or repeated subjects or groups, a key
-            held by two subjects, a member of an unknown group, a validator that is no validator
-            subject.
+            held by two subjects, a group in an impossible place, a member of an unknown group, a
+            validator that is no validator subject.
         SignatureError: a subject does not hold a key it names.
     """
     check_text(genesis.name, "genesis name", maximum=NAME_BYTES_MAX, empty=False)
@@ -224,6 +222,7 @@ def check_genesis(genesis: Genesis) -> None:
     records = tuple(join.verify() for join in genesis.joins)
     check_sorted_unique((record.did for record in records), "genesis subjects")
     check_sorted_unique((group.name.encode() for group in genesis.groups), "genesis groups")
+    check_placements(genesis.groups)
     keys = [key.raw for record in records for _, key in record.keys]
     if len(set(keys)) != len(keys):
         raise EncodingError("genesis: two subjects share a key")

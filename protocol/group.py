@@ -8,6 +8,8 @@ and names have modules of their own and can be imported from here too.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -45,6 +47,7 @@ __all__ = (
     "DAY_MS",
     "DURATION_MS_MAX",
     "GROUP_BYTES_MAX",
+    "GROUP_CHILDREN_MAX",
     "GROUP_DEPTH_MAX",
     "OFFER_FRESHNESS_MS",
     "OWNERS_MAX",
@@ -57,6 +60,7 @@ __all__ = (
     "Policy",
     "adoption_digest",
     "check_group_name",
+    "check_placements",
     "check_policy_fits",
     "decode_group",
     "decode_placement",
@@ -67,6 +71,8 @@ GROUP_BYTES_MAX: Final = 15 * KIB
 """Encoded group, owner root and policy included: below the 16 KiB of a state value."""
 GROUP_DEPTH_MAX: Final = 8
 """Groups from one to the top of its tree, both included."""
+GROUP_CHILDREN_MAX: Final = 200
+"""Groups directly below one: the ledger's list of them stays below 14 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,28 @@ class Group:
                 **self.extensions,
             }
         )
+
+
+def check_placements(groups: Sequence[Group]) -> None:
+    """Checks the places of groups that come into being together.
+
+    Raises:
+        EncodingError: a parent that is not among them, a circle, more than 8 levels, or more than
+            200 groups below one.
+    """
+    parents = {group.name: group.placement.parent for group in groups}
+    for name, parent in parents.items():
+        above, depth = parent, 1
+        while above is not None:
+            depth += 1
+            if above not in parents:
+                raise EncodingError(f"group {name!r} is below {above!r}, which does not exist")
+            if depth > GROUP_DEPTH_MAX:
+                raise EncodingError(f"group {name!r} is below more than 7 others, or itself")
+            above = parents[above]
+    placed = Counter(group.placement.parent for group in groups if group.placement != Placement())
+    if placed and max(placed.values()) > GROUP_CHILDREN_MAX:
+        raise EncodingError(f"more than {GROUP_CHILDREN_MAX} groups below one")
 
 
 def decode_group(data: bytes) -> Group:

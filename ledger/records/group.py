@@ -22,11 +22,9 @@ from protocol.encoding import (
     encode_canonical,
 )
 from protocol.errors import EncodingError
-from protocol.group import OWNERS_MAX, OwnerRoot, check_group_name
+from protocol.group import GROUP_CHILDREN_MAX, OWNERS_MAX, OwnerRoot, check_group_name
 from protocol.rule import EVENTS_KEPT, Counter
 
-CHILDREN_MAX: Final = 200
-"""Child groups of one group: the list stays below 14 KiB."""
 _ROTATORS_MAX: Final = 2 * OWNERS_MAX
 """Old and new owners may all be different."""
 
@@ -96,7 +94,7 @@ def encode_children(children: tuple[str, ...]) -> bytes:
 def decode_children(data: bytes) -> tuple[str, ...]:
     """Reads the canonical bytes; raises EncodingError."""
     fields = open_record(data, "children")
-    children = fields.items(1, _read_group, maximum=CHILDREN_MAX)
+    children = fields.items(1, _read_group, maximum=GROUP_CHILDREN_MAX)
     check_sorted_unique((name.encode() for name in children), "children")
     close_record(fields, "children")
     return children

@@ -8,7 +8,7 @@ from typing import Final
 
 from ledger.bodies.group import CreateGroup, RotateRoot, UpdateGroup
 from ledger.errors import LedgerError, LedgerNotYetError
-from ledger.records.group import CHILDREN_MAX, GroupRecord, RotationRecord, encode_children
+from ledger.records.group import GroupRecord, RotationRecord, encode_children
 from ledger.rules.membership import ancestors_of, height_of
 from ledger.state import Draft
 from ledger.state_keys import (
@@ -34,6 +34,7 @@ from protocol.encoding import decode_canonical
 from protocol.errors import EncodingError
 from protocol.group import (
     GROUP_BYTES_MAX,
+    GROUP_CHILDREN_MAX,
     GROUP_DEPTH_MAX,
     Group,
     Placement,
@@ -129,8 +130,8 @@ def _move(draft: Draft, name: str, old: Placement, new: Placement) -> None:
             known[name] = None
         else:
             known.pop(name, None)
-        if len(known) > CHILDREN_MAX:
-            raise LedgerError("group.children", f"more than {CHILDREN_MAX} groups below one")
+        if len(known) > GROUP_CHILDREN_MAX:
+            raise LedgerError("group.children", f"more than {GROUP_CHILDREN_MAX} groups below one")
         draft.put(children_key(placement.parent), encode_children(tuple(sorted(known))))
 
 

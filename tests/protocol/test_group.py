@@ -17,14 +17,18 @@ from protocol.group import (
     PUBLISHERS_MAX,
     Group,
     OwnerRoot,
+    Placement,
     Policy,
     check_group_name,
+    check_placements,
     check_policy_fits,
     decode_group,
+    decode_placement,
     decode_policy,
 )
 from protocol.keys import PublicKey
 from protocol.policy import AMEND_DELAY_MS_MIN
+from protocol.rule import Compare, Comparison, RuleField
 from tests.support.strategies import key
 
 
@@ -200,3 +204,35 @@ def test_values_stay_hashable_with_extensions() -> None:
     assert hash(one) == hash(dataclasses.replace(one, extensions={}))
     assert one != dataclasses.replace(one, extensions={})
     assert isinstance(one.owners[0][0], PublicKey)
+
+
+def placed(name: str, parent: str | None, *, selector: bool = False) -> Group:
+    rule = Compare(RuleField.VENDOR, Comparison.EQUAL, "acme") if selector else None
+    return Group(name=name, owner_root=root(), policy=policy(), placement=Placement(parent, rule))
+
+
+def test_groups_that_begin_together_have_possible_places() -> None:
+    chain = [placed("g0", None), *(placed(f"g{n}", f"g{n - 1}") for n in range(1, 8))]
+    check_placements(chain)
+    cases = {
+        "below more than 7": [*chain, placed("g8", "g7")],
+        "or itself": [placed("a", "b"), placed("b", "a")],
+        "does not exist": [placed("a", "b")],
+        "more than 200": [placed("top", None), *(placed(f"c{n}", "top") for n in range(201))],
+    }
+    for message, groups in cases.items():
+        with pytest.raises(EncodingError, match=message):
+            check_placements(groups)
+
+
+def test_a_place_has_one_encoding() -> None:
+    for place in (Placement(), Placement("fleet"), placed("a", "fleet", selector=True).placement):
+        assert decode_placement(place.encode()) == place
+        group = Group(name="pumps", owner_root=root(), policy=policy(), placement=place)
+        assert decode_group(group.encode()) == group
+    with pytest.raises(EncodingError, match="own parent"):
+        placed("a", "a")
+    wrong: list[Any] = [{0: 2}, {0: 1, -1: 0}, {0: 1, 3: 0}, {0: 1, 1: "NO"}]
+    for value in (*wrong, {0: 1, 2: [4, 1, ["owner"]]}):
+        with pytest.raises(EncodingError):
+            decode_placement(encode_canonical(value))
