@@ -78,6 +78,8 @@ REOPEN_S_START: Final = 0.5
 """First pause before a link that ended is opened again, seconds; doubles each time."""
 REOPEN_S_MAX: Final = 30.0
 """Longest pause before a link is opened again, seconds."""
+EXCUSED_S: Final = 30.0
+"""How long a peer that may not be taken from any more may still send what it was asked, seconds."""
 _ENTROPY_BOUND: Final = 2**64
 
 T = TypeVar("T")
@@ -142,6 +144,7 @@ class ExchangeService:
         self._connected: dict[PeerId, None] = {}
         self._opening: dict[PeerId, None] = {}
         self._links: dict[PeerId, PeerLink] = {}
+        self._excused: dict[PeerId, float] = {}
         self._fetches: dict[ManifestId, Fetch] = {}
         self._lanes: dict[int, Fetch] = {}
         self._repairs: dict[ManifestId, trio.Event] = {}
@@ -171,6 +174,7 @@ class ExchangeService:
     def peer_disconnected(self, peer: PeerId) -> None:
         """Notes that a peer is gone or suspended: its link ends now."""
         self._connected.pop(peer, None)
+        self._excused.pop(peer, None)
         link = self._links.get(peer)
         if link is not None:
             link.close()
@@ -278,6 +282,7 @@ class ExchangeService:
                 if may_ask:
                     self._join(fetch, link)
                 elif fetch.machine.has_peer(peer):
+                    self._excused[peer] = self.now() + EXCUSED_S
                     fetch.feed(PeerLeft(peer=peer))
         for peer in self._connected:
             self._want_link(peer)
@@ -429,8 +434,8 @@ class ExchangeService:
                 raise LocalProtocolError(f"{type(message).__name__} is no answer")
         machine = fetch.machine
         if not machine.has_peer(peer):
-            if machine.is_banned(peer):
-                return
+            if machine.is_banned(peer) or self.now() < self._excused.get(peer, 0.0):
+                return  # it could not know: what is on its way is no offence, and thrown away
             raise ExchangeOffenceError(Offence.UNSOLICITED, "the peer was asked nothing of this")
         try:
             fetch.feed(PeerMessage(peer=peer, message=message))

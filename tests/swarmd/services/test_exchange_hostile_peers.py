@@ -30,6 +30,7 @@ from protocol.exchange_messages import (
     decode_exchange,
     encode_exchange,
 )
+from swarmd.services.exchange import EXCUSED_S
 from swarmd.services.exchange_fetch import FetchStoppedError
 from tests.support.exchange_nodes import MemoryFrameStream, Network, Node, open_memory_network
 from tests.support.exchange_nodes import stream_pair as make_pair
@@ -291,3 +292,27 @@ async def test_a_new_stream_of_the_same_peer_replaces_the_old_one() -> None:
             nursery.start_soon(old.serve, node, network)
             await check(network, node)
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_what_was_on_its_way_from_a_peer_put_into_quarantine_is_no_offence(
+    mock_clock: trio.testing.MockClock, *, is_late: bool
+) -> None:
+    release = make_release(7, SMALL)
+    seeder = PlayedSeeder(release, lambda _: [])
+
+    async def check(_: Network, node: Node) -> None:
+        await until(lambda: any(isinstance(m, Request) for m in seeder.heard))
+        request = next(m for m in seeder.heard if isinstance(m, Request))
+        node.rules.denied_ask.add((KEY, release.manifest_id))
+        node.service.reevaluate()
+        if is_late:
+            mock_clock.jump(EXCUSED_S + 1)
+        await seeder.stream.send_frame(encode_exchange(seeder.honest(request)))
+        await trio.testing.wait_all_tasks_blocked()
+        blamed = [offence for _, offence, _ in node.score.blames]
+        assert blamed == ([Offence.UNSOLICITED] if is_late else [])
+        assert seeder.stream.is_broken is is_late
+        assert node.service.statistics().fetched_bytes == 0, "and it is thrown away"
+
+    await play(seeder, check)
