@@ -74,7 +74,7 @@ class Action(IntEnum):
     QUARANTINE = 22
     """Subject: digest of a quarantine that owners set or change."""
     RELEASE = 23
-    """Subject: DID id that owners release from quarantine."""
+    """Subject: digest of a release from quarantine, which names the subject and a count."""
     GRANT = 24
     """Subject: digest of a capability."""
     WITHDRAW = 25

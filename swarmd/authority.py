@@ -27,7 +27,7 @@ from ledger.rules.membership import accepting_groups, is_closed
 from ledger.state import LedgerState
 from protocol.authorised import AuthorisedManifest
 from protocol.capability import Verb
-from protocol.digest import BlockId, DidId, ManifestId, PolicyId
+from protocol.digest import DIGEST_BYTES, BlockId, DidId, ManifestId, PolicyId
 from protocol.errors import LocalProtocolError, PolicyError, VerificationError
 from protocol.genesis import Genesis
 from protocol.manifest import SignedManifest
@@ -58,6 +58,8 @@ from swarmd.standing import Standing
 
 logger = logging.getLogger(__name__)
 
+ROLLOUT_PREFIX: Final = b"ro/"
+"""Of the state keys of rollouts; manifest id and group follow."""
 _SELF: Final = ThisNode()
 _ACCESS_KINDS: Final = ("cap.grant", "cap.revoke")
 """Transactions after which this node's own capabilities may be others."""
@@ -131,15 +133,13 @@ class Authority:
         """Blocks that authorised what is being rolled out; they pick the devices of its stages."""
         found: dict[tuple[ManifestId, str], BlockId] = {}
         chain = self._ledger.chain
-        for manifest, signed in self._ledger.manifests.items():
-            for group in signed.manifest.groups:
-                if chain.state.rollout(manifest, group) is None:
-                    continue
-                record = chain.state.manifest(manifest, group)
-                height = None if record is None else record.authorised_height
-                header = None if height is None else chain.header_at(height)
-                if header is not None:
-                    found[manifest, group] = header.block_id
+        for key, _value in chain.state.scan(ROLLOUT_PREFIX):
+            manifest, group = ManifestId(key[:DIGEST_BYTES]), key[DIGEST_BYTES:].decode()
+            record = chain.state.manifest(manifest, group)
+            height = None if record is None else record.authorised_height
+            header = None if height is None else chain.header_at(height)
+            if header is not None:
+                found[manifest, group] = header.block_id
         return found
 
     # -- the question --------------------------------------------------------------------------
