@@ -151,7 +151,8 @@ def test_each_missing_or_mistyped_field_is_refused(form: Format, data: st.DataOb
     raw = made.signed.payload if form.is_signed else form.encode(made)
     fields = _object_map(form, raw)
     wrap = resign if form.is_signed else bytes
-    optional = {("manifest", 11), ("manifest", 12)}
+    optional = {("manifest", 11), ("manifest", 12), ("root", 4), ("group", 4), ("group", 5)}
+    optional |= {("policy", number) for number in range(9, 21)}
     for number in fields:
         if isinstance(number, str) or number < 0:
             continue

@@ -5,8 +5,9 @@ Keys come from a small fixed pool, so that examples are cheap and failures repea
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from hypothesis.strategies import SearchStrategy
 
 from protocol.announcement import Announcement, parse_announcement, sign_announcement
 from protocol.approval import Action, Approval, parse_approval, sign_approval
+from protocol.calendar import Freeze, WeeklyWindow
 from protocol.catchup import (
     BlocksAnswer,
     BlocksRequest,
@@ -51,12 +53,13 @@ from protocol.group import (
     OWNERS_MAX,
     Group,
     OwnerRoot,
+    Placement,
     Policy,
     decode_group,
     decode_policy,
 )
 from protocol.hello import Hello, HelloAnswer, HelloStatus, decode_hello, decode_hello_answer
-from protocol.keys import PrivateKey
+from protocol.keys import PrivateKey, PublicKey
 from protocol.limits import CHUNKS_PER_COMPONENT_MAX, IMAGE_BYTES_MAX, VALIDATORS_MAX
 from protocol.manifest import (
     ChunkerKind,
@@ -66,7 +69,9 @@ from protocol.manifest import (
     parse_manifest,
     sign_manifest,
 )
-from protocol.policy import AMEND_DELAY_MS_MIN
+from protocol.policy import AMEND_DELAY_MS_MIN, Witnesses
+from protocol.rule import Compare, Comparison, OneOf, Rule, RuleField, Scope, sorted_values
+from protocol.rule_codec import rule_from_value
 from protocol.state_messages import (
     ManifestsAnswer,
     ManifestsRequest,
@@ -76,7 +81,9 @@ from protocol.state_messages import (
     StatePageRequest,
 )
 from protocol.text import is_plain_text
+from protocol.tlog import NoteKey, SignatureType
 from protocol.transaction import Transaction, parse_transaction, sign_transaction
+from tests.support.rule_oracle import random_rule
 
 CHAIN: Final = ChainId(bytes(range(32)))
 """The chain of every signed example."""
@@ -170,12 +177,65 @@ def owner_roots(draw: st.DrawFn, count_max: int = 5) -> OwnerRoot:
     """Owner roots of up to `count_max` keys."""
     keys = draw(st.sets(st.integers(0, 63), min_size=1, max_size=count_max))
     publics = sorted(key(number).public for number in keys)
+    roles: dict[str, tuple[tuple[PublicKey, str], ...]] = {}
+    for role in sorted(draw(st.sets(st.sampled_from(("auditor", "builder", "ops")), max_size=2))):
+        chosen = sorted(draw(st.sets(st.integers(0, 67), min_size=1, max_size=3)))
+        holders = (key(number).public for number in chosen)
+        roles[role] = tuple(sorted((public, _holder_name(public, publics)) for public in holders))
     return OwnerRoot(
         version=draw(positive),
         threshold=draw(st.integers(1, len(publics))),
-        owners=tuple((public, f"owner {index}") for index, public in enumerate(publics)),
+        owners=tuple((public, _holder_name(public, publics)) for public in publics),
+        roles=tuple(roles.items()),
         extensions=draw(extensions),
     )
+
+
+def _holder_name(public: PublicKey, owners: list[PublicKey]) -> str:
+    return f"owner {owners.index(public)}" if public in owners else f"holder {public.raw.hex()[:8]}"
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> Rule:
+    """Rules about releases, of every kind of node."""
+    rng = random.Random(draw(st.integers(0, 2**32)))
+    return rule_from_value(random_rule(rng), Scope.RELEASE)
+
+
+selectors: SearchStrategy[Rule] = st.one_of(
+    st.builds(Compare, st.just(RuleField.VENDOR), st.just(Comparison.EQUAL), names),
+    st.builds(
+        lambda values: OneOf(RuleField.HARDWARE_REVISION, sorted_values(sorted(values))),
+        st.sets(st.integers(0, 9), min_size=1, max_size=3),
+    ),
+)
+windows: SearchStrategy[WeeklyWindow] = st.builds(
+    lambda days, begin, length: WeeklyWindow(days, begin, begin + length),
+    st.integers(1, 127),
+    st.integers(0, 1439),
+    st.just(1),
+)
+"""Of one minute: lists of them are sorted by the caller."""
+
+
+@st.composite
+def conditions(draw: st.DrawFn, owners: int) -> dict[str, Any]:
+    """Optional fields of a policy, each often absent."""
+    times = sorted(draw(st.sets(st.integers(0, 10**9), max_size=4)))
+    found = draw(st.sets(windows, max_size=3))
+    witness = NoteKey(name="w.example", kind=SignatureType.COSIGNATURE, key=key(9).public)
+    return {
+        "rule": draw(st.none() | rules()),
+        "veto_threshold": draw(st.none() | st.integers(1, owners)),
+        "freezes": tuple(Freeze(*pair) for pair in zip(times[::2], times[1::2], strict=False)),
+        "maintenance": tuple(
+            sorted(found, key=lambda one: (one.days, one.from_minute, one.to_minute))
+        ),
+        "manifest_lifetime_ms_max": draw(st.none() | st.integers(2, DURATION_MS_MAX)),
+        "witnesses": draw(st.none() | st.just(Witnesses(1, (witness,)))),
+        "soak_ms": draw(st.integers(0, 1)),
+        "closed": draw(st.booleans()),
+    }
 
 
 @st.composite
@@ -194,6 +254,7 @@ def policies(draw: st.DrawFn, least: int = 1, owners: int = OWNERS_MAX) -> Polic
         serve_freshness_ms=serve,
         publishers=tuple(DidId(one) for one in sorted(publishers)),
         extensions=draw(extensions),
+        **draw(conditions(owners)),
     )
 
 
@@ -205,6 +266,9 @@ def groups(draw: st.DrawFn) -> Group:
         name=draw(group_names),
         owner_root=root,
         policy=draw(policies(least=root.threshold, owners=len(root.owners))),
+        placement=draw(
+            st.builds(Placement, st.none() | st.just("the-parent-of-it"), st.none() | selectors)
+        ),
         extensions=draw(extensions),
     )
 
@@ -213,7 +277,8 @@ def groups(draw: st.DrawFn) -> Group:
 def genesis_documents(draw: st.DrawFn) -> Genesis:
     """Genesis documents of four to six validators and a few others."""
     validators = draw(st.integers(4, 6))
-    found = {group.name: group for group in draw(st.lists(groups(), max_size=2))}
+    drawn = draw(st.lists(groups(), max_size=2))
+    found = {group.name: replace(group, placement=Placement()) for group in drawn}
     membership = tuple(sorted(found))
     subjects: list[JoinStatement] = []
     for index in range(validators + draw(st.integers(0, 2))):
