@@ -62,7 +62,9 @@ def show(output: Output, file: Path) -> None:
     output.result(facts, describe(facts))
 
 
-@click.command(epilog=examples("swarmd gov sign checkpoint.decision --key lab/keys/governance-1.key"))
+@click.command(
+    epilog=examples("swarmd gov sign checkpoint.decision --key lab/keys/governance-1.key")
+)
 @_FILE
 @key_options
 @click.option("--yes", is_flag=True, help="Do not ask.")

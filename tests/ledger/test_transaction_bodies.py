@@ -11,6 +11,7 @@ from ledger.bodies.defence import (
     SetQuarantine,
 )
 from ledger.bodies.emergency import DecidePause, PauseOffers
+from ledger.bodies.governance import SetCheckpoint
 from ledger.bodies.group import CreateGroup, RotateRoot, SetPolicy, UpdateGroup, VetoPolicy
 from ledger.bodies.health import ReportHealth
 from ledger.bodies.manifest import (
@@ -97,6 +98,7 @@ BODIES = [
         joins=(LAB.gateways[0].join,),
         approvals=(b"a",),
     ),
+    SetCheckpoint(header=b"h", approvals=(b"a",)),
     SetParameters(parameters=Parameters(), approvals=(b"a",)),
     Upgrade(version=2, epoch=3, approvals=(b"a",)),
     CommandRollout(
