@@ -83,6 +83,9 @@ async def test_a_quarantined_gateway_fetches_and_reads_and_nobody_takes_its_chun
         await until(lambda: second.manifest_id in fetching._fetches, "gateway-1 wants it")
         giver, taker = lab.peer("gateway-2"), lab.peer("gateway-1")
         authority = lab["gateway-1"]._authority
+        await until(
+            lambda: isinstance(authority.may_fetch(second.manifest_id), Permit), "it knows enough"
+        )
         verdict = authority.may_take(giver, second.manifest_id)
         assert isinstance(verdict, Denial)
         assert verdict.rule == "quarantine.peer"
