@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter as Tally
 from dataclasses import dataclass
+from typing import Any
 
 from ledger.records.manifest import ManifestRecord, ManifestStatus
 from ledger.rules.evaluate import Facts
@@ -35,7 +36,7 @@ class Case:
     time_ms: int
 
 
-def random_policy(rng: random.Random, rule: object) -> Policy:
+def random_policy(rng: random.Random, rule: Any) -> Policy:
     approve = rng.randint(1, 3)
     freezes = (
         (Freeze(START + rng.randint(0, 3) * DAY_MS, START + 4 * DAY_MS),)
@@ -50,7 +51,7 @@ def random_policy(rng: random.Random, rule: object) -> Policy:
         soak_ms=rng.choice((0, 0, HOUR_MS)),
         attestations=rng.choice((0, 0, 1, 2)),
         freezes=freezes,
-        rule=None if rule is None else rule_from_value(rule, Scope.RELEASE),  # type: ignore[arg-type]
+        rule=None if rule is None else rule_from_value(rule, Scope.RELEASE),
     )
 
 

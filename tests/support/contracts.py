@@ -176,7 +176,7 @@ def settling(bench: Bench, manifest: SignedManifest) -> SignedTransaction:
 
 
 def amending(
-    bench: Bench, policy: Policy, keys: Sequence[PrivateKey] = tuple(OWNERS[:2]), **changes: Any
+    bench: Bench, policy: Policy, keys: Sequence[PrivateKey] = tuple(OWNERS[:2]), /, **changes: Any
 ) -> SignedTransaction:
     """`policy.set` by some keys."""
     approvals = signed(bench, Action.AMEND, policy.policy_id, keys, **changes)
@@ -184,7 +184,7 @@ def amending(
 
 
 def vetoing(
-    bench: Bench, policy: PolicyId, keys: Sequence[PrivateKey], **changes: Any
+    bench: Bench, policy: PolicyId, keys: Sequence[PrivateKey], /, **changes: Any
 ) -> SignedTransaction:
     """`policy.veto` by some keys."""
     approvals = signed(bench, Action.VETO, policy, keys, **changes)
