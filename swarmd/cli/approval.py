@@ -114,7 +114,7 @@ def _decide(
     chain = open_data_dir(directory).load_genesis().chain
     reply = call(directory, "manifest", {"manifest": manifest})
     view = read_view(reply, ManifestId(bytes.fromhex(manifest)), chain)
-    groups = owned_groups(view, secret, wanted)
+    groups = owned_groups(view, secret, wanted, action)
     output.note(summary(view, groups, action))
     for path in images:
         component = check_image(view.manifest, path)

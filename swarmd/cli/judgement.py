@@ -46,6 +46,8 @@ class GroupView:
     """Owners that must revoke."""
     owners: Mapping[str, str]
     """Owner's name by did:key."""
+    others: Mapping[str, str]
+    """Names of those who hold a role without being owners, by did:key; a rule may count them."""
     approvals: tuple[str, ...]
     """Names of owners whose approvals are in the ledger."""
     revocations: tuple[str, ...]
@@ -119,6 +121,7 @@ def _read_group(value: Any) -> GroupView:
         approve_threshold=int(value["approve_threshold"]),
         revoke_threshold=int(value["revoke_threshold"]),
         owners={str(owner["key"]): str(owner["name"]) for owner in value["owners"]},
+        others={str(other["key"]): str(other["name"]) for other in value.get("others", ())},
         approvals=tuple(str(name) for name in value["approvals"]),
         revocations=tuple(str(name) for name in value["revocations"]),
         latest=None if value["latest"] is None else dict(value["latest"]),
@@ -126,18 +129,21 @@ def _read_group(value: Any) -> GroupView:
 
 
 def owned_groups(
-    view: ManifestView, key: Signer, wanted: Sequence[str]
+    view: ManifestView, key: Signer, wanted: Sequence[str], action: Action
 ) -> tuple[GroupView, ...]:
-    """The target groups whose owner `key` is, restricted to `wanted` unless that is empty.
+    """The target groups in which `key` may decide, restricted to `wanted` unless that is empty.
+
+    Owners decide everything; holders of other roles may approve, where a rule asks for them.
 
     Raises:
-        PolicyError: the key owns none of them.
+        PolicyError: it may in none of them.
     """
     did = did_key_text(key.public)
     owned = tuple(
         group
         for group in view.groups
-        if did in group.owners and (not wanted or group.name in wanted)
+        if (did in group.owners or (did in group.others and action is Action.AUTHORISE))
+        and (not wanted or group.name in wanted)
     )
     if not owned:
         names = ", ".join(wanted or [group.name for group in view.groups])

@@ -39,7 +39,7 @@ from swarmd.services.decisions import Decisions
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.identity_desk import IdentityDesk
 from swarmd.services.images import HeldManifest, ImageService
-from swarmd.services.policy_desk import PolicyDesk
+from swarmd.services.policy_desk import PolicyDesk, holder_names, role_holders
 from swarmd.services.proving import ProvingService
 from swarmd.services.receipts import ReceiptService
 from swarmd.services.rollouts import Rollouts
@@ -318,7 +318,8 @@ class Operator:
             "owners": [
                 {"key": did_key_text(key), "name": name} for key, name in owners.owner_root.owners
             ],
-            "approvals": _names(owners.owner_root.owner, record.approvers),
+            "others": role_holders(owners.owner_root),
+            "approvals": holder_names(owners.owner_root, record.approvers),
             "revocations": _names(owners.owner_root.owner, record.revokers),
             "latest": newest,
         }

@@ -4,7 +4,7 @@ or is not authorised and offered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -14,9 +14,11 @@ from ledger.records.manifest import ManifestRecord
 from ledger.rules.evaluate import Reason
 from ledger.rules.judge import Judgement, judge
 from ledger.rules.release import collect_release
+from protocol.did import did_key_text
 from protocol.digest import ManifestId, short
 from protocol.encoding import encode_canonical
 from protocol.errors import ConfigError, EncodingError
+from protocol.owner_root import OwnerRoot
 from protocol.policy import POLICY_BYTES_MAX, Policy, decode_policy
 from swarmd.control.params import Params
 
@@ -198,3 +200,22 @@ class PolicyDesk:
 def _reason(reason: Reason) -> dict[str, JSON]:
     parts: list[JSON] = [_reason(part) for part in reason.parts]
     return {"truth": reason.truth, "text": reason.text, "parts": parts}
+
+
+def role_holders(root: OwnerRoot) -> list[JSON]:
+    """Whoever has a role without being an owner: key and name."""
+    return [
+        {"key": did_key_text(holder.key), "name": holder.name}
+        for holder in root.holders()
+        if not holder.is_owner
+    ]
+
+
+def holder_names(root: OwnerRoot, key_ids: Sequence[bytes]) -> list[JSON]:
+    """Names of those whom a root knows, with their roles; retired keys are left out."""
+    found = (root.holder(key_id) for key_id in key_ids)
+    return [
+        holder.name if holder.is_owner else f"{holder.name} ({', '.join(holder.roles)})"
+        for holder in found
+        if holder is not None
+    ]

@@ -12,16 +12,17 @@ import pytest
 
 from protocol.approval import Action, parse_approval, verify_threshold
 from protocol.did import did_key_text
-from protocol.digest import ChainId, sha256
-from protocol.errors import NotYetError
+from protocol.digest import ChainId, PolicyId, sha256
+from protocol.errors import NotYetError, PolicyError
 from protocol.limits import TRANSACTION_LIFETIME_MS_MAX
 from protocol.manifest import SignedManifest
+from swarmd.cli.judgement import GroupView, ManifestView, owned_groups
 from swarmd.datadir import DataDir
 from swarmd.enrolment import new_key
 from swarmd.entropy import SeededEntropy
 from swarmd.keys.key_writer import write_key_file
 from tests.support.control_daemon import ControlDaemon
-from tests.support.ledger import FLEET, GENESIS_MS, Lab, owner_keys
+from tests.support.ledger import FLEET, GENESIS_MS, Lab, make_key, make_lab, owner_keys
 from tests.swarmd.cli.conftest import Ended, Run
 
 IMAGE = b"firmware 2"
@@ -348,3 +349,36 @@ def test_metadata_needs_a_name(swarmd: Run, node: DataDir) -> None:
         "--group", "g", "--metadata", "=x",
     )  # fmt: skip
     assert (ended.code, ended.reason) == (2, "--metadata: '=x' is not NAME=TEXT")
+
+
+def test_holders_of_roles_may_approve_and_nothing_else() -> None:
+    auditor, owner, nobody = (make_key(name) for name in ("auditor", "an owner", "nobody"))
+    group = GroupView(
+        name="fleet",
+        status="proposed",
+        policy=PolicyId(bytes(32)),
+        approve_threshold=1,
+        revoke_threshold=1,
+        owners={did_key_text(owner.public): "owner"},
+        others={did_key_text(auditor.public): "auditor"},
+        approvals=(),
+        revocations=(),
+        latest=None,
+    )
+    lab = make_lab()
+    view = ManifestView(
+        manifest_id=lab.manifest().manifest_id,
+        manifest=lab.manifest().manifest,
+        chain=lab.chain_id,
+        era=0,
+        now_ms=0,
+        publisher="p",
+        groups=(group,),
+    )
+    for action in (Action.AUTHORISE, Action.REVOKE):
+        assert owned_groups(view, owner, (), action) == (group,)
+        with pytest.raises(PolicyError, match="not an owner"):
+            owned_groups(view, nobody, (), action)
+    assert owned_groups(view, auditor, (), Action.AUTHORISE) == (group,)
+    with pytest.raises(PolicyError, match="not an owner"):
+        owned_groups(view, auditor, (), Action.REVOKE)
