@@ -3,7 +3,8 @@
 A subject (validator, gateway, publisher, person) is named by the digest of its inception record, so
 its name survives every key rotation: `did:swarm:<first 8 hex of the chain id>:<base32 of the id>`.
 A bare transport key is also a `did:key` (W3C did:key method, Ed25519 multicodec 0xed).
-Rotation is bound by `next_keys`: the digest of the key list that may replace the current one.
+Rotation is bound by `next_keys`: the digest of the key list that may replace the current one. A
+vote key is in no such list: it serves one epoch, and later ones are certified epoch by epoch.
 """
 
 from __future__ import annotations
@@ -101,8 +102,23 @@ def keys_from_value(items: Sequence[Value]) -> Keys:
     return tuple(keys)
 
 
+def rotating(purposes: Sequence[KeyPurpose]) -> tuple[KeyPurpose, ...]:
+    """The purposes whose keys a rotation or a recovery replaces: all but votes.
+
+    The vote key of a record serves one epoch (E4, L51); were it part of later key lists, its
+    holder would have to keep it for ever.
+    """
+    return tuple(purpose for purpose in purposes if purpose is not KeyPurpose.VALIDATOR)
+
+
+def with_rotated(keys: Keys, replaced: Keys) -> Keys:
+    """A record's keys after a rotation: those given, and the vote key of before."""
+    given = dict(replaced)
+    return tuple((purpose, given.get(purpose, key)) for purpose, key in keys)
+
+
 def next_keys_digest(keys: Keys) -> Digest:
-    """The commitment to a future key list."""
+    """The commitment to a future key list, which names no vote key."""
     return tagged_digest("swarmd/next-keys/1", encode_canonical(keys_to_value(keys)))
 
 

@@ -22,6 +22,7 @@ from protocol.did import (
     SubjectKind,
     did_key_text,
     next_keys_digest,
+    rotating,
     sign_join,
 )
 from protocol.errors import (
@@ -183,17 +184,13 @@ def create_node(directory: DataDir, plan: NodePlan, config: Config, entropy: Ent
     """
     purposes = ROLE_PURPOSES[plan.kind]
     current = [new_key(entropy) for _ in purposes]
-    # A sitting validator keeps its vote key, so that is what its next rotation must carry.
-    following = [
-        key if purpose is KeyPurpose.VALIDATOR else new_key(entropy)
-        for purpose, key in zip(purposes, current, strict=True)
-    ]
+    following = [new_key(entropy) for _ in rotating(purposes)]
     join = _make_join(plan, current, following)
     directory.create()
-    for purpose, key, next_key in zip(purposes, current, following, strict=True):
-        name = KEY_NAMES[purpose]
-        write_new(directory.key_path(name), key.to_pem())
-        write_new(directory.key_path(name.next), next_key.to_pem())
+    for purpose, key in zip(purposes, current, strict=True):
+        write_new(directory.key_path(KEY_NAMES[purpose]), key.to_pem())
+    for purpose, key in zip(rotating(purposes), following, strict=True):
+        write_new(directory.key_path(KEY_NAMES[purpose].next), key.to_pem())
     write_new(directory.join, join.encode(), mode=PUBLIC_FILE_MODE)
     # Last, since a directory counts as a node's once it has a configuration.
     write_new(directory.config, render_config(config).encode())
@@ -209,7 +206,7 @@ def _make_join(
             kind=plan.kind,
             name=plan.name,
             keys=_public(purposes, current),
-            next_keys=next_keys_digest(_public(purposes, following)),
+            next_keys=next_keys_digest(_public(rotating(purposes), following)),
             groups=tuple(sorted(plan.groups, key=str.encode)),
         )
         peer = PeerKey(current[0].public.raw)

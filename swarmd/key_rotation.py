@@ -3,7 +3,7 @@
 Three generations lie in `keys/` while it lasts: current keys, `next-*` that the record commits to,
 and `coming-*` that it will commit to. First the coming keys are made; then the ledger is asked;
 only when the rotation is final does each next key become current and each coming key next. Every
-step can be repeated.
+step can be repeated. Vote keys are no part of it: copies of them would outlive their epoch (E23).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ledger.bodies.subject import RotateKeys, rotation_message
-from protocol.did import KeyPurpose, Keys, next_keys_digest
+from protocol.did import KeyPurpose, Keys, next_keys_digest, rotating
 from protocol.digest import ChainId, DidId, Digest
 from protocol.errors import StorageError
 from protocol.keys import PrivateKey
@@ -41,7 +41,7 @@ class RotationTarget:
     sequence: int
     """Key changes of the node so far."""
     purposes: tuple[KeyPurpose, ...]
-    """What its keys are for, ascending."""
+    """What the keys of its record are for, ascending."""
 
 
 def _coming(purpose: KeyPurpose) -> str:
@@ -53,8 +53,7 @@ def make_rotation(
 ) -> RotateKeys:
     """Makes the keys after the next ones, durably, and the body that puts the next ones in force.
 
-    Coming keys that an interrupted rotation left are used again. A vote key stays what it is: the
-    epochs have keys of their own.
+    Coming keys that an interrupted rotation left are used again.
 
     Raises:
         StorageError: a key is missing or unreadable, or cannot be written.
@@ -62,15 +61,15 @@ def make_rotation(
     """
     following: list[tuple[KeyPurpose, PrivateKey]] = []
     coming: list[tuple[KeyPurpose, PrivateKey]] = []
-    for purpose in target.purposes:
+    for purpose in rotating(target.purposes):
         name = KEY_NAMES[purpose]
         following.append((purpose, data.load_key(name.next, passphrases)))
         path = data.key_path(_coming(purpose))
         if not path.exists():
-            fresh = following[-1][1] if purpose is KeyPurpose.VALIDATOR else new_key(entropy)
             next_path = data.key_path(name.next)
             sealed = is_encrypted_file(next_path)
-            write_key_file(path, fresh, passphrases(f"key {next_path}") if sealed else None)
+            secret = passphrases(f"key {next_path}") if sealed else None
+            write_key_file(path, new_key(entropy), secret)
         coming.append((purpose, data.load_key(_coming(purpose), passphrases)))
     keys = _public(following)
     next_keys = next_keys_digest(_public(coming))
@@ -95,8 +94,7 @@ def make_fresh_keys(
 ) -> tuple[list[tuple[KeyPurpose, PrivateKey]], Digest]:
     """Makes next keys that nobody committed to, and coming ones, for a node that is recovered.
 
-    The next keys of before are replaced: who still has them should rotate instead. A vote key stays
-    what it is.
+    The next keys of before are replaced: who still has them should rotate instead.
 
     Returns:
         The private keys that shall rule, and the commitment to the ones after them.
@@ -107,17 +105,12 @@ def make_fresh_keys(
     """
     fresh: list[tuple[KeyPurpose, PrivateKey]] = []
     coming: list[tuple[KeyPurpose, PrivateKey]] = []
-    for purpose in target.purposes:
+    for purpose in rotating(target.purposes):
         path = data.key_path(KEY_NAMES[purpose].next)
         sealed = path.exists() and is_encrypted_file(path)
         secret = passphrases(f"key {path}") if sealed else None
-        if purpose is KeyPurpose.VALIDATOR:
-            kept = data.load_key(KEY_NAMES[purpose].next, passphrases)
-            fresh.append((purpose, kept))
-            coming.append((purpose, kept))
-        else:
-            fresh.append((purpose, new_key(entropy)))
-            coming.append((purpose, new_key(entropy)))
+        fresh.append((purpose, new_key(entropy)))
+        coming.append((purpose, new_key(entropy)))
         replace_key_file(path, fresh[-1][1], secret)
         replace_key_file(data.key_path(_coming(purpose)), coming[-1][1], secret)
     return fresh, next_keys_digest(_public(coming))
@@ -139,7 +132,7 @@ def install_rotation(data: DataDir, purposes: tuple[KeyPurpose, ...]) -> int:
         StorageError: a file cannot be read or written; calling again goes on from there.
     """
     replaced = 0
-    for purpose in purposes:
+    for purpose in rotating(purposes):
         name = KEY_NAMES[purpose]
         coming, following = data.key_path(_coming(purpose)), data.key_path(name.next)
         if not coming.exists():

@@ -56,7 +56,7 @@ class CreateSubject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotateKeys:
-    """`did.rotate`: replaces all keys of a subject by those it committed to."""
+    """`did.rotate`: replaces a subject's keys, but a vote key, by those it committed to."""
 
     did: DidId
     """Whose keys."""

@@ -14,7 +14,14 @@ from ledger.state_keys import holder_key, subject_key
 from ledger.transition.context import BlockContext
 from ledger.transition.enrolment import require_enrolment, take_seat
 from ledger.transition.kind import Kind, Lane
-from protocol.did import DidRecord, KeyPurpose, Keys, SubjectKind, next_keys_digest
+from protocol.did import (
+    DidRecord,
+    Keys,
+    SubjectKind,
+    next_keys_digest,
+    rotating,
+    with_rotated,
+)
 from protocol.digest import DidId
 from protocol.errors import SignatureError
 
@@ -76,13 +83,13 @@ def find_subject(draft: Draft, did: DidId) -> SubjectRecord:
 def rotate_keys(draft: Draft, _signer: DidId, body: RotateKeys, context: BlockContext) -> None:
     """Replaces a subject's keys by those it committed to earlier (L51).
 
-    A thief of the current keys cannot rotate, since the next ones are known by digest only. The
-    seat of a validator keeps its vote key, which changes with the validator set. A recovery that
+    A thief of the current keys cannot rotate, since the next ones are known by digest only. Vote
+    keys are no part of it: a record's is for one epoch, later ones are certified. A recovery that
     waits is void: who holds the committed keys needs none.
 
     Raises:
         LedgerError: `did.unknown`, `did.status`, `did.commitment`, `did.purposes`, `did.signature`,
-            `did.validator`, `did.key`.
+            `did.key`.
     """
     record = find_subject(draft, body.did)
     if record.status is not SubjectStatus.ACTIVE:
@@ -101,9 +108,13 @@ def rotate_keys(draft: Draft, _signer: DidId, body: RotateKeys, context: BlockCo
     )
     _check_purposes(record.keys, body.keys)
     check_key_signatures(body.keys, body.signatures, message)
-    check_key_change(draft, body.did, record, body.keys, context)
+    check_key_change(draft, record, body.keys)
     following = replace(
-        record, keys=body.keys, next_keys=body.next_keys, sequence=sequence, pending=None
+        record,
+        keys=with_rotated(record.keys, body.keys),
+        next_keys=body.next_keys,
+        sequence=sequence,
+        pending=None,
     )
     write_subject(draft, body.did, following)
 
@@ -123,29 +134,25 @@ def check_key_signatures(keys: Keys, signatures: Sequence[bytes], message: bytes
             raise LedgerError("did.signature", str(error)) from error
 
 
-def check_key_change(
-    draft: Draft, did: DidId, record: SubjectRecord, keys: Keys, context: BlockContext
-) -> None:
+def check_key_change(draft: Draft, record: SubjectRecord, keys: Keys) -> None:
     """Checks that keys may take the place of a subject's own.
 
-    A key may stay in its place; a retired key or one for another purpose may not return, and a
-    sitting validator keeps its vote key.
+    A key may stay in its place; a retired key or one for another purpose may not return.
 
     Raises:
-        LedgerError: `did.purposes`, `did.key`, `did.validator`.
+        LedgerError: `did.purposes`, `did.key`.
     """
     _check_purposes(record.keys, keys)
     for entry in keys:
         if entry not in record.keys and draft.holder(entry[1]) is not None:
             raise LedgerError("did.key", f"key {entry[1].raw.hex()[:8]} was in use before")
-    vote_key = next((key for purpose, key in keys if purpose is KeyPurpose.VALIDATOR), None)
-    if is_seated(did, context) and vote_key != record.key(KeyPurpose.VALIDATOR):
-        raise LedgerError("did.validator", "a sitting validator cannot change its vote key")
 
 
 def _check_purposes(old: Keys, new: Keys) -> None:
-    if tuple(purpose for purpose, _ in new) != tuple(purpose for purpose, _ in old):
-        raise LedgerError("did.purposes", "the new keys serve other purposes than the old ones")
+    if tuple(purpose for purpose, _ in new) != rotating([purpose for purpose, _ in old]):
+        raise LedgerError(
+            "did.purposes", "the new keys are not one for each old one but the vote key"
+        )
 
 
 def is_seated(did: DidId, context: BlockContext) -> bool:

@@ -31,7 +31,7 @@ from ledger.transition.subject import (
     write_subject,
 )
 from protocol.approval import Action
-from protocol.did import SubjectKind
+from protocol.did import SubjectKind, with_rotated
 from protocol.digest import DidId, Digest
 from protocol.encoding import INTEGER_MAX
 from protocol.governance import GOVERNANCE_GROUP, GOVERNANCE_POLICY
@@ -47,7 +47,7 @@ def recover_keys(draft: Draft, _signer: DidId, body: RecoverKeys, context: Block
 
     Raises:
         LedgerError: `did.unknown`, `did.status`, `did.purposes`, `did.signature`, `did.key`,
-            `did.validator`, `did.decider`, `did.groups`, `approval.*`.
+            `did.decider`, `did.groups`, `approval.*`.
     """
     record = find_subject(draft, body.did)
     if record.status is SubjectStatus.REVOKED:
@@ -61,7 +61,7 @@ def recover_keys(draft: Draft, _signer: DidId, body: RecoverKeys, context: Block
     )
     message = recovery_message(context.chain, context.era, digest)
     check_key_signatures(body.keys, body.signatures, message)
-    check_key_change(draft, body.did, record, body.keys, context)
+    check_key_change(draft, record, body.keys)
     _require_consent(draft, record, body, digest, context)
     effective_ms = min(context.time_ms + RECOVERY_DELAY_MS, INTEGER_MAX)
     pending = PendingRecovery(digest=digest, number=record.changes, effective_ms=effective_ms)
@@ -112,7 +112,7 @@ def claim_keys(draft: Draft, _signer: DidId, body: ClaimKeys, context: BlockCont
     """Puts recovered keys in force (I53).
 
     Raises:
-        LedgerError: `did.unknown`, `did.pending`, `did.key`, `did.validator`, `did.purposes`.
+        LedgerError: `did.unknown`, `did.pending`, `did.key`, `did.purposes`.
         LedgerNotYetError: `did.waiting`: the delay is not over.
     """
     record = find_subject(draft, body.did)
@@ -132,10 +132,10 @@ def claim_keys(draft: Draft, _signer: DidId, body: ClaimKeys, context: BlockCont
         raise LedgerNotYetError(
             "did.waiting", f"the keys may be claimed from header time {pending.effective_ms} on"
         )
-    check_key_change(draft, body.did, record, body.keys, context)
+    check_key_change(draft, record, body.keys)
     following = replace(
         record,
-        keys=body.keys,
+        keys=with_rotated(record.keys, body.keys),
         next_keys=body.next_keys,
         sequence=record.sequence + 1,
         pending=None,

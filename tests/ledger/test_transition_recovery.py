@@ -140,7 +140,7 @@ def test_one_thing_wrong_with_a_recovery():
     transport, node = KeyPurpose.TRANSPORT, KeyPurpose.NODE
     taken = {**good, node: lab.gateways[1].key(node)}
     swapped = {transport: gateway.key(node), node: gateway.key(transport)}
-    other_vote = {**keys_for(validator), KeyPurpose.VALIDATOR: make_key("another vote key")}
+    with_vote = {**keys_for(validator), KeyPurpose.VALIDATOR: make_key("another vote key")}
     nobody = Member(label="nobody", kind=SubjectKind.GATEWAY, groups=(FLEET,))
     signed = RecoverKeys.read(Fields(recovery(bench, gateway).transaction.body, "body"))
     twice = (signed.approvals[0], signed.approvals[0])
@@ -158,8 +158,8 @@ def test_one_thing_wrong_with_a_recovery():
         (recovery(bench, gateway, count=3, chain=sha256(b"another")), "did.signature"),
         (recovery(bench, gateway, decider=Decider.GOVERNANCE, approvals=twice), "did.groups"),
         (
-            recovery(bench, validator, keys=other_vote, decider=Decider.GOVERNANCE),
-            "did.validator",
+            recovery(bench, validator, keys=with_vote, decider=Decider.GOVERNANCE),
+            "did.purposes",
         ),
     ]
     for transaction, rule in cases:

@@ -224,16 +224,25 @@ def test_keys_neither_change_their_purpose_nor_come_from_others():
     assert bench.refusal(rotation_to(bench, gateway, swapped)).rule == "did.key"
 
 
-def test_a_sitting_validator_keeps_its_vote_key():
+def test_vote_keys_are_no_part_of_a_rotation():
+    """So a validator need not keep a vote key longer than its epoch to rotate the others."""
     bench = make_bench()
     validator = bench.lab.validators[0]
+    vote = KeyPurpose.VALIDATOR
+    first = validator.record.key(vote)
     bench.apply(bench.lab.transaction(bench.lab.gateways[1], bench.lab.rotation(validator)))
     validator.rotation = 1
-    keys = [
-        (purpose, make_key(f"other/{purpose}"))
-        for purpose, _ in bench.state.subject(validator.did).keys
+    record = bench.state.subject(validator.did)
+    assert record.keys == validator.public_keys(1)
+    assert record.key(vote) == first
+    others = [
+        (purpose, make_key(f"other/{purpose}")) for purpose, _ in record.keys if purpose is not vote
     ]
-    assert bench.refusal(rotation_to(bench, validator, keys)).rule == "did.validator"
+    for key in (make_key("another vote key"), validator.key(vote)):
+        keys = [*others, (vote, key)]
+        assert bench.refusal(rotation_to(bench, validator, keys)).rule == "did.purposes"
+    state = bench.apply(rotation_to(bench, validator, others))
+    assert state.subject(validator.did).key(vote) == first
 
 
 def suspension(bench, did, *, group=FLEET, count=2):

@@ -92,7 +92,12 @@ class Member:
         return tuple((purpose, key.public) for purpose, key in self.keys_of(rotation).items())
 
     def commitment(self, rotation: int) -> Digest:
-        return next_keys_digest(self.public_keys(rotation))  # type: ignore[arg-type]
+        return next_keys_digest(self.rotated_keys(rotation))  # type: ignore[arg-type]
+
+    def rotated_keys(self, rotation: int) -> tuple[tuple[KeyPurpose, object], ...]:
+        """What a rotation puts in force: all but the vote key."""
+        keys = self.public_keys(rotation)
+        return tuple(pair for pair in keys if pair[0] is not KeyPurpose.VALIDATOR)
 
     @cached_property
     def record(self) -> DidRecord:
@@ -271,7 +276,7 @@ class Lab:
     def rotation(self, member: Member) -> RotateKeys:
         """The body that gives a member its next generation of keys."""
         following = member.rotation + 1
-        keys = member.public_keys(following)
+        keys = member.rotated_keys(following)
         next_keys = member.commitment(following + 1)
         message = rotation_message(
             self.chain_id,
@@ -285,7 +290,9 @@ class Lab:
             did=member.did,
             keys=keys,  # type: ignore[arg-type]
             next_keys=next_keys,
-            signatures=tuple(key.sign(message) for key in member.keys_of(following).values()),
+            signatures=tuple(
+                member.keys_of(following)[purpose].sign(message) for purpose, _ in keys
+            ),
         )
 
     def vote(self, kind: VoteKind, index: int, *, view: int, block_id: BlockId | None) -> Vote:

@@ -37,6 +37,7 @@ from protocol.did import (
     did_key_text,
     did_text,
     next_keys_digest,
+    rotating,
     sign_join,
 )
 from protocol.digest import (
@@ -82,10 +83,11 @@ def key(name: str) -> PrivateKey:
 
 def _join(kind: SubjectKind, name: str, *groups: str) -> JoinStatement:
     keys = [key(f"{name}/{purpose.name.lower()}") for purpose in _PURPOSES[kind]]
-    later = [key(f"{name}/{purpose.name.lower()}/next") for purpose in _PURPOSES[kind]]
     pairs = [
-        tuple((purpose, one.public) for purpose, one in zip(_PURPOSES[kind], some, strict=True))
-        for some in (keys, later)
+        tuple(
+            (purpose, key(f"{name}/{purpose.name.lower()}{suffix}").public) for purpose in purposes
+        )
+        for suffix, purposes in (("", _PURPOSES[kind]), ("/next", rotating(_PURPOSES[kind])))
     ]
     record = DidRecord(
         kind=kind, name=name, keys=pairs[0], next_keys=next_keys_digest(pairs[1]), groups=groups
@@ -292,9 +294,7 @@ def _messages() -> dict[str, Any]:
     digest = sha256(b"digest")
     hello = Hello(era=0, epoch=1, height=7, did=DidId(digest), membership=b"proof")
     answers = {
-        "welcome": HelloAnswer(
-            status=HelloStatus.WELCOME, epoch_steps=(b"step",), hello=hello
-        ),
+        "welcome": HelloAnswer(status=HelloStatus.WELCOME, epoch_steps=(b"step",), hello=hello),
         "refused": HelloAnswer(status=HelloStatus.REFUSED, epoch_steps=(), hello=None),
     }
     ledger: dict[str, LedgerMessage] = {

@@ -98,12 +98,11 @@ def certification(
 
 
 def keys_for(member, label="recovered"):
-    """New keys of every purpose a member has; a vote key stays."""
+    """New keys of every purpose a member has, but for a vote key."""
     return {
-        purpose: key
-        if purpose is KeyPurpose.VALIDATOR
-        else make_key(f"{label}/{member.label}/{purpose.name}")
-        for purpose, key in member.keys_of(0).items()
+        purpose: make_key(f"{label}/{member.label}/{purpose.name}")
+        for purpose in member.keys_of(0)
+        if purpose is not KeyPurpose.VALIDATOR
     }
 
 

@@ -22,7 +22,7 @@ from ledger.bodies.manifest import ApproveManifest, RevokeManifest
 from ledger.bodies.subject import CreateSubject, RotateKeys, SuspendSubject, rotation_message
 from ledger.transition.kind import Body
 from protocol.approval import Action, Approval, sign_approval
-from protocol.did import KeyPurpose, Keys, SubjectKind
+from protocol.did import KeyPurpose, Keys, SubjectKind, rotating
 from protocol.digest import ChainId, DidId, Digest, PolicyId
 from protocol.genesis import decode_genesis
 from protocol.group import DAY_MS
@@ -357,7 +357,7 @@ class Swarm:
     def rotation(self, name: str) -> tuple[RotateKeys, Callable[[], None]]:
         """A rotation to the keys a node committed to, and what puts them in its folder."""
         directory = self.directory(name)
-        purposes = _purposes(name)
+        purposes = rotating(_purposes(name))
         following = {
             purpose: load_key(directory.key_path(KeyName(purpose.name.lower()).next))
             for purpose in purposes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from protocol.approval import Action, Approval, sign_approval
 from protocol.did import SubjectKind
 from protocol.digest import Digest, sha256
 from protocol.errors import PolicyError
-from protocol.keys import PublicKey
+from protocol.keys import PrivateKey, PublicKey
 from swarmd.config import Endpoint
-from swarmd.datadir import load_key
+from swarmd.datadir import KeyName, load_key
 from swarmd.enrolment import JoinFile, NodePlan, create_node
 from swarmd.entropy import SeededEntropy
 from swarmd.network_creation import node_config
@@ -83,6 +84,42 @@ async def test_a_validator_that_slept_over_two_edges_joins_again(tmp_path: Path)
         await until(lambda: epoch(lab, LATE) >= slept + 2, "it catches up")
         await until(lambda: consensus.status.may_vote, "it votes again")
         assert consensus.status.halted is None
+
+
+def traces(seed: bytes) -> tuple[bytes, ...]:
+    """The forms in which a file could hold a seed: raw, in hex, in PEM, in base64 of itself."""
+    pem = PrivateKey(seed).to_pem().splitlines()[1]
+    return seed, seed.hex().encode(), pem, base64.b64encode(seed).rstrip(b"=")
+
+
+def files_with(lab: Swarm, name: str, seed: bytes) -> list[str]:
+    """Every file of a node's folder, whatever it is, in which a seed is found."""
+    root = lab.directory(name).path
+    return sorted(
+        str(path.relative_to(root))
+        for path in root.rglob("*")
+        if path.is_file() and any(trace in path.read_bytes() for trace in traces(seed))
+    )
+
+
+@pytest.mark.slow
+async def test_no_file_holds_the_key_of_an_epoch_that_is_over(tmp_path: Path) -> None:
+    """Whoever takes a validator's disk after a hand-over cannot sign the epoch before (E23)."""
+    async with swarm(tmp_path, **SHORT) as lab:
+        first = {name: lab.key(name, KeyName.VALIDATOR).seed() for name in VALIDATORS}
+        for name in VALIDATORS:
+            assert files_with(lab, name, first[name]) == ["keys/validator.key"], "it can be found"
+        await lab.start(*VALIDATORS)
+        await lab.until_met(*VALIDATORS)
+        paths = {name: lab.directory(name).key_path("validator-2") for name in VALIDATORS}
+        await until(lambda: all(path.exists() for path in paths.values()), "they make the second")
+        second = {name: load_key(path).seed() for name, path in paths.items()}
+        await until(lambda: min(epoch(lab, name) for name in VALIDATORS) >= 3, "two epochs end")
+        await until(lambda: not any(path.exists() for path in paths.values()), "it is deleted")
+        await lab.crash(*VALIDATORS)  # files that come and go are no matter of this test
+        for name in VALIDATORS:
+            assert files_with(lab, name, second[name]) == []
+            assert files_with(lab, name, first[name]) == []
 
 
 def new_validator(lab: Swarm, name: str, *peers: str) -> JoinFile:
