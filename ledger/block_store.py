@@ -22,13 +22,14 @@ from ledger.handover import Handover, decode_handover
 from ledger.header import Header, decode_header
 from ledger.log import Log
 from ledger.log_store import LOG_TABLES, LogStore
+from ledger.manifest_store import MANIFEST_TABLES, ManifestStore
 from ledger.node_store import NODE_TABLES, NodeStore, Written
 from ledger.state_tree import StateTree
 from protocol.digest import BlockId, ChainId, Digest, ManifestId, TransactionId
 from protocol.errors import StorageError
 from protocol.limits import STATE_SNAPSHOT_INTERVAL
 
-STORE_SCHEMA: Final = 2
+STORE_SCHEMA: Final = 3
 """Version of the tables; another one is refused."""
 PRUNED_MAX: Final = 256
 """Bodies dropped in one call: at most 64 MiB, some 10 ms."""
@@ -44,7 +45,7 @@ CREATE TABLE bodies (height INTEGER PRIMARY KEY, block BLOB NOT NULL);
 CREATE TABLE transactions (
     id BLOB PRIMARY KEY, height INTEGER NOT NULL, kind TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE manifests (id BLOB PRIMARY KEY, manifest BLOB NOT NULL) WITHOUT ROWID;
+{MANIFEST_TABLES}
 CREATE TABLE certificates (
     digest BLOB PRIMARY KEY, view INTEGER NOT NULL, certificate BLOB NOT NULL
 ) WITHOUT ROWID;
@@ -110,6 +111,8 @@ class BlockStore(Database):
             """The state."""
             self.entries: Final = LogStore(self)
             """The log."""
+            self.manifests: Final = ManifestStore(self)
+            """What was proposed."""
         except StorageError:
             self.close()
             raise
@@ -223,7 +226,7 @@ class BlockStore(Database):
             "INSERT INTO transactions VALUES (?, ?, ?)",
             [(name, header.height, kind) for name, kind in item.transactions],
         )
-        database.executemany("INSERT OR IGNORE INTO manifests VALUES (?, ?)", item.manifests)
+        self.manifests.insert(database, item.manifests)
         _drop_pending(database, (name for name, _ in item.transactions))
 
     def head(self) -> tuple[Header, Certificate | None]:
@@ -246,6 +249,23 @@ class BlockStore(Database):
         if row[2] is None and not is_start and not header.closes_epoch:
             raise StorageError(f"{self.path}: damaged, the last block has no certificate")
         return header, self._certificate(row[2])
+
+    def trusted_epoch(self) -> int | None:
+        """The newest epoch known otherwise than by old keys; None: not noted yet."""
+        raw = self.blob("SELECT value FROM meta WHERE name = 'trusted_epoch'")
+        return None if raw is None else int.from_bytes(raw, "big")
+
+    def keep_trusted_epoch(self, epoch: int) -> None:
+        """Notes it, durably.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        with self.transaction() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO meta VALUES ('trusted_epoch', ?)",
+                (epoch.to_bytes(8, "big"),),
+            )
 
     def start_height(self) -> int:
         """Where this copy's history starts: 0, or the height of a state that was fetched."""
@@ -403,10 +423,6 @@ class BlockStore(Database):
         """Height of the block that holds a transaction, or None."""
         row = self.row("SELECT height FROM transactions WHERE id = ?", transaction_id)
         return None if row is None else self.integer_of(row[0])
-
-    def manifest(self, manifest_id: ManifestId) -> bytes | None:
-        """The original bytes of a proposed manifest, or None."""
-        return self.blob("SELECT manifest FROM manifests WHERE id = ?", manifest_id)
 
     def log_proof(self, position: int, size: int) -> tuple[Digest, tuple[Digest, ...]]:
         """Leaf hash and inclusion proof of a log entry in the log of `size` entries.

@@ -14,8 +14,9 @@ from ledger.block_store import BlockStore
 from ledger.certificate import Certificate
 from ledger.chain_blocks import ChainRules, Executed
 from ledger.errors import UnsupportedVersionError
-from ledger.header import Header
+from ledger.header import Header, decode_header
 from ledger.light import EpochStep, TrustAnchor, decode_epoch_step
+from ledger.manifest_store import ManifestStore
 from ledger.mempool import Mempool
 from ledger.records.group import GroupRecord
 from ledger.records.manifest import LatestRecord, ManifestRecord
@@ -26,11 +27,13 @@ from ledger.state_range import StatePage
 from ledger.state_serving import manifests, state_head, state_page
 from ledger.sync_store import SyncStore
 from ledger.transition.validators import next_set
+from ledger.trust import EpochTrust
 from ledger.validators import ValidatorSet
 from protocol.approval import Action
 from protocol.digest import BlockId, DidId, Digest, ManifestId, TransactionId
 from protocol.errors import StorageError
 from protocol.genesis import Genesis
+from protocol.governance import GOVERNANCE_GROUP, Checkpoint, checkpoint_digest
 from protocol.group import Policy
 from protocol.keys import PublicKey
 from protocol.state_messages import STATE_STEPS_MAX, StateHeadAnswer
@@ -110,8 +113,12 @@ class ChainQueries:
     def recovery(self) -> bytes | None:
         """The recovery file that began this era; None in the first one."""
         begun = self.state.era()
-        found = None if begun is None else self._store.recovery(begun.era)
+        found = None if begun is None else self.recovery_of(begun.era)
         return None if found is None else found[1]
+
+    def recovery_of(self, era: int) -> tuple[int, bytes] | None:
+        """How an era began: height of its first block, and the recovery file; None: not here."""
+        return self._store.recovery(era)
 
     def _lookup(self, block_id: BlockId) -> Executed | None:
         if block_id == self._tip.header.block_id:
@@ -205,7 +212,12 @@ class ChainQueries:
 
     def manifest_bytes(self, manifest: ManifestId) -> bytes | None:
         """The original signed bytes of a manifest that was proposed."""
-        return self._store.manifest(manifest)
+        return self._store.manifests.raw(manifest)
+
+    @property
+    def known_manifests(self) -> ManifestStore:
+        """Every manifest that was proposed, to be read from any thread."""
+        return self._store.manifests
 
     def latest(self, group: str, product: str) -> LatestRecord | None:
         """The newest authorised release of a product in a group."""
@@ -271,6 +283,45 @@ class ChainQueries:
         finality = self._store.finality(last.height)
         assert finality is not None, "a run ends with a certified block"
         return tuple(run), finality[1]
+
+    def trust(self) -> EpochTrust:
+        """How far this copy may be followed on old keys' word; see `ledger.trust`."""
+        kept = self._store.trusted_epoch()
+        first = self.anchor.validators.epoch
+        trust = EpochTrust(
+            chain=self.rules.chain,
+            era=self.rules.era,
+            root=self.genesis.governance_root,
+            base=first if kept is None else max(kept, first),
+        )
+        if (known := self.checkpoint()) is not None:
+            trust.learn(known)
+        return trust
+
+    def keep_trusted_epoch(self, epoch: int) -> None:
+        """Keeps over restarts that everything up to an epoch was witnessed or vouched for.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        self._store.keep_trusted_epoch(epoch)
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint on record in this era, as it is shown to others; or None."""
+        state = self.state
+        record = state.checkpoint()
+        header = None if record is None else decode_header(record.header)
+        if record is None or header is None or header.era != self.rules.era:
+            return None
+        following = state.validators(header.epoch + 1)
+        assert following is not None, "a checkpoint names a set that took over"
+        subject = checkpoint_digest(header.height, header.block_id)
+        found = (
+            state.approval(subject, Action.CHECKPOINT, key_id, GOVERNANCE_GROUP)
+            for key_id in record.signers
+        )
+        approvals = tuple(raw for raw in found if raw is not None)
+        return Checkpoint(header=record.header, validators=following.encode(), approvals=approvals)
 
     @property
     def current_anchor(self) -> TrustAnchor:

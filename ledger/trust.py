@@ -98,6 +98,17 @@ class EpochTrust:
         self.checkpoint = header
         return True
 
+    def compare(self, header: Header) -> None:
+        """Compares a closing header somebody showed with what the governance root vouched for.
+
+        Raises:
+            EpochForkError: it vouched for another header of this epoch.
+        """
+        known = self.checkpoint
+        if known is None or known.epoch != header.epoch or known.block_id == header.block_id:
+            return
+        raise EpochForkError(header.epoch, known.block_id, header.block_id)
+
     def closed(self, header: Header, now: float, epoch_ms: int) -> bool:
         """Notes that an epoch ended in this node's ledger.
 
@@ -112,10 +123,9 @@ class EpochTrust:
         Raises:
             EpochForkError: the governance root vouched for another header of this epoch.
         """
-        known, before = self.checkpoint, self.base
-        if known is not None and known.epoch == header.epoch:
-            if known.block_id != header.block_id:
-                raise EpochForkError(header.epoch, known.block_id, header.block_id)
+        before = self.base
+        self.compare(header)
+        if self.checkpoint is not None and self.checkpoint.epoch == header.epoch:
             self.base = max(self.base, header.epoch + 1)
         begun_at, self._begun_at = self._begun_at, now
         if begun_at is not None and (now - begun_at) * 1000 * WITNESSED_SHARE >= epoch_ms:

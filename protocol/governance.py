@@ -52,8 +52,8 @@ GOVERNANCE_GROUP: Final = "governance"
 """Group that approvals about the whole chain name; the governance root decides, not a group."""
 GOVERNANCE_POLICY: Final = PolicyId(ZERO_DIGEST)
 """Policy that such approvals name: there is none."""
-CHECKPOINT_BYTES_MAX: Final = 32 * KIB
-"""Encoded checkpoint: a header, a set of 32 validators, 32 approvals of 512 bytes."""
+CHECKPOINT_BYTES_MAX: Final = 16 * KIB
+"""Encoded checkpoint: a header, a set of 32 validators, 32 approvals of about 300 bytes."""
 RECOVERY_BYTES_MAX: Final = 64 * KIB
 """Encoded recovery: a header, 32 seats with records of 1 KiB, 32 approvals of 512 bytes."""
 SEAT_TAG: Final = "swarmd/recovery-seat/1"
@@ -148,7 +148,7 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
     """Reads a checkpoint without verifying it.
 
     Raises:
-        EncodingError: malformed or over 32 KiB.
+        EncodingError: malformed or over 16 KiB.
     """
     return Checkpoint.from_value(decode_canonical(data, bytes_max=CHECKPOINT_BYTES_MAX))
 

@@ -18,16 +18,17 @@ from typing import Final
 from protocol.digest import DidId
 from protocol.encoding import Fields, Value, as_bytes, decode_canonical, encode_canonical
 from protocol.errors import EncodingError
+from protocol.governance import CHECKPOINT_BYTES_MAX, Checkpoint, decode_checkpoint
 from protocol.limits import HELLO_BYTES_MAX, KIB
 
 MEMBERSHIP_BYTES_MAX: Final = 8192
 """Header, certificate of 32 validators, state proof and record."""
 EPOCH_STEPS_MAX: Final = 64
-"""Hand-overs in one answer: of 7 validators about 44 fit, of 32 about 13; the dialer asks again."""
+"""Hand-overs in one answer: of 7 validators about 30 fit, of 32 about 9; the dialer asks again."""
 EPOCH_STEP_BYTES_MAX: Final = 16 * KIB
 """One hand-over: a set of 32, its certificate and about 20 fillers."""
-_STEPS_BYTES_MAX: Final = HELLO_BYTES_MAX - MEMBERSHIP_BYTES_MAX - 512
-"""What is left for hand-overs beside a membership proof and the other fields."""
+_STEPS_BYTES_MAX: Final = HELLO_BYTES_MAX - MEMBERSHIP_BYTES_MAX - CHECKPOINT_BYTES_MAX - 512
+"""What is left for hand-overs beside a membership proof, a checkpoint and the other fields."""
 
 
 class HelloStatus(IntEnum):
@@ -94,6 +95,8 @@ class HelloAnswer:
     """Encoded hand-overs (`ledger.light.EpochStep`) from the dialer's epoch on, at most 64."""
     hello: Hello | None
     """Its own membership; present exactly when the status is WELCOME or READER."""
+    checkpoint: Checkpoint | None = None
+    """The newest checkpoint of the governance root, for whoever was away for long."""
 
     def __post_init__(self) -> None:
         """Refuses an answer that reveals itself to a stranger, hides from a member, or is too long.
@@ -115,6 +118,7 @@ class HelloAnswer:
                 1: int(self.status),
                 2: list(self.epoch_steps),
                 3: None if self.hello is None else self.hello.encode(),
+                4: None if self.checkpoint is None else self.checkpoint.encode(),
             }
         )
 
@@ -148,6 +152,11 @@ def decode_hello_answer(data: bytes) -> HelloAnswer:
             None
             if fields.value(3) is None
             else decode_hello(fields.bytes(3, maximum=MEMBERSHIP_BYTES_MAX + 256))
+        ),
+        checkpoint=(
+            None
+            if fields.value(4) is None
+            else decode_checkpoint(fields.bytes(4, maximum=CHECKPOINT_BYTES_MAX))
         ),
     )
     fields.finish()

@@ -11,21 +11,24 @@ anything after it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 import trio
 
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
+from ledger.header import decode_header
+from ledger.light import EpochForkError
 from ledger.records.group import GroupRecord
 from ledger.transition.kind import Lane
 from ledger.transition.shares import lane_of
 from protocol.digest import BlockId, ChainId, Digest, ManifestId, TransactionId
 from protocol.errors import EncodingError, SwarmError
+from protocol.governance import Checkpoint
 from protocol.group import Policy
-from protocol.manifest import SignedManifest, parse_manifest
 from protocol.transaction import parse_transaction
+from swarmd.manifest_library import ManifestLibrary
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -59,28 +62,17 @@ class LedgerHost:
         self._alarm_listeners: list[Callable[[str], None]] = []
         self._submission_listeners: list[Callable[[bytes], None]] = []
         self._advanced = trio.Event()
-        self._manifests: dict[ManifestId, SignedManifest] = {}
-        self._by_digest: dict[Digest, list[ManifestId]] = {}
+        self.manifests: Final = ManifestLibrary(chain.known_manifests)
+        """Every manifest that this copy knows, by id, in the order in which it came to know."""
+        self.trust: Final = chain.trust()
+        """How far this node follows old keys on their word."""
         self._recent: dict[int, BlockId] = {chain.head.height: chain.head.block_id}
         self.alarm: str | None = None
         """Why this node stopped believing the validators; None: it believes them."""
-        for manifest, _group, _record in chain.manifest_records():
-            if manifest not in self._manifests:
-                self._add_manifest(manifest, self._read_manifest(manifest))
-
-    def _add_manifest(self, manifest: ManifestId, signed: SignedManifest) -> None:
-        self._manifests[manifest] = signed
-        for component in signed.manifest.components:
-            self._by_digest.setdefault(component.digest, []).append(manifest)
 
     def manifests_of(self, digest: Digest) -> Sequence[ManifestId]:
-        """The manifests that name an image, in order of proposal."""
-        return self._by_digest.get(digest, ())
-
-    def _read_manifest(self, manifest: ManifestId) -> SignedManifest:
-        raw = self.chain.manifest_bytes(manifest)
-        assert raw is not None, "the store keeps every manifest that was proposed"
-        return parse_manifest(raw)
+        """The manifests that name an image, in the order in which this copy came to know them."""
+        return self.manifests.naming(digest)
 
     # -- what may be read at any time ----------------------------------------------------------
 
@@ -88,11 +80,6 @@ class LedgerHost:
     def chain_id(self) -> ChainId:
         """The chain id."""
         return self.chain.rules.chain
-
-    @property
-    def manifests(self) -> Mapping[ManifestId, SignedManifest]:
-        """Every manifest that was ever proposed, by id, in order of proposal."""
-        return self._manifests
 
     def block_id_at(self, height: int) -> BlockId | None:
         """The final block of a recent height, or None."""
@@ -150,23 +137,38 @@ class LedgerHost:
         self, call: Callable[[], tuple[CommitResult, ...]]
     ) -> tuple[CommitResult, ...]:
         """Executes a call that makes blocks final, and tells the listeners."""
-        read: dict[ManifestId, SignedManifest] = {}
-
-        def commit() -> tuple[CommitResult, ...]:
-            results = call()
-            for result in results:
-                for change in result.manifests:
-                    if change.manifest_id not in self._manifests:
-                        read[change.manifest_id] = self._read_manifest(change.manifest_id)
-            return results
-
         with trio.CancelScope(shield=True):
             async with self._committing:
-                results = await self.run(commit)
-                for manifest, signed in read.items():  # here, since the event loop iterates
-                    self._add_manifest(manifest, signed)
+                results = await self.run(call)
                 self._tell(results)
+                await self._renew_trust(results)
         return results
+
+    async def _renew_trust(self, results: tuple[CommitResult, ...]) -> None:
+        """Notes epochs that ended and checkpoints that were recorded."""
+        kept = self.trust.base
+        try:
+            for result in results:
+                if any(kind == "gov.checkpoint" for _, kind in result.transactions):
+                    self.learn_checkpoint(self.chain.checkpoint())
+                if result.following is not None:
+                    epoch_ms = self.chain.rules.parameters.epoch_ms
+                    self.trust.closed(result.header, trio.current_time(), epoch_ms)
+        except EpochForkError as error:
+            self.raise_alarm(error)
+        if self.trust.base > kept:
+            await self.run(lambda: self.chain.keep_trusted_epoch(self.trust.base))
+
+    def learn_checkpoint(self, checkpoint: Checkpoint | None) -> None:
+        """Takes a checkpoint that a peer showed or the ledger recorded.
+
+        Raises:
+            EpochForkError: the governance root vouched for another history.
+            VerificationError: it did not vouch for this one.
+        """
+        if checkpoint is not None and self.trust.learn(checkpoint):
+            header = decode_header(checkpoint.header)
+            logger.info("checkpoint of epoch %d, height %d", header.epoch, header.height)
 
     def _tell(self, results: tuple[CommitResult, ...]) -> None:
         for result in results:

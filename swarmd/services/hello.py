@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from ledger.errors import LedgerNotYetError
+from ledger.header import decode_header
 from ledger.light import EpochForkError, EpochHistory, TrustAnchor, decode_epoch_step
 from ledger.membership import (
     make_membership_proof,
@@ -153,7 +154,11 @@ class HelloService:
             raise TransportError("peer closed the hello stream without an answer")
         answer = decode_hello_answer(frame)
         self._catch_up_trust()
-        self._history.advance([decode_epoch_step(raw) for raw in answer.epoch_steps])
+        self._ledger.learn_checkpoint(answer.checkpoint)
+        steps = [decode_epoch_step(raw) for raw in answer.epoch_steps]
+        self._history.advance(steps)
+        for step in steps:  # verified now: before, anybody could have made this node alarm
+            self._ledger.trust.compare(decode_header(step.header))
         if answer.hello is None:
             logger.info("peer %s did not accept us: %s", key[:4].hex(), answer.status.name.lower())
             return STRANGER, 0
@@ -183,6 +188,7 @@ class HelloService:
             status=status,
             epoch_steps=await self._steps_since(hello),
             hello=await self._own_hello() if shown else None,
+            checkpoint=self._ledger.chain.checkpoint(),
         )
         await stream.send_frame(answer.encode())
         await stream.close_write()
@@ -211,6 +217,8 @@ class HelloService:
         known = self._ledger.chain.state.validators(epoch)
         if known is not None and epoch <= self._ledger.chain.validators.epoch:
             return replace(self._ledger.chain.anchor, validators=known)
+        if epoch > self._ledger.trust.limit:
+            return None  # only keys that may have been stolen speak for it (G12)
         return self._history.anchor_of(epoch)
 
     async def _steps_since(self, hello: Hello) -> tuple[bytes, ...]:

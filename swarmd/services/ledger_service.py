@@ -261,10 +261,12 @@ class LedgerService:
 
         Raises:
             TransportError: the connection failed on the way; what was adopted stays.
+            NotYetError: `anchor.checkpoint`: the next blocks rest on old keys alone (G12).
         """
         ends_at = trio.current_time() + CATCH_UP_S_MAX
         async with self._catching_up:
             while self._ledger.alarm is None and trio.current_time() < ends_at:
+                self._ledger.trust.require(self._ledger.chain.validators.epoch)
                 start = self._ledger.chain.head.height + 1
                 answer = await self.ask(peer, BlocksRequest(from_height=start))
                 if not isinstance(answer, BlocksAnswer):

@@ -239,6 +239,13 @@ class Operator:
             checks.append(("voting", status.halted is None, status.halted or "key may vote"))
         fault = parts.ledger.chain.version_fault
         checks.append(("version", fault is None, str(fault or "known protocol version")))
+        epoch, limit = parts.ledger.chain.validators.epoch, parts.ledger.trust.limit
+        trust = f"epoch {epoch}, may follow to {limit}"
+        if epoch > limit:
+            trust = f"epoch {epoch} rests on old keys alone: a governance checkpoint is needed"
+        checks.append(("trust", epoch <= limit, trust))
+        set_back = parts.receipts.set_back
+        checks.append(("receipts", set_back is None, set_back or "the log goes on"))
         return [{"check": name, "ok": ok, "detail": detail} for name, ok, detail in checks]
 
     # -- manifests -----------------------------------------------------------------------------

@@ -20,7 +20,8 @@ import trio
 from ledger.block import Block, decode_block
 from ledger.certificate import decode_certificate
 from ledger.chain_blocks import CommitResult
-from ledger.light import TrustAnchor, require_recent
+from ledger.header import decode_header
+from ledger.light import EpochForkError, TrustAnchor, decode_epoch_step
 from ledger.state_sync import SyncTarget, bridge_epochs, verify_page, verify_state_head
 from ledger.sync_store import SyncStore
 from protocol.catchup import BlocksAnswer, BlocksRequest, LedgerMessage
@@ -163,9 +164,11 @@ class StateSyncService:
             if not answer.steps and not answer.headers:
                 return None
             anchor = await trio.to_thread.run_sync(bridge_epochs, anchor, answer.steps, verifier)
+            for raw in answer.steps:
+                self._ledger.trust.compare(decode_header(decode_epoch_step(raw).header))
             steps += answer.steps
             if answer.headers:
-                require_recent(anchor)
+                self._ledger.trust.require(anchor.validators.epoch)
                 target = await trio.to_thread.run_sync(verify_state_head, answer, anchor, verifier)
                 return replace(target, steps=tuple(steps))
         return None
@@ -259,6 +262,8 @@ class StateSyncService:
         """Runs a question to a peer; after a fault None comes back, and it is asked no more."""
         try:
             return await call()
+        except EpochForkError as error:
+            self._ledger.raise_alarm(error)
         except VerificationError as error:
             self._registry.blame(peer, Offence.FORGED, f"state: {error}")
         except RemoteProtocolError as error:

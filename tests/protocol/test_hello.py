@@ -10,6 +10,7 @@ import pytest
 from protocol.digest import DidId, sha256
 from protocol.encoding import INTEGER_MAX, encode_canonical
 from protocol.errors import EncodingError
+from protocol.governance import Checkpoint
 from protocol.hello import (
     EPOCH_STEP_BYTES_MAX,
     EPOCH_STEPS_MAX,
@@ -27,6 +28,10 @@ HELLO = Hello(
     era=0, epoch=3, height=40, did=DidId(sha256(b"did")), membership=bytes(MEMBERSHIP_BYTES_MAX)
 )
 LARGEST = dataclasses.replace(HELLO, era=INTEGER_MAX, epoch=INTEGER_MAX, height=INTEGER_MAX)
+CHECKPOINT = Checkpoint(
+    header=bytes(600), validators=bytes(80 + 75 * 32), approvals=(bytes(320),) * 32
+)
+"""As large as 32 validators and 32 governance keys make one."""
 SHOWING = (HelloStatus.WELCOME, HelloStatus.READER)
 
 
@@ -38,7 +43,7 @@ def test_membership_is_shown_to_members_and_only_to_them(status: HelloStatus) ->
     assert decode_hello_answer(answer.encode()) == answer
     with pytest.raises(EncodingError, match="only to them"):
         HelloAnswer(status=status, epoch_steps=(), hello=hidden)
-    forged: Any = {0: 1, 1: int(status), 2: [], 3: hidden.encode() if hidden else None}
+    forged: Any = {0: 1, 1: int(status), 2: [], 3: hidden.encode() if hidden else None, 4: None}
     with pytest.raises(EncodingError, match="only to them"):
         decode_hello_answer(encode_canonical(forged))
 
@@ -46,7 +51,7 @@ def test_membership_is_shown_to_members_and_only_to_them(status: HelloStatus) ->
 @pytest.mark.parametrize("status", [0, 5, 2**40, -1])
 def test_unknown_statuses_are_refused(status: int) -> None:
     with pytest.raises(EncodingError):
-        decode_hello_answer(encode_canonical({0: 1, 1: status, 2: [], 3: None}))
+        decode_hello_answer(encode_canonical({0: 1, 1: status, 2: [], 3: None, 4: None}))
 
 
 def test_a_proof_beyond_its_bound_is_refused() -> None:
@@ -61,8 +66,10 @@ def test_what_is_taken_from_the_front_always_fits(validators: int) -> None:
     steps = tuple(bytes(420 + 80 + 64 * votes + 73 * validators) for _ in range(200))
     taken = leading_epoch_steps(steps)
     assert taken == steps[: len(taken)]
-    assert len(taken) >= {4: 55, 7: 41, 16: 20, 32: 11}[validators]
-    answer = HelloAnswer(status=HelloStatus.WELCOME, epoch_steps=taken, hello=LARGEST)
+    assert len(taken) >= {4: 40, 7: 30, 16: 17, 32: 9}[validators]
+    answer = HelloAnswer(
+        status=HelloStatus.WELCOME, epoch_steps=taken, hello=LARGEST, checkpoint=CHECKPOINT
+    )
     assert len(answer.encode()) <= HELLO_BYTES_MAX
     assert decode_hello_answer(answer.encode()) == answer
     with pytest.raises(EncodingError, match="too many or too long"):
@@ -78,4 +85,14 @@ def test_no_more_than_the_bound_of_epoch_steps() -> None:
 @pytest.mark.parametrize("step", ["text", 7, None, [b"step"], bytes(EPOCH_STEP_BYTES_MAX + 1)])
 def test_malformed_epoch_steps_are_refused(step: Any) -> None:
     with pytest.raises(EncodingError):
-        decode_hello_answer(encode_canonical({0: 1, 1: 3, 2: [step], 3: None}))
+        decode_hello_answer(encode_canonical({0: 1, 1: 3, 2: [step], 3: None, 4: None}))
+
+
+def test_checkpoints_travel_with_every_answer() -> None:
+    answer = HelloAnswer(
+        status=HelloStatus.REFUSED, epoch_steps=(), hello=None, checkpoint=CHECKPOINT
+    )
+    assert decode_hello_answer(answer.encode()) == answer
+    for broken in (b"", b"\x80", CHECKPOINT.encode()[:-1], bytes(20_000)):
+        with pytest.raises(EncodingError):
+            decode_hello_answer(encode_canonical({0: 1, 1: 3, 2: [], 3: None, 4: broken}))

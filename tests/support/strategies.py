@@ -47,6 +47,7 @@ from protocol.did import (
 from protocol.digest import BlockId, ChainId, DidId, Digest, ManifestId, PolicyId, TransactionId
 from protocol.encoding import INTEGER_MAX, INTEGER_MIN, Value, decode_canonical, encode_canonical
 from protocol.genesis import Genesis, Parameters, decode_genesis
+from protocol.governance import Checkpoint
 from protocol.group import (
     DAY_MS,
     DURATION_MS_MAX,
@@ -402,6 +403,14 @@ hellos: SearchStrategy[Hello] = st.builds(
 )
 
 
+checkpoints: SearchStrategy[Checkpoint] = st.builds(
+    Checkpoint,
+    header=st.binary(min_size=1, max_size=30),
+    validators=st.binary(min_size=1, max_size=30),
+    approvals=st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=3).map(tuple),
+)
+
+
 @st.composite
 def hello_answers(draw: st.DrawFn) -> HelloAnswer:
     """Answers to members and to strangers."""
@@ -411,6 +420,7 @@ def hello_answers(draw: st.DrawFn) -> HelloAnswer:
         status=status,
         epoch_steps=tuple(draw(st.lists(st.binary(max_size=40), max_size=3))),
         hello=draw(hellos) if shows else None,
+        checkpoint=draw(st.none() | checkpoints),
     )
 
 
