@@ -7,7 +7,7 @@ VENV ?= .venv
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format lock campaign crash clean
+.PHONY: help install demo test check format lock campaign accountability crash clean
 
 help: ## says what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -33,6 +33,10 @@ lock: ## pins all dependencies anew in constraints.txt (UPGRADE=1: to their newe
 campaign: install ## long consensus campaign; resumes where it was interrupted
 	@$(VENV)/bin/python benchmarks/consensus_campaign.py --real-signatures 50 \
 		--state .cache/campaign.json
+
+accountability: install ## forks by more than f liars: who is convicted; resumes where it was
+	@for n in 4 7; do $(VENV)/bin/python benchmarks/accountability.py --n $$n \
+		--state .cache/accountability-$$n.json || exit 1; done
 
 crash: install ## power loss at every disk operation of the ledger's stores, 60 torn variants of each
 	@SWARMD_CRASH_SEEDS=60 $(VENV)/bin/python -m pytest -q -n 2 tests/ledger/crash
