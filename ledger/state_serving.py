@@ -82,4 +82,4 @@ def state_page(store: BlockStore, height: int, start: Digest) -> StatePage | Non
 
 def manifests(store: BlockStore, wanted: Sequence[ManifestId]) -> tuple[bytes, ...]:
     """Original bytes of manifests, in the order asked for; empty where one is not here."""
-    return tuple(store.manifest(name) or b"" for name in wanted)
+    return tuple(store.manifests.raw(name) or b"" for name in wanted)

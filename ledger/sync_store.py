@@ -148,7 +148,7 @@ class SyncStore:
             if ManifestId(sha256(raw)) != name:
                 raise VerificationError(f"manifest {name.hex()[:8]} has other bytes")
         with self._store.transaction() as database:
-            database.executemany("INSERT OR IGNORE INTO manifests VALUES (?, ?)", manifests)
+            self._store.manifests.insert(database, manifests)
 
     def finish(self, block: Block) -> None:
         """Puts the fetched state in the place of the old one.

@@ -30,6 +30,7 @@ from protocol.capability import Verb
 from protocol.digest import DIGEST_BYTES, BlockId, DidId, ManifestId, PolicyId
 from protocol.errors import LocalProtocolError, PolicyError, VerificationError
 from protocol.genesis import Genesis
+from protocol.limits import MIB
 from protocol.manifest import SignedManifest
 from swarmd.access_rules import AccessRules
 from swarmd.consent import verified_consent
@@ -54,6 +55,7 @@ from swarmd.questions import (
     ThisNode,
     Verdict,
 )
+from swarmd.recent_map import RecentMap
 from swarmd.standing import Standing
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,11 @@ _ACCESS_KINDS: Final = ("cap.grant", "cap.revoke")
 """Transactions after which this node's own capabilities may be others."""
 
 
+VERDICTS_BYTES_MAX: Final = 2 * MIB
+"""Signed bytes of the manifests whose verdicts are kept, in each generation: some 2,000 usual ones.
+With its parsed manifest a verdict takes about four times as much memory."""
+CHECKED_MAX: Final = 4096
+"""Groups of manifests, in each generation, whose owners' signatures were checked."""
 OFFER_MOMENT_MS: Final = 250
 """How long an answer about an offer is kept while no block becomes final, milliseconds of ledger
 time: what time alone changes may come that much late, what a block changes never."""
@@ -121,12 +128,14 @@ class Authority:
         self._floor = floor
         self._closed: tuple[str, ...] = ()
         self._monotonic = monotonic
-        self._cache: dict[ManifestId, Verdict] = {}
+        self._cache: RecentMap[ManifestId, Verdict] = RecentMap(VERDICTS_BYTES_MAX)
         self._offers: dict[
             tuple[ManifestId, str, Device], tuple[LedgerState, int, OfferVerdict]
         ] = {}
         self._cached_groups: tuple[str, ...] = ()
-        self._checked: dict[tuple[ManifestId, str], tuple[ManifestRecord, tuple[str, ...]]] = {}
+        self._checked: RecentMap[tuple[ManifestId, str], tuple[ManifestRecord, tuple[str, ...]]] = (
+            RecentMap(CHECKED_MAX)
+        )
         self._authorising: dict[tuple[ManifestId, str], BlockId] = self._find_authorising()
 
     def _find_authorising(self) -> dict[tuple[ManifestId, str], BlockId]:
@@ -200,6 +209,11 @@ class Authority:
 
     # -- verdicts ------------------------------------------------------------------------------
 
+    @property
+    def own_groups(self) -> tuple[str, ...]:
+        """Groups this node belongs to now."""
+        return self._own_groups()
+
     def verdict(self, manifest: ManifestId) -> Verdict:
         """Judges a manifest for this node, apart from freshness."""
         if self._ledger.alarm is not None:
@@ -221,7 +235,7 @@ class Authority:
             self._cache.clear()
             self._cached_groups, self._closed = own, closed
         for change in result.manifests:
-            self._cache.pop(change.manifest_id, None)
+            self._cache.pop(change.manifest_id)
             if change.record.authorised_height == result.header.height:
                 self._authorising[change.manifest_id, change.group] = result.header.block_id
 
@@ -236,8 +250,10 @@ class Authority:
         if cached is not None:
             return cached
         verdict = self._judge(manifest)
-        if manifest in self._ledger.manifests and not self._is_guest(manifest):
-            self._cache[manifest] = verdict  # of known ones only: peers may ask about anything
+        signed = self._ledger.manifests.get(manifest)
+        if signed is not None and not self._is_guest(manifest):
+            # Of known ones only: peers may ask about anything.
+            self._cache.put(manifest, verdict, len(signed.signed.raw))
         return verdict
 
     def _is_guest(self, manifest: ManifestId) -> bool:
@@ -306,7 +322,8 @@ class Authority:
             return Denial("manifest.owners", str(error))
         except PolicyError as error:
             return Denial(error.rule, str(error))
-        self._checked[manifest, group] = (record, names)  # signatures do not change with blocks
+        # Signatures do not change with blocks.
+        self._checked.put((manifest, group), (record, names))
         return names, record.policy
 
     def _check_owners(

@@ -134,9 +134,8 @@ class Publisher:
 
     async def _discard(self, image: Digest) -> None:
         """Removes a staged image unless a manifest in the ledger waits for it."""
-        for manifest in self._ledger.manifests.values():
-            if any(item.digest == image for item in manifest.manifest.components):
-                return
+        if self._ledger.manifests_of(image):
+            return
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(partial(self._store.remove, image, staged=True))
 

@@ -263,6 +263,11 @@ class ExchangeService:
             fetch.stop()
         self._withdraw(manifest_id)
 
+    def is_open(self, manifest_id: ManifestId) -> bool:
+        """Whether a manifest is being fetched, is served, or is about to be."""
+        is_served = self._library.find(manifest_id) is not None
+        return is_served or manifest_id in self._offering or manifest_id in self._fetches
+
     def _withdraw(self, manifest_id: ManifestId) -> None:
         self._news = {key: news for key, news in self._news.items() if key[0] != manifest_id}
         for link in tuple(self._links.values()):

@@ -18,6 +18,8 @@ import trio
 from chunks.store import ChunkStore, DiskFullError, ImageRecord, ImageState
 from ledger.chain_blocks import CommitResult
 from ledger.offer import UNKNOWN_DEVICE, Device
+from ledger.records.manifest import LatestRecord
+from ledger.state_keys import latest_key
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import Digest, ManifestId
 from protocol.errors import StorageError, SwarmError, VerificationError
@@ -31,13 +33,30 @@ from swarmd.services.receipts import ReceiptService
 
 logger = logging.getLogger(__name__)
 
-REVIEWED_AT_ONCE: Final = 256
-"""Manifests looked at before others get a turn: about a millisecond."""
+REVIEWED_AT_ONCE: Final = 64
+"""Manifests looked at before others get a turn: a millisecond once their verdicts are known."""
+SETTLED_MAX: Final = 1024
+"""Manifests whose standing is remembered, and looked at again, although nothing of them is held,
+wanted or new."""
+OVERVIEW_MAX: Final = 1024
+"""The newest manifests shown to an operator beside those of which something is held."""
 RETRY_S: Final = 10.0
 """Pause before a fetch without room or a failing store is tried again, seconds."""
 REVIEW_S: Final = 60.0
 """Everything is looked at again this often, because expiry and freshness change without blocks,
 seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Holdings:
+    """What there is to look at."""
+
+    staged: frozenset[Digest]
+    """Images that wait for their manifest."""
+    held: frozenset[Digest]
+    """Images of which there is something, staged ones too."""
+    lasting: dict[ManifestId, None]
+    """Manifests that concern this node whatever happened lately."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +118,7 @@ class ImageService:
         self._offered: dict[ManifestId, None] = {}
         self._settled: dict[ManifestId, str] = {}
         self._contradictory: dict[ManifestId, None] = {}
+        self._news: dict[ManifestId, None] = {}
         self._changed = trio.Event()
         self._progress = trio.Event()
 
@@ -108,7 +128,8 @@ class ImageService:
         """Commit listener: stops what is refused at once, then wakes the review."""
         for change in result.manifests:
             manifest = change.manifest_id
-            if self._is_refused(manifest):
+            self._news[manifest] = None
+            if self._is_open(manifest) and self._is_refused(manifest):
                 self._exchange.stop(manifest)
                 if (scope := self._tasks.get(manifest)) is not None:
                     scope.cancel()
@@ -151,34 +172,66 @@ class ImageService:
                     await self._changed.wait()
 
     async def _review(self, nursery: trio.Nursery) -> None:
-        staged = await trio.to_thread.run_sync(self._staged)
-        for number, manifest in enumerate(tuple(self._ledger.manifests)):
+        news, self._news = self._news, {}
+        try:
+            holdings = await trio.to_thread.run_sync(self._read_holdings)
+        except StorageError:
+            self._news = news | self._news
+            raise
+        begun = (*self._tasks, *self._requested, *self._offered, *self._settled)
+        due = dict.fromkeys((*holdings.lasting, *begun, *news))
+        for number, manifest in enumerate(due):
             if number % REVIEWED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
-            verdict = self._authority.verdict(manifest)
-            match verdict:
-                case Permit(authorised):
-                    await self._note(manifest, "authorised", ReceiptKind.AUTHORISED, "")
-                    await self._promote(authorised, staged)
-                    if manifest in self._tasks:
-                        continue
-                    if self._wants(authorised):
-                        scope = self._tasks[manifest] = trio.CancelScope()
-                        nursery.start_soon(self._fetch, authorised, scope)
-                    elif manifest not in self._offered:
-                        self._offered[manifest] = None
-                        await self._exchange.offer(authorised)
-                case Denial(rule, message):
-                    if self._settled.get(manifest) == rule:
-                        continue
-                    if rule in REFUSALS:
-                        is_revoked = rule == "manifest.revoked"
-                        kind = ReceiptKind.REVOKED if is_revoked else ReceiptKind.REFUSED
-                        await self._give_up(manifest)
-                        await self._note(manifest, rule, kind, message)
-                    elif rule == "manifest.expired":
-                        self._stop(manifest)
-                        await self._note(manifest, rule, ReceiptKind.REFUSED, message)
+            if manifest in self._ledger.manifests:
+                await self._look_at(manifest, holdings, nursery)
+        surplus = len(self._settled) - SETTLED_MAX
+        for manifest in tuple(self._settled)[: max(0, surplus)]:
+            if manifest not in holdings.lasting:
+                del self._settled[manifest]
+
+    def _read_holdings(self) -> _Holdings:
+        """What the store holds, and which manifests that concerns; for a worker thread."""
+        staged = frozenset(record.image for record in self._store.staged_images())
+        held = staged.union(record.image for record in self._store.images())
+        lasting: dict[ManifestId, None] = {}
+        for image in sorted(held):
+            lasting.update(dict.fromkeys(self._ledger.manifests_of(image)))
+        if self._fetches:
+            state = self._ledger.chain.state
+            for group in self._authority.own_groups:
+                newest = state.scan(latest_key(group, ""))
+                lasting.update({LatestRecord.decode(raw).manifest: None for _, raw in newest})
+        return _Holdings(staged, held, lasting)
+
+    async def _look_at(
+        self, manifest: ManifestId, holdings: _Holdings, nursery: trio.Nursery
+    ) -> None:
+        """Does what the verdict about one manifest asks for."""
+        verdict = self._authority.verdict(manifest)
+        match verdict:
+            case Permit(authorised):
+                await self._note(manifest, "authorised", ReceiptKind.AUTHORISED, "")
+                await self._promote(authorised, holdings.staged)
+                if manifest in self._tasks:
+                    return
+                if self._wants(authorised):
+                    scope = self._tasks[manifest] = trio.CancelScope()
+                    nursery.start_soon(self._fetch, authorised, scope)
+                elif manifest not in self._offered and _names(authorised, holdings.held):
+                    self._offered[manifest] = None
+                    await self._exchange.offer(authorised)
+            case Denial(rule, message):
+                if self._settled.get(manifest) == rule:
+                    return
+                if rule in REFUSALS:
+                    is_revoked = rule == "manifest.revoked"
+                    kind = ReceiptKind.REVOKED if is_revoked else ReceiptKind.REFUSED
+                    await self._give_up(manifest)
+                    await self._note(manifest, rule, kind, message)
+                elif rule == "manifest.expired":
+                    self._stop(manifest)
+                    await self._note(manifest, rule, ReceiptKind.REFUSED, message)
 
     async def _note(
         self, manifest: ManifestId, standing: str, kind: ReceiptKind, detail: str
@@ -187,9 +240,6 @@ class ImageService:
         if self._settled.get(manifest) != standing:
             self._settled[manifest] = standing
             await self._receipts.note(kind, manifest=manifest, detail=detail)
-
-    def _staged(self) -> frozenset[Digest]:
-        return frozenset(record.image for record in self._store.staged_images())
 
     # -- wanting and fetching ------------------------------------------------------------------
 
@@ -260,6 +310,10 @@ class ImageService:
 
     # -- giving up -----------------------------------------------------------------------------
 
+    def _is_open(self, manifest: ManifestId) -> bool:
+        """Whether something of a manifest is being fetched or may be served."""
+        return manifest in self._tasks or self._exchange.is_open(manifest)
+
     def _is_refused(self, manifest: ManifestId) -> bool:
         verdict = self._authority.verdict(manifest)
         return isinstance(verdict, Denial) and verdict.rule in REFUSALS
@@ -279,7 +333,7 @@ class ImageService:
         named = [item.digest for item in signed.manifest.components if item.digest in held]
         if not named:
             return
-        covered = self._covered_digests()
+        covered = frozenset(digest for digest in named if self._is_covered(digest))
         if self._ledger.alarm is not None:
             return  # raised by one of these verdicts: nothing may be deleted on this ground
         for digest in named:
@@ -288,13 +342,10 @@ class ImageService:
                 logger.info("image %s withdrawn", digest.hex()[:8])
         self._tell()
 
-    def _covered_digests(self) -> frozenset[Digest]:
-        digests: list[Digest] = []
-        for manifest in self._ledger.manifests:
-            verdict = self._authority.verdict(manifest)
-            if isinstance(verdict, Permit):
-                digests.extend(item.digest for item in verdict.authorised.manifest.components)
-        return frozenset(digests)
+    def _is_covered(self, digest: Digest) -> bool:
+        """Whether an authorised manifest names an image."""
+        names = self._ledger.manifests_of(digest)
+        return any(isinstance(self._authority.verdict(manifest), Permit) for manifest in names)
 
     # -- telling -------------------------------------------------------------------------------
 
@@ -319,13 +370,20 @@ class ImageService:
         return denial
 
     def overview(self) -> tuple[HeldManifest, ...]:
-        """Manifests of this node's groups with what is held of each, by product and sequence."""
+        """Manifests of this node's groups with what is held of each, by product and sequence.
+
+        The newest ones, and all of which anything is held.
+        """
         try:
             held: dict[Digest, ImageRecord] = {item.image: item for item in self._store.images()}
         except SwarmError:
             held = {}
         rows: list[HeldManifest] = []
-        for manifest, signed in self._ledger.manifests.items():
+        shown = dict.fromkeys(self._ledger.manifests.newest(OVERVIEW_MAX))
+        for image in held:
+            shown.update(dict.fromkeys(self._ledger.manifests_of(image)))
+        for manifest in shown:
+            signed = self._ledger.manifests[manifest]
             verdict = self._authority.verdict(manifest)
             if isinstance(verdict, Denial) and verdict.rule == "manifest.group":
                 continue
@@ -351,3 +409,7 @@ class ImageService:
                 )
             )
         return tuple(sorted(rows, key=lambda row: (row.product, row.sequence, row.manifest)))
+
+
+def _names(authorised: AuthorisedManifest, images: frozenset[Digest]) -> bool:
+    return any(component.digest in images for component in authorised.manifest.components)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from ledger.errors import LedgerNotYetError
 from ledger.offer import Device, OfferRefusal, offer_verdict
 from ledger.records.manifest import ManifestRecord
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 RECENT_MAX: Final = 20
 """Newest manifests of a group that a policy is tried on."""
+SEARCHED_MAX: Final = 4096
+"""Newest manifests of all groups among which those are searched."""
 DEVICE_BYTES_MAX: Final = 256
 """Longest device id, as where devices ask."""
 
@@ -94,7 +98,7 @@ class PolicyDesk:
             raise ConfigError(f"parameter 'policy': {error}") from None
         self._record(name)
         found: list[JSON] = []
-        for manifest, record in self._recent(name):
+        for manifest, record in await trio.to_thread.run_sync(self._recent, name):
             judgement = self._judged(manifest, name, record, policy, policy)
             found.append(
                 {
@@ -112,9 +116,8 @@ class PolicyDesk:
         state = self._ledger.chain.state
         found = [
             (manifest, record)
-            for manifest, signed in self._ledger.manifests.items()
-            if group in signed.manifest.groups
-            and (record := state.manifest(manifest, group)) is not None
+            for manifest in self._ledger.manifests.newest(SEARCHED_MAX)
+            if (record := state.manifest(manifest, group)) is not None
         ]
         found.sort(key=lambda pair: (pair[1].proposed_height, pair[0]), reverse=True)
         return found[:RECENT_MAX]

@@ -73,7 +73,7 @@ def test_a_newer_schema_is_refused(tmp_path):
     newer = sqlite3.connect(tmp_path / "ledger.db")
     newer.execute(f"PRAGMA user_version={STORE_SCHEMA + 1}")
     newer.close()
-    with pytest.raises(StorageError, match=r"ledger\.db: schema 3 is newer"):
+    with pytest.raises(StorageError, match=rf"ledger\.db: schema {STORE_SCHEMA + 1} is newer"):
         BlockStore(tmp_path / "ledger.db", Durability.FULL)
 
 

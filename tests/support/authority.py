@@ -62,6 +62,12 @@ class Bench:
         self.chain._tip = replace(tip, final=replace(tip.final, outcome=outcome))
         self.authority._cache.clear()
 
+    def keep(self, manifest: SignedManifest) -> None:
+        """Puts a manifest into the copy's tables that nobody proposed."""
+        store = self.chain._store
+        with store.transaction() as database:
+            store.manifests.insert(database, [(manifest.manifest_id, manifest.signed.raw)])
+
     def record(self, manifest: SignedManifest) -> ManifestRecord:
         record = self.chain.state.manifest(manifest.manifest_id, FLEET)
         assert record is not None

@@ -194,7 +194,7 @@ async def test_a_group_that_governance_did_not_create_pins_nothing() -> None:
         owner_root=group.owner_root, policy=group.policy.policy_id, scheduled=None, creators=()
     )
     manifest = bench.lab.manifest(groups=("shadow",))
-    bench.ledger._manifests[manifest.manifest_id] = manifest
+    bench.keep(manifest)
     claimed = ManifestRecord(
         status=ManifestStatus.AUTHORISED,
         publisher=bench.lab.publisher.did,
@@ -224,7 +224,7 @@ async def test_a_group_with_a_false_origin_pins_nothing(origin: bytes | None) ->
     bench = make_bench()
     manifest = bench.lab.manifest(groups=("shadow",))
     group = make_group("shadow")
-    bench.ledger._manifests[manifest.manifest_id] = manifest
+    bench.keep(manifest)
     claimed = ManifestRecord(
         status=ManifestStatus.AUTHORISED,
         publisher=bench.lab.publisher.did,
