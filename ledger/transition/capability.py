@@ -54,8 +54,8 @@ def grant_capability(
     identifier = capability.capability_id
     if issue_of(draft, identifier) is not None:
         raise LedgerError("cap.known", "this capability was granted before")
-    if capability.expires_ms <= context.time_ms:
-        raise LedgerError("cap.expired", f"void from {capability.expires_ms} on")
+    if capability.expires_ms < context.time_ms:
+        raise LedgerError("cap.expired", f"void after {capability.expires_ms}")
     subject = draft.subject(capability.subject)
     if subject is None:
         raise LedgerNotYetError("cap.subject", "the subject does not exist")

@@ -41,6 +41,7 @@ from ledger.transition.approvals import (
     Consent,
     check_approvals,
     record_approvals,
+    require_newer,
     require_threshold,
 )
 from ledger.transition.context import BlockContext
@@ -267,10 +268,7 @@ def _require_consent(
     )
     checked = check_approvals(approvals, consent, context)
     require_threshold(len(checked), root.threshold, action.name.lower())
-    for signed in checked:
-        known = draft.approval(subject, action, signed.signed.key_id, GOVERNANCE_GROUP)
-        if known == signed.signed.raw:
-            raise LedgerError("approval.used", "this approval has served before")
+    require_newer(draft, checked)
     record_approvals(draft, checked)
 
 

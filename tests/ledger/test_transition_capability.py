@@ -139,6 +139,10 @@ def test_refusals():
 
     assert rule(desk.grant(desk.capability(), owners=(0,))) == "approval.threshold"
     assert rule(desk.grant(desk.capability(expires_ms=GENESIS_MS))) == "cap.expired"
+    now_ms = bench.time_ms + 1000
+    assert rule(desk.grant(desk.capability(expires_ms=now_ms - 1))) == "cap.expired"
+    few = desk.grant(desk.capability(expires_ms=now_ms), owners=(0,))
+    assert rule(few) == "approval.threshold", "in force up to its last moment (A12)"
     assert rule(desk.grant(desk.capability(subject=DidId(sha256(b"x"))))) == "cap.subject"
     assert rule(desk.revoke(desk.capability())) == "cap.unknown"
     other = desk.approvals(Action.GRANT, desk.capability(issue=5))

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.bodies.validators import Accuse, members_digest
+from ledger.bodies.validators import Accuse, Upgrade, members_digest, upgrade_digest
 from ledger.errors import LedgerError
 from ledger.records.validators import EpochRecord, ValidatorRecord, seats_replaced
 from ledger.state import Draft
 from ledger.transition.envelope import judge_transaction
-from ledger.transition.validators import GOVERNANCE_GROUP, close_epoch
+from ledger.transition.validators import GOVERNANCE_GROUP, GOVERNANCE_POLICY, close_epoch
 from ledger.validators import quorum_of
 from ledger.vote import Evidence
 from protocol.approval import Action
@@ -31,7 +31,7 @@ from tests.support.epochs import (
     upgrade,
     vote_key,
 )
-from tests.support.ledger import GENESIS_MS, Bench, make_bench, make_key, owner_keys
+from tests.support.ledger import GENESIS_MS, HOUR_MS, Bench, make_bench, make_key, owner_keys
 
 
 @pytest.fixture
@@ -171,6 +171,33 @@ def test_a_known_validator_without_a_key_cannot_take_a_seat(bench):
     bench.apply(lab.transaction(lab.gateways[0], set_validators(lab, 1, lab.validators)))
     again = set_validators(lab, 1, [*lab.validators[1:], one])
     assert code(bench, lab.gateways[0], again) == "approval.used"
+
+
+def test_a_plan_that_was_taken_back_twice_does_not_return_by_its_first_approvals(bench):
+    """Newer approvals of the same take the place of the first; the first are used all the same."""
+    lab, gateway = bench.lab, bench.lab.gateways[0]
+
+    def plan(version: int, epoch: int, later: int) -> Upgrade:
+        subject = upgrade_digest(1, version, epoch)
+        approvals = tuple(
+            lab.approval(
+                Action.UPGRADE,
+                subject,
+                key,
+                group=GOVERNANCE_GROUP,
+                policy=GOVERNANCE_POLICY,
+                valid_until_ms=GENESIS_MS + (100 + later) * HOUR_MS,
+            )
+            for key in lab.governance[:2]
+        )
+        return Upgrade(version=version, epoch=epoch, approvals=approvals)
+
+    for later in (0, 1):
+        bench.apply(lab.transaction(gateway, plan(2, 9, later)))
+        bench.apply(lab.transaction(gateway, plan(0, 0, later)))
+    for later in (0, 1):
+        assert code(bench, gateway, plan(2, 9, later)) == "approval.used"
+    bench.apply(lab.transaction(gateway, plan(2, 9, 2)))
 
 
 def test_a_convicted_validator_gets_no_seat_again(bench):
