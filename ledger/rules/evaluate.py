@@ -39,6 +39,8 @@ from protocol.rule import (
     Within,
 )
 
+_SIGNED: Final = (RuleField.APPROVALS, RuleField.ATTESTATIONS)
+"""Fields that count signatures, and so only ever grow."""
 Truth = bool | None
 """True, false, or None for unknown."""
 FactValue = int | str
@@ -81,6 +83,9 @@ class Facts:
     """Header times of the group's newest events, ascending, milliseconds; no entry: unknown."""
     publisher_groups: tuple[str, ...] | None = None
     """Groups the publisher belongs to; None: unknown."""
+    may_be_fewer: bool = False
+    """Whether some of those who signed may have done so later than the moment that is judged. Then
+    what holds thanks to them is unknown, and false is only what no part of them could make true."""
 
 
 def attribute_facts(attributes: Mapping[str, str]) -> Facts:
@@ -131,7 +136,7 @@ def _any(truths: Iterable[Truth]) -> Truth:
 def _leaf(rule: Rule, facts: Facts) -> Reason:
     match rule:
         case KOf(count, who):
-            return _k_of(count, who, facts.holders)
+            return _k_of(count, who, facts)
         case Compare(name, comparison, value):
             return _compare(name, comparison, value, facts)
         case OneOf(name, values):
@@ -158,11 +163,12 @@ def _within(window: WeeklyWindow, time_ms: int | None) -> Reason:
     return Reason(window.contains(time_ms), f"{text}; it is {now}")
 
 
-def _k_of(count: int, who: Sequence[str | bytes], holders: Sequence[Holder]) -> Reason:
-    names = [holder.name for holder in holders if any(_is_one(holder, one) for one in who)]
+def _k_of(count: int, who: Sequence[str | bytes], facts: Facts) -> Reason:
+    names = [holder.name for holder in facts.holders if any(_is_one(holder, one) for one in who)]
     wanted = " or ".join(who_text(one) for one in who)
     found = ", ".join(names) or "nobody"
-    return Reason(len(names) >= count, f"{count} approvals by {wanted}; so far {found}")
+    truth = None if facts.may_be_fewer and len(names) >= count else len(names) >= count
+    return Reason(truth, f"{count} approvals by {wanted}; so far {found}")
 
 
 def _is_one(holder: Holder, one: str | bytes) -> bool:
@@ -172,7 +178,10 @@ def _is_one(holder: Holder, one: str | bytes) -> bool:
 def _compare(name: RuleField, comparison: Comparison, value: FactValue, facts: Facts) -> Reason:
     found = facts.fields.get(name, ())
     text = f"{name.label} {comparison.symbol} {value!r}"
-    if comparison is Comparison.NOT_EQUAL:  # of several values, none is the one
+    if facts.may_be_fewer and name in _SIGNED:
+        possible = any(compare(one, comparison, value) for one in _up_to(found))
+        truth = None if possible else False
+    elif comparison is Comparison.NOT_EQUAL:  # of several values, none is the one
         truth = _known(found, value not in found)
     else:
         truth = _known(found, any(compare(one, comparison, value) for one in found))
@@ -183,7 +192,14 @@ def _one_of(name: RuleField, values: Sequence[FactValue], facts: Facts) -> Reaso
     found = facts.fields.get(name, ())
     text = f"{name.label} is one of {', '.join(repr(value) for value in values)}"
     truth = _known(found, any(one in values for one in found))
+    if facts.may_be_fewer and name in _SIGNED:
+        truth = None if any(one in values for one in _up_to(found)) else False
     return Reason(truth, f"{text}; {_found_text(name, found)}")
+
+
+def _up_to(found: Sequence[FactValue]) -> range:
+    """Every number that a count may have been at an earlier moment."""
+    return range(max((one for one in found if isinstance(one, int)), default=0) + 1)
 
 
 def _known(found: Sequence[FactValue], truth: bool) -> Truth:

@@ -134,4 +134,6 @@ def check_consent(
     fields = release_fields(record, content, group)
     fields[RuleField.APPROVALS] = (sum(holder.is_owner for holder in holders),)
     fields[RuleField.ATTESTATIONS] = (builders,)
-    return evaluate(policy.rule, Facts(fields=fields, holders=holders))
+    # Who signed after the authorisation is on record too: a rule with `not` or an upper bound may
+    # have held before that (K37).
+    return evaluate(policy.rule, Facts(fields=fields, holders=holders, may_be_fewer=True))

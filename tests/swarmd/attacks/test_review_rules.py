@@ -1,0 +1,52 @@
+"""One key against every gateway of a group: what is signed later must not turn into an alarm."""
+
+from __future__ import annotations
+
+import pytest
+
+from ledger.bodies.manifest import ApproveManifest
+from protocol.approval import Action
+from protocol.rule import All, Compare, Comparison, KOf, Not, OneOf, RuleField
+from swarmd.questions import Permit
+from tests.support.authority import Bench, make_bench
+from tests.support.contracts import AUDITOR, OWNERS, SITE, site_group, site_policy
+from tests.support.ledger import make_lab
+
+
+def site(policy) -> Bench:
+    bench = make_bench(make_lab(groups=(site_group(policy),)))
+    bench.groups = (SITE,)
+    return bench
+
+
+async def approve(bench: Bench, manifest, keys) -> None:
+    record = bench.chain.state.manifest(manifest.manifest_id, SITE)
+    approvals = tuple(
+        bench.lab.approval(
+            Action.AUTHORISE, manifest.manifest_id, key, group=SITE, policy=record.policy
+        )
+        for key in keys
+    )
+    body = ApproveManifest(manifest=manifest.manifest_id, group=SITE, approvals=approvals)
+    await bench.apply(bench.lab.transaction(bench.lab.gateways[0], body))
+
+
+@pytest.mark.parametrize(
+    ("rule", "late"),
+    [
+        (Not(KOf(1, ("auditor",))), AUDITOR),
+        (All((KOf(2, ("owner",)), Not(KOf(3, ("owner",))))), OWNERS[2]),
+        (Compare(RuleField.APPROVALS, Comparison.AT_MOST, 2), OWNERS[2]),
+        (Compare(RuleField.APPROVALS, Comparison.EQUAL, 2), OWNERS[2]),
+        (Not(Compare(RuleField.APPROVALS, Comparison.AT_LEAST, 3)), OWNERS[2]),
+        (OneOf(RuleField.APPROVALS, (2,)), OWNERS[2]),
+    ],
+)
+async def test_an_approval_after_the_authorisation_raises_no_alarm(rule, late) -> None:
+    bench = site(site_policy(rule=rule))
+    manifest = await bench.propose(bench.lab.manifest(groups=(SITE,)))
+    await approve(bench, manifest, OWNERS[:2])
+    assert isinstance(bench.authority.verdict(manifest.manifest_id), Permit)
+    await approve(bench, manifest, [late])
+    assert isinstance(bench.authority.verdict(manifest.manifest_id), Permit)
+    assert bench.ledger.alarm is None
