@@ -66,6 +66,7 @@ from swarmd.services.operator import Operator, Parts
 from swarmd.services.pruning import PruningService
 from swarmd.services.reach import ReachService
 from swarmd.services.receipts import ReceiptService
+from swarmd.services.settling import SettlingService
 from swarmd.services.state_sync import StateSyncService
 from swarmd.services.submission import SubmissionService
 from swarmd.services.tamper import TamperService
@@ -267,7 +268,7 @@ class RunningNode:
             ledger=ledger,
             registry=registry,
             author=(identity.did, identity.node_key),
-            groups=self._own_groups(),
+            groups=self._own_groups,
             is_validator=identity.kind is SubjectKind.VALIDATOR,
             hooks=GossipHooks(
                 head_heard=self.follower.hear,
@@ -333,6 +334,18 @@ class RunningNode:
                 did=identity.did,
                 key=identity.person_key,
             )
+
+    def _make_settling(self) -> SettlingService:
+        def seat() -> int | None:
+            held = self._vote_seat()
+            return None if held is None else held[1]
+
+        return SettlingService(
+            ledger=self.ledger,
+            own_did=self._identity.did,
+            is_publisher=self._identity.kind is SubjectKind.PUBLISHER,
+            seat=seat,
+        )
 
     def _vote_seat(self) -> tuple[PrivateKey, int] | None:
         return None if self.consensus is None else self.consensus.seat
@@ -414,6 +427,8 @@ class RunningNode:
         nursery.start_soon(self.submission.run)
         nursery.start_soon(self.receipts.run, self.submission.submit)
         nursery.start_soon(self.tamper.run, self.submission.submit)
+        if self._identity.kind is not SubjectKind.GATEWAY:
+            nursery.start_soon(self._make_settling().run, self.submission.submit)
         if self._identity.kind is SubjectKind.GATEWAY:
             await self.health.load()
             nursery.start_soon(self.health.run, self.submission.submit)
@@ -504,8 +519,8 @@ class RunningNode:
         self._authority.on_commit(result)
         self.submission.on_commit(result)
         self.receipts.on_commit(result)
+        self.hello.review()  # who belongs to a group decides about transfers that go on
         self.images.on_commit(result)
-        self.hello.review()
         self.gossip.review()
         if self._announces(result.header.proposer):
             self._nursery.start_soon(self.gossip.publish_head)

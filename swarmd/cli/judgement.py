@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,12 @@ class GroupView:
     """Owner's name by did:key."""
     others: Mapping[str, str]
     """Names of those who hold a role without being owners, by did:key; a rule may count them."""
+    builders: Mapping[str, str] = field(default_factory=dict)
+    """Names of those who may attest the image, by did:key."""
+    attestations: tuple[str, ...] = ()
+    """Names of builders whose attestations are in the ledger."""
+    attestations_needed: int = 0
+    """Builders that must attest."""
     approvals: tuple[str, ...]
     """Names of owners whose approvals are in the ledger."""
     revocations: tuple[str, ...]
@@ -122,6 +128,9 @@ def _read_group(value: Any) -> GroupView:
         revoke_threshold=int(value["revoke_threshold"]),
         owners={str(owner["key"]): str(owner["name"]) for owner in value["owners"]},
         others={str(other["key"]): str(other["name"]) for other in value.get("others", ())},
+        builders={str(one["key"]): str(one["name"]) for one in value.get("builders", ())},
+        attestations=tuple(str(name) for name in value.get("attestations", ())),
+        attestations_needed=int(value.get("attestations_needed", 0)),
         approvals=tuple(str(name) for name in value["approvals"]),
         revocations=tuple(str(name) for name in value["revocations"]),
         latest=None if value["latest"] is None else dict(value["latest"]),
@@ -235,15 +244,23 @@ def hash_file(path: Path) -> Digest:
 
 
 def sign_judgement(
-    view: ManifestView, groups: Sequence[GroupView], action: Action, key: Signer
+    view: ManifestView,
+    groups: Sequence[GroupView],
+    action: Action,
+    key: Signer,
+    *,
+    subject: Digest | None = None,
 ) -> tuple[bytes, ...]:
-    """Signs one approval for each group, valid for a day of ledger time."""
+    """Signs one approval for each group, valid for a day of ledger time.
+
+    It is about `subject`, or about the manifest if that is None.
+    """
     return tuple(
         sign_approval(
             Approval(
                 era=view.era,
                 action=action,
-                subject=Digest(view.manifest_id),
+                subject=subject or Digest(view.manifest_id),
                 group=group.name,
                 policy=group.policy,
                 valid_until_ms=view.now_ms + TRANSACTION_LIFETIME_MS_MAX,

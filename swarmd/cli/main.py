@@ -44,6 +44,9 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
     "Release firmware": {
         "publish": Entry("publish", "Offer an image for approval."),
         "approve": Entry("approval", "Agree to an image, as an owner of its group."),
+        "attest": Entry("attest", "Say that your own build is the image, as a builder."),
+        "override": Entry("override", "Let a release pass freezes and pauses, as owners."),
+        "settle": Entry("settle", "Have a release judged again that only waited for time."),
         "revoke": Entry("approval", "Take an image back, as an owner of its group."),
         "access": Entry("access", "Let subjects do things in your groups, and take it back."),
         "quarantine": Entry("quarantine", "Look at quarantines, set them, end them."),

@@ -70,7 +70,7 @@ class GossipService:
         ledger: LedgerHost,
         registry: PeerRegistry,
         author: tuple[DidId, PrivateKey],
-        groups: tuple[str, ...],
+        groups: Callable[[], tuple[str, ...]],
         is_validator: bool,
         hooks: GossipHooks,
     ) -> None:
@@ -81,7 +81,7 @@ class GossipService:
             ledger: own copy of the chain.
             registry: where misbehaviour is scored.
             author: this node's DID and node key.
-            groups: groups whose announcements concern this node.
+            groups: groups whose announcements concern this node now.
             is_validator: whether transactions go to the mempool here.
             hooks: what to tell others.
         """
@@ -94,17 +94,42 @@ class GossipService:
         chain = ledger.chain_id
         self._transactions = transactions_topic(chain)
         self._heads = heads_topic(chain)
-        self._groups = {group_topic(chain, group): group for group in groups}
+        self._own_groups = groups
+        self._groups: dict[str, str] = {}
+        self._moved = trio.Event()
         self._parked: dict[bytes, tuple[PeerKey, SignedAnnouncement]] = {}
 
     async def run(self) -> None:
-        """Subscribes and handles messages until cancelled."""
+        """Subscribes and handles messages until cancelled; follows changes of own groups."""
         async with trio.open_nursery() as nursery:
-            topics = [self._transactions, self._heads, *self._groups]
-            for topic in topics:
-                validator = functools.partial(self._is_relayable, topic)
-                channel = await self._network.subscribe(topic, validator)
-                nursery.start_soon(self._receive, channel)
+            for topic in (self._transactions, self._heads):
+                await self._subscribe(topic, nursery)
+            while True:
+                moved = self._moved
+                await self._follow_groups(nursery)
+                await moved.wait()
+
+    async def _subscribe(self, topic: str, nursery: trio.Nursery) -> None:
+        validator = functools.partial(self._is_relayable, topic)
+        channel = await self._network.subscribe(topic, validator)
+        nursery.start_soon(self._receive, channel)
+
+    async def _follow_groups(self, nursery: trio.Nursery) -> None:
+        """Joins the topics of groups this node came into, leaves those it is no member of."""
+        chain = self._ledger.chain_id
+        wanted = {group_topic(chain, group): group for group in self._own_groups()}
+        for topic in [topic for topic in self._groups if topic not in wanted]:
+            del self._groups[topic]
+            await self._network.unsubscribe(topic)
+            self._parked = {
+                key: entry
+                for key, entry in self._parked.items()
+                if entry[1].announcement.topic != topic
+            }
+        for topic, group in wanted.items():
+            if topic not in self._groups:
+                self._groups[topic] = group
+                await self._subscribe(topic, nursery)
 
     async def _receive(self, channel: trio.MemoryReceiveChannel[GossipMessage]) -> None:
         async for message in channel:
@@ -201,9 +226,11 @@ class GossipService:
             return f"announces another block at height {content.height}"
         if content.manifest is None:
             return None
+        if content.topic == self._heads:
+            return "announces a manifest on a topic of no group"
         group = self._groups.get(content.topic)
         if group is None:
-            return "announces a manifest on a topic of no group"
+            return None  # this node left the group while the message was on its way
         record = self._ledger.chain.state.manifest(content.manifest, group)
         authorised_at = None if record is None else record.authorised_height
         if authorised_at is None or authorised_at > content.height:
@@ -219,7 +246,10 @@ class GossipService:
         self._registry.blame(culprit, Offence.FALSE_ANNOUNCEMENT, falsehood)
 
     def review(self) -> None:
-        """Looks at parked announcements again; call from a commit listener."""
+        """Looks at own groups and parked announcements again; call from a commit listener."""
+        if set(self._own_groups()) != set(self._groups.values()):
+            self._moved.set()
+            self._moved = trio.Event()
         height = self._ledger.chain.head.height
         ready = [
             key for key, (_, signed) in self._parked.items() if signed.announcement.height <= height

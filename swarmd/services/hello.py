@@ -25,6 +25,7 @@ from ledger.membership import (
     verify_membership_proof,
 )
 from ledger.records.subject import SubjectRecord, SubjectStatus
+from ledger.rules.membership import groups_of
 from ledger.vote import Ed25519Verifier
 from protocol.did import KeyPurpose, SubjectKind
 from protocol.digest import DidId
@@ -301,13 +302,23 @@ class HelloService:
         peer.peer_class = standing.peer_class
         peer.did = standing.did
         peer.name = standing.record.name
-        peer.groups = standing.record.groups
+        peer.groups = self._groups_of(standing.did, standing.record)
         peer.height = height
         peer.proven_height = standing.proven_height
         self._on_member(peer)
 
+    def _groups_of(self, did: DidId | None, record: SubjectRecord) -> tuple[str, ...]:
+        """Groups a peer belongs to by my copy; what its record lists if that is beyond my copy."""
+        state = self._ledger.chain.state
+        if did is None or state.subject(did) is None:
+            return record.groups
+        return groups_of(state, did)
+
     def review(self) -> None:
-        """Looks at every peer again after a block became final; call from a commit listener."""
+        """Looks at every peer again after a block became final; call from a commit listener.
+
+        Groups too: attributes, parents and selectors may be others now (K60).
+        """
         chain = self._ledger.chain
         self._compare_closing()
         for peer in self._registry:
@@ -318,6 +329,7 @@ class HelloService:
                 standing = STRANGER
             else:
                 standing = self._standing(peer.did, record, chain.head.height)
+                peer.groups = groups_of(chain.state, peer.did)
             if standing.peer_class != peer.peer_class:
                 logger.info("peer %s is now %s", peer.name, standing.peer_class.name.lower())
                 before, peer.peer_class = peer.peer_class, standing.peer_class

@@ -15,14 +15,11 @@ from typing import Final
 import trio
 
 from chunks.store import ChunkStore
-from ledger.bodies.manifest import ApproveManifest, RevokeManifest
 from ledger.offer import UNKNOWN_DEVICE, Device
-from protocol.approval import Action, parse_approval
-from protocol.did import did_key_text, did_text
+from protocol.did import did_text
 from protocol.digest import Digest, ManifestId
 from protocol.encoding import check_range
 from protocol.errors import NotYetError, PolicyError
-from protocol.manifest import SignedManifest
 from protocol.rollout import DEVICE_ID_BYTES_MAX
 from swarmd.authority import Authority
 from swarmd.control.params import Params
@@ -31,7 +28,7 @@ from swarmd.control.server import Handler, Report
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.network import Network
 from swarmd.peers import PeerRegistry
-from swarmd.publisher import Publisher, Release
+from swarmd.publisher import Publisher
 from swarmd.questions import Denial, Permit
 from swarmd.services.access_desk import AccessDesk
 from swarmd.services.consensus import ConsensusService
@@ -39,9 +36,10 @@ from swarmd.services.decisions import Decisions
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.identity_desk import IdentityDesk
 from swarmd.services.images import HeldManifest, ImageService
-from swarmd.services.policy_desk import PolicyDesk, holder_names, role_holders
+from swarmd.services.policy_desk import PolicyDesk
 from swarmd.services.proving import ProvingService
 from swarmd.services.receipts import ReceiptService
+from swarmd.services.release_desk import ReleaseDesk, known_manifest
 from swarmd.services.rollouts import Rollouts
 from swarmd.services.submission import SubmissionService
 
@@ -94,9 +92,6 @@ class Operator:
             "images": self._images,
             "peers": self._peers,
             "ledger": self._ledger,
-            "manifest": self._manifest,
-            "publish": self._publish,
-            "submit_approvals": self._submit_approvals,
             "wait": self._wait,
             "fetch": self._fetch,
             "prove": self._prove,
@@ -110,6 +105,9 @@ class Operator:
             **self._rollouts.handlers(),
             **IdentityDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **PolicyDesk(self._parts.ledger, self._now_ms).handlers(),
+            **ReleaseDesk(
+                self._parts.ledger, self._parts.submission, self._parts.publisher, self._now_ms
+            ).handlers(),
         }
 
     # -- looking -------------------------------------------------------------------------------
@@ -248,48 +246,6 @@ class Operator:
         checks.append(("receipts", set_back is None, set_back or "the log goes on"))
         return [{"check": name, "ok": ok, "detail": detail} for name, ok, detail in checks]
 
-    # -- manifests -----------------------------------------------------------------------------
-
-    def _known_manifest(self, manifest: ManifestId) -> SignedManifest:
-        signed = self._parts.ledger.manifests.get(manifest)
-        if signed is None:
-            raise NotYetError("manifest.unknown", f"no manifest {manifest.hex()[:8]} in my ledger")
-        return signed
-
-    async def _manifest(self, params: Mapping[str, object], _report: Report) -> JSON:
-        reader = Params(params)
-        manifest = ManifestId(reader.hex_bytes("manifest", size=32))
-        reader.finish()
-        signed = self._known_manifest(manifest)
-        content = signed.manifest
-        chain = self._parts.ledger.chain
-        publisher = chain.state.subject(content.publisher)
-        return {
-            "manifest": manifest.hex(),
-            "raw": signed.signed.raw.hex(),
-            "publisher": "" if publisher is None else publisher.name,
-            "publisher_did": did_text(self._parts.ledger.chain_id, content.publisher),
-            "product": content.product,
-            "version": content.version,
-            "sequence": content.sequence,
-            "size": content.size,
-            "expires_ms": content.expires_ms,
-            "metadata": dict(content.metadata),
-            "components": [
-                {
-                    "name": component.name,
-                    "size": component.size,
-                    "sha256": component.digest.hex(),
-                    "chunks": component.chunk_count,
-                }
-                for component in content.components
-            ],
-            "groups": [self._group_value(manifest, content.product, g) for g in content.groups],
-            "chain": self._parts.ledger.chain_id.hex(),
-            "era": chain.head.era,
-            "now_ms": self._now_ms(),
-        }
-
     def _own_groups(self) -> tuple[str, ...]:
         groups = self._parts.about()["groups"]
         assert isinstance(groups, list), "about() lists the node's groups"
@@ -299,94 +255,6 @@ class Operator:
         now = self._parts.about()["ledger_time_ms"]
         assert isinstance(now, int), "about() gives the ledger time"
         return now
-
-    def _group_value(self, manifest: ManifestId, product: str, group: str) -> JSON:
-        state = self._parts.ledger.chain.state
-        record = state.manifest(manifest, group)
-        owners = state.group(group)
-        if record is None or owners is None:
-            return {"group": group, "status": "unknown"}
-        policy = state.policy(record.policy)
-        latest = state.latest(group, product)
-        newest: dict[str, JSON] | None = None
-        if latest is not None and (held := self._parts.ledger.manifests.get(latest.manifest)):
-            newest = {
-                "manifest": latest.manifest.hex(),
-                "version": held.manifest.version,
-                "sequence": latest.sequence,
-                "size": held.manifest.size,
-            }
-        return {
-            "group": group,
-            "status": record.status.name.lower(),
-            "policy": record.policy.hex(),
-            "approve_threshold": policy.approve_threshold,
-            "revoke_threshold": policy.revoke_threshold,
-            "owners": [
-                {"key": did_key_text(key), "name": name} for key, name in owners.owner_root.owners
-            ],
-            "others": role_holders(owners.owner_root),
-            "approvals": holder_names(owners.owner_root, record.approvers),
-            "revocations": _names(owners.owner_root.owner, record.revokers),
-            "latest": newest,
-        }
-
-    async def _publish(self, params: Mapping[str, object], report: Report) -> JSON:
-        publisher = self._parts.publisher
-        if publisher is None:
-            raise PolicyError("node.role", "only a publisher node publishes")
-        reader = Params(params)
-        release = Release(
-            path=Path(reader.path("path")),
-            product=reader.text("product"),
-            version=reader.text("version"),
-            groups=reader.texts("groups", items_max=16),
-            sequence=reader.uint("sequence", minimum=1) if reader.has("sequence") else None,
-            metadata=(reader.text_map("metadata", items_max=32) if reader.has("metadata") else {}),
-        )
-        reader.finish()
-        size = release.size()
-        await report({"stage": "cutting", "bytes": 0, "total": size})
-        signed = await publisher.stage(release)
-        try:
-            await report({"stage": "submitting", "bytes": size, "total": size})
-            transaction = await publisher.propose(signed)
-        except PolicyError:
-            await publisher.discard(signed)
-            raise
-        await self._parts.submission.wait_final(transaction, FINAL_S)
-        return {
-            "manifest": signed.manifest_id.hex(),
-            "sequence": signed.manifest.sequence,
-            "transaction": transaction.hex(),
-            "size": signed.manifest.size,
-        }
-
-    async def _submit_approvals(self, params: Mapping[str, object], _report: Report) -> JSON:
-        reader = Params(params)
-        manifest = ManifestId(reader.hex_bytes("manifest", size=32))
-        action = reader.choice("action", ("authorise", "revoke"))
-        approvals = reader.hex_list("approvals", items_max=32, bytes_max=512)
-        reader.finish()
-        self._known_manifest(manifest)
-        by_group: dict[str, list[bytes]] = {}
-        for raw in approvals:
-            content = parse_approval(raw).approval
-            wanted = Action.AUTHORISE if action == "authorise" else Action.REVOKE
-            if bytes(content.subject) != manifest or content.action is not wanted:
-                raise PolicyError("approval.subject", "an approval is about something else")
-            by_group.setdefault(content.group, []).append(raw)
-        body = ApproveManifest if action == "authorise" else RevokeManifest
-        transactions = [
-            await self._parts.submission.submit(
-                body(manifest=manifest, group=group, approvals=tuple(raws))
-            )
-            for group, raws in by_group.items()
-        ]
-        height = 0
-        for transaction in transactions:
-            height = await self._parts.submission.wait_final(transaction, FINAL_S)
-        return {"transactions": [item.hex() for item in transactions], "height": height}
 
     # -- waiting and fetching ------------------------------------------------------------------
 
@@ -446,7 +314,7 @@ class Operator:
         wanted = reader.text("component") if reader.has("component") else None
         device = _device(reader.text("device")) if reader.has("device") else UNKNOWN_DEVICE
         reader.finish()
-        content = self._known_manifest(manifest).manifest
+        content = known_manifest(self._parts.ledger, manifest).manifest
         component = next((item for item in content.components if wanted in (None, item.name)), None)
         if component is None:
             raise PolicyError("component.unknown", f"the manifest has no component {wanted!r}")
@@ -494,13 +362,6 @@ def _device(name: str) -> Device:
 async def _then_cancel(wait: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:
     await wait()
     nursery.cancel_scope.cancel()
-
-
-def _names(
-    owner: Callable[[bytes], tuple[object, str] | None], key_ids: tuple[Digest, ...]
-) -> list[JSON]:
-    pairs = (owner(key_id) for key_id in key_ids)
-    return [pair[1] for pair in pairs if pair is not None]
 
 
 def _held_value(row: HeldManifest) -> dict[str, JSON]:

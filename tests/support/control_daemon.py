@@ -5,6 +5,7 @@ Server, socket and protocol are the real ones; the methods are what a test says 
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import trio
 from swarmd.control.server import Report, serve_control
 
 Method = Callable[[dict[str, Any]], Any]
-"""Parameters in, result out; raises to refuse."""
+"""Parameters in, result out, or something to await for it; raises to refuse."""
 
 
 class ControlDaemon:
@@ -37,7 +38,8 @@ class ControlDaemon:
         self.requests.append((method, dict(params)))
         for fields in self.progress:
             await report(fields)
-        return self.methods[method](dict(params))
+        result = self.methods[method](dict(params))
+        return await result if inspect.isawaitable(result) else result
 
     @contextmanager
     def running(self, path: Path) -> Iterator[ControlDaemon]:
