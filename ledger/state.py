@@ -197,11 +197,18 @@ class StateReader:
         return self.get(approval_key(subject, action, key_id, group))
 
     def approvals(self, manifest: ManifestId, group: str, action: Action) -> tuple[bytes, ...]:
-        """Owners' approvals (AUTHORISE) or revocations (REVOKE), ascending by key id."""
+        """What was signed about a manifest, ascending by key id: approvals (AUTHORISE),
+        revocations (REVOKE) or builders' attestations (ATTEST).
+        """
         record = self.manifest(manifest, group)
         if record is None:
             return ()
-        key_ids = record.approvers if action is Action.AUTHORISE else record.revokers
+        lists = {
+            Action.AUTHORISE: record.approvers,
+            Action.REVOKE: record.revokers,
+            Action.ATTEST: record.attesters,
+        }
+        key_ids = lists[action]
         found = (self.approval(Digest(manifest), action, key_id, group) for key_id in key_ids)
         return tuple(raw for raw in found if raw is not None)
 

@@ -11,7 +11,7 @@ from ledger.records.manifest import ManifestRecord
 from ledger.rules.judge import check_consent
 from ledger.state import StateReader
 from protocol.approval import Action, check_holders, find_holders
-from protocol.digest import ChainId, Digest, ManifestId
+from protocol.digest import ChainId, ManifestId
 from protocol.errors import VerificationError
 from protocol.image import image_digest
 from protocol.manifest import SignedManifest
@@ -52,10 +52,9 @@ def verified_consent(
     if policy.policy_id != record.policy:
         raise VerificationError(f"group {group!r}: the ledger names another policy than it has")
 
-    def found(action: Action, subject: bytes, key_ids: tuple[Digest, ...]) -> tuple[Holder, ...]:
-        stored = (state.approval(Digest(subject), action, key_id, group) for key_id in key_ids)
+    def found(action: Action, subject: bytes) -> tuple[Holder, ...]:
         return find_holders(
-            (raw for raw in stored if raw is not None),
+            state.approvals(manifest, group, action),
             root=root,
             chain=chain,
             era=era,
@@ -65,7 +64,7 @@ def verified_consent(
             policy=record.policy,
         )
 
-    holders = found(Action.AUTHORISE, manifest, record.approvers)
+    holders = found(Action.AUTHORISE, manifest)
     check_holders(
         holders,
         root=root,
@@ -73,7 +72,7 @@ def verified_consent(
         action=Action.AUTHORISE,
         group=group,
     )
-    attesters = found(Action.ATTEST, image_digest(signed.manifest), record.attesters)
+    attesters = found(Action.ATTEST, image_digest(signed.manifest))
     builders = sum(holder.has_role(BUILDER_ROLE) for holder in attesters)
     _check_rule(policy, record, signed, group, holders=holders, builders=builders)
     return holders

@@ -121,10 +121,18 @@ def require_newer(draft: Draft, approvals: Sequence[SignedApproval]) -> None:
             raise LedgerError("approval.used", "an owner's approval is no newer than its last one")
 
 
-def record_approvals(draft: Draft, approvals: Sequence[SignedApproval]) -> tuple[Digest, ...]:
-    """Writes approvals to the state, where gateways and proofs find them; returns their key ids."""
+def record_approvals(
+    draft: Draft, approvals: Sequence[SignedApproval], *, under: Digest | None = None
+) -> tuple[Digest, ...]:
+    """Writes approvals to the state, where gateways and proofs find them; returns their key ids.
+
+    Args:
+        draft: where they are written.
+        approvals: what was checked.
+        under: the subject in their state keys; None: the subject that they name.
+    """
     for signed in approvals:
         content, key_id = signed.approval, signed.signed.key_id
-        key = approval_key(content.subject, content.action, key_id, content.group)
+        key = approval_key(under or content.subject, content.action, key_id, content.group)
         draft.put(key, signed.signed.raw)
     return tuple(signed.signed.key_id for signed in approvals)

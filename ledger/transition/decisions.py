@@ -53,7 +53,7 @@ def approve_manifest(
     record = _find_live(draft, body.manifest, body.group, context)
     consent = _consent(draft, body, record, Action.AUTHORISE, role=None)
     checked = _check_foreign(draft, body.approvals, consent, record, context)
-    approvers = _extended(draft, record.approvers, checked)
+    approvers = _extended(draft, body.manifest, record.approvers, checked)
     _conclude(draft, body.manifest, body.group, replace(record, approvers=approvers), context)
 
 
@@ -71,7 +71,7 @@ def attest_manifest(
     consent = _consent(draft, body, record, Action.ATTEST, role=BUILDER_ROLE)
     consent = replace(consent, subject=content.image)
     checked = _check_foreign(draft, body.approvals, consent, record, context)
-    attesters = _extended(draft, record.attesters, checked)
+    attesters = _extended(draft, body.manifest, record.attesters, checked)
     _conclude(draft, body.manifest, body.group, replace(record, attesters=attesters), context)
 
 
@@ -155,7 +155,9 @@ def revoke_manifest(
 ) -> None:
     """Adds revocations; with enough of them the manifest is revoked for good (L57).
 
-    The floor against rollback stays where it was.
+    Owners of the root in force count, so that nobody counts twice by a new key; all there are
+    suffice, so that no rotation to fewer owners makes a release irrevocable. The floor against
+    rollback stays where it was.
 
     Raises:
         LedgerError: `manifest.unknown`, `manifest.revoked`, `approval.*`.
@@ -165,12 +167,20 @@ def revoke_manifest(
         raise LedgerError("manifest.revoked", "this manifest is revoked already")
     consent = _consent(draft, body, record, Action.REVOKE, role=OWNER_ROLE)
     checked = check_approvals(body.approvals, consent, context)
-    revokers = _extended(draft, record.revokers, checked)
+    root = consent.root
+    needed = min(draft.policy(record.policy).revoke_threshold, len(root.owners))
+    revokers = record.revokers
+    if _count_owners(root, revokers) < needed:  # a rotation may have made them enough
+        revokers = _extended(draft, body.manifest, revokers, checked)
     following = replace(record, revokers=revokers)
-    if len(revokers) >= draft.policy(record.policy).revoke_threshold:
+    if _count_owners(root, revokers) >= needed:
         following = replace(following, status=ManifestStatus.REVOKED, revoked_height=context.height)
         record_event(draft, body.group, Counter.REVOKED, context)
     draft.put(manifest_key(body.manifest, body.group), following.encode())
+
+
+def _count_owners(root: OwnerRoot, key_ids: Sequence[Digest]) -> int:
+    return sum(root.owner(key_id) is not None for key_id in key_ids)
 
 
 def record_event(draft: Draft, group: str, counter: Counter, context: BlockContext) -> None:
@@ -264,9 +274,15 @@ def _check_foreign(
 
 
 def _extended(
-    draft: Draft, known: tuple[Digest, ...], approvals: tuple[SignedApproval, ...]
+    draft: Draft,
+    manifest: ManifestId,
+    known: tuple[Digest, ...],
+    approvals: tuple[SignedApproval, ...],
 ) -> tuple[Digest, ...]:
     """Adds those who had not agreed before; what the others signed first stays.
+
+    What they signed is kept under the manifest also where it names an image: another manifest with
+    the same image may come under another policy.
 
     Approvals are public: who submits one of several first must not make the others void.
 
@@ -276,7 +292,8 @@ def _extended(
     fresh = tuple(signed for signed in approvals if signed.signed.key_id not in known)
     if not fresh:
         raise LedgerError("approval.duplicate", "these owners have agreed before")
-    following = tuple(sorted((*known, *record_approvals(draft, fresh))))
+    added = record_approvals(draft, fresh, under=Digest(manifest))
+    following = tuple(sorted((*known, *added)))
     if len(following) > SIGNERS_MAX:
         raise LedgerError("approval.full", f"{SIGNERS_MAX} keys have signed, most are retired")
     return following

@@ -45,7 +45,8 @@ async def claimed(
     for action, subject, keys in kinds:
         for key in keys:
             raw = bench.lab.approval(action, subject, key, group=SITE, policy=record.policy)
-            writes[approval_key(subject, action, key.public.key_id, SITE)] = raw
+            key_id = key.public.key_id
+            writes[approval_key(Digest(manifest.manifest_id), action, key_id, SITE)] = raw
     claim = replace(
         record,
         status=ManifestStatus.AUTHORISED,
