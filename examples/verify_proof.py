@@ -1,11 +1,11 @@
 """Checks a swarmd proof file with nothing of swarmd: a second reading of docs/spec/proofs.md.
 
-Run: python examples/verify_proof.py PROOF GENESIS_DIGEST [IMAGE]; without arguments it checks the
-proof of the test vectors. What it prints is true if the digest is that of the right genesis.
+Run: python examples/verify_proof.py PROOF DIGEST_OF_THE_GENESIS_THAT_IS_TRUSTED [IMAGE]
 """
 # ruff: noqa: D103 - one screen a part: what a function does stands behind its name
 
 import hashlib
+import io
 import json
 import sys
 from pathlib import Path
@@ -14,8 +14,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 EMPTY = b"SPARSE_MERKLE_PLACEHOLDER_HASH__"
-VECTOR = Path(__file__).parents[1] / "tests/vectors/ledger/proof.json"
 AUTHORISE, CREATE_GROUP, ROTATE_ROOT, FINALIZE, VOTE_KEY, BYTES_MAX = 1, 5, 20, 3, 3, 5 << 20
+CHECKPOINT, RECOVERY, GOVERNANCE, SET = 26, 27, ["governance", bytes(32)], "swarmd/validators/1"
 REFUSALS = (ValueError, TypeError, LookupError, AttributeError, StopIteration, InvalidSignature)
 
 
@@ -25,47 +25,38 @@ def require(condition, reason):
 
 
 def decode(data):  # one value of canonical CBOR (RFC 8949, 4.2.1), in its one encoding
-    value, end = read(data, 0, 0)
-    require(end == len(data) and encode(value) == data, "not canonical")
+    require(data == encode(value := read(io.BytesIO(data), 0)), "not canonical, or longer")
     return value
 
 
-def read(data, at, depth):  # the value at a position, and the position behind it
-    major, low = divmod(data[at], 32)
+def read(file, depth):  # the next value
+    major, low = divmod(file.read(1)[0], 32)
     require(major != 6 and low < 28 and depth <= 12, "tag, indefinite length or deep nesting")
     if major == 7:
-        return {20: False, 21: True, 22: None}[low], at + 1
-    end = at + 1 + (1 << low - 24 if low > 23 else 0)
-    number = int.from_bytes(data[at + 1 : end], "big") if low > 23 else low
-    require(number < 1 << 63 and (major < 2 or number <= len(data)), "number or length too large")
-    if major < 2:
-        return (-1 - number if major else number), end
+        return {20: False, 21: True, 22: None}[low]
+    number = int.from_bytes(file.read(1 << low - 24), "big") if low > 23 else low
+    require(number < 1 << (63 if major < 2 else 23), "number or length too large")
     if major < 4:
-        text = data[end : end + number]  # a truncated one encodes to something else
-        return (text if major == 2 else text.decode()), end + number
-    items = []
-    for _ in range(number * (major - 3)):
-        item, end = read(data, end, depth + 1)
-        items.append(item)
-    if major == 4:
-        return items, end
-    require(all(type(key) in (int, str) for key in items[::2]), "type of a key")
-    return dict(zip(items[::2], items[1::2], strict=True)), end
+        text = file.read(number) if major > 1 else b""  # a truncated one is not canonical
+        return [number, -1 - number, text, text.decode() if major == 3 else ""][major]
+    items = [read(file, depth + 1) for _ in range(number * (major - 3))]
+    require(major == 4 or all(type(key) in (int, str) for key in items[::2]), "type of a key")
+    return items if major == 4 else dict(zip(items[::2], items[1::2], strict=True))
 
 
 def encode(value):
     if value is None or isinstance(value, bool):
         return bytes([0xF6 if value is None else 0xF4 + value])
     if isinstance(value, int):
-        major, number, tail = (1, -1 - value, b"") if value < 0 else (0, value, b"")
+        major, number, tail = int(value < 0), max(value, -1 - value), b""
     elif isinstance(value, bytes | str):
         tail = value if isinstance(value, bytes) else value.encode()
         major, number = 2 + isinstance(value, str), len(tail)
     elif isinstance(value, list):
         major, number, tail = 4, len(value), b"".join(map(encode, value))
-    else:
-        pairs = sorted((encode(key), encode(item)) for key, item in value.items())
-        major, number, tail = 5, len(pairs), b"".join(key + item for key, item in pairs)
+    else:  # no encoding begins another one, so that pairs stand in the order of their keys
+        pairs = b"".join(sorted(encode(key) + encode(item) for key, item in value.items()))
+        major, number, tail = 5, len(value), pairs
     if number < 24:
         return bytes([major << 5 | number]) + tail
     size = next(power for power in range(4) if number < 1 << (8 << power))
@@ -84,7 +75,7 @@ def sized(value, kind, most=2**63 - 1, least=0):  # an integer or an array withi
 
 
 def section(proof, key, rank):  # the statements of one kind, in their one order
-    found = sized(proof[key], list, 64, 1) if key in proof else []
+    found = proof.get(key, [])
     require(list(map(rank, found)) == sorted(set(map(rank, found))), "order of statements")
     return found
 
@@ -98,50 +89,76 @@ def tagged(tag, data):  # SHA-256 under a domain
 
 
 def log_root(leaf, index, size, path):  # RFC 6962: the root that an audit path leads to
-    is_sized = len(leaf) == 32 and len(path) % 32 == 0 and (size == 1) == (path == b"")
-    require(0 <= index < size and is_sized, "audit path")
-    if size == 1:
-        return leaf
-    half, rest, last = 1 << (size - 1).bit_length() - 1, path[:-32], path[-32:]
+    require(0 <= index < size and len(leaf) == 32 and (size == 1) == (path == b""), "audit path")
+    half, rest, last = 1 << (size - 1).bit_length() >> 1, path[:-32], path[-32:]
     if index < half:
         return sha(b"\x01", log_root(leaf, index, half, rest), last)
-    return sha(b"\x01", last, log_root(leaf, index - half, size - half, rest))
+    return sha(b"\x01", last, log_root(leaf, index - half, size - half, rest)) if half else leaf
 
 
-def check_certificate(raw, header, members):  # exactly q = n - floor((n - 1) / 3) votes
-    kind, epoch, view, block, bitmap, joined = decode(raw)
-    certified = [FINALIZE, header[3], header[4], sha(encode(header))]
-    require([kind, epoch, view, block] == certified, "certificate of another block")
+def read_header(raw, genesis, validators, certificate=None):  # of the epoch whose set is given
+    header = fields(decode(raw), range(16))
+    own = [genesis["chain"], genesis["era"], validators[1], tagged(SET, encode(validators))]
+    require([header[n] for n in (0, 1, 2, 3, 14)] == [1, *own], "another chain, era, epoch or set")
+    if certificate is None:
+        return header
+    members, (*about, bitmap, joined) = validators[2], decode(certificate)
+    require(about == [FINALIZE, header[3], header[4], sha(raw)], "certificate of another block")
     bits, quorum = int.from_bytes(bitmap, "little"), len(members) - (len(members) - 1) // 3
     signers = [at for at in range(8 * len(bitmap)) if bits >> at & 1]
-    sizes = [len(bitmap), len(signers), len(joined)]
+    sizes = [len(bitmap), len(signers), len(joined)]  # exactly q = n - floor((n - 1) / 3) votes
     require(sizes == [(len(members) + 7) // 8, quorum, 64 * quorum], "no quorum")
-    message = encode(["swarmd/vote/1", header[1], header[2]]) + encode(certified)
+    message = encode(["swarmd/vote/1", header[1], header[2]]) + encode(about)
     for place, signer in enumerate(signers):
         key = Ed25519PublicKey.from_public_bytes(members[signer][1][1])
         key.verify(joined[64 * place : 64 * place + 64], message)
-
-
-def read_header(raw, genesis, validators):  # a header of the epoch whose set is given
-    header = fields(decode(raw), range(16))
-    require([header[n] for n in range(3)] == [1, genesis["chain"], genesis["era"]], "chain or era")
-    expected = [validators[1], tagged("swarmd/validators/1", encode(validators))]
-    require([header[3], header[14]] == expected, "header of another epoch or set")
     return header
 
 
-def follow_epoch(step, genesis, validators):  # checks one hand-over, gives the next set
-    closing, fillers, certificate, following = sized(step, list, 4, 4)
-    last = read_header(closing, genesis, validators)
-    require(last[14] != last[15] == tagged("swarmd/validators/1", following), "another next set")
-    for raw in sized(fillers, list, 256, 0):
-        filler = read_header(raw, genesis, validators)
-        linked = {**last, 4: filler[4], 5: last[5] + 1, 6: sha(encode(last)), 7: last[4]}
-        require(filler == {**linked, **{key: filler[key] for key in (8, 9, 10)}}, "not a filler")
-        last = filler
-    check_certificate(certificate, last, validators[2])
-    require(decode(following)[1] == validators[1] + 1, "skips an epoch")
-    return decode(following)
+def follow(proof, genesis, validators):  # from genesis to the era and the set of the header
+    steps, walked = proof.get(4, []), 0
+    if 10 in proof:
+        raw, following, approvals = sized(decode(proof[10]), list, 3, 3)
+        last, validators = fields(decode(raw), range(16)), decode(following)
+        genesis, subject = {**genesis, "era": last[2]}, encode([last[5], sha(raw)])
+        require([last[0], last[1], last[3] + 1] == [1, genesis["chain"], validators[1]], "chain")
+        require(last[14] != last[15] == tagged(SET, following), "another set")
+        about = [CHECKPOINT, tagged("swarmd/checkpoint/1", subject), *GOVERNANCE]
+        check_consent(approvals, [genesis["governance"]], 1, about, genesis)
+    for raw in [*sized(proof.get(9, []), list, 8), None]:
+        while steps and (raw is None or decode(steps[0][0])[2] == genesis["era"]):
+            closing, fillers, certificate, following = sized(steps.pop(0), list, 4, 4)
+            last, closed = read_header(closing, genesis, validators), validators
+            require(last[14] != last[15] == tagged(SET, following), "another next set")
+            for block in sized(fillers, list, 256, 0):
+                filler = read_header(block, genesis, closed)
+                link = {**last, 4: filler[4], 5: last[5] + 1, 6: sha(encode(last)), 7: last[4]}
+                require(filler == {**link, **{n: filler[n] for n in (8, 9, 10)}}, "not a filler")
+                last = filler
+            read_header(encode(last), genesis, closed, certificate)
+            validators, walked = decode(following), walked + 1
+            require(validators[1] == closed[1] + 1, "skips an epoch")
+        if raw is not None:
+            genesis, validators, walked = *begin_era(raw, genesis, validators), 0
+    require(walked <= 26, "old keys alone speak for too many epochs")
+    return genesis, validators
+
+
+def begin_era(raw, genesis, validators):  # checks a recovery, gives the next era and its set
+    recovery = fields(decode(raw), (0, 1, 2))
+    plan, era, now = fields(decode(recovery[1]), range(7)), genesis["era"], validators[1]
+    last = fields(decode(plan[2]), range(16))  # with view 0, the first of an era, not certified
+    if [last[2], last[3] + 1, last[15]] != [era, now, tagged(SET, encode(validators))]:
+        read_header(plan[2], genesis, validators, plan[3] if plan[3] or last[4] else None)
+    versions, is_later = encode([recovery[0], plan[0], plan[1] - era]), plan[4] > last[8]
+    require([versions, last[1], is_later] == [b"\x83\1\1\1", genesis["chain"], True], "plan")
+    about = [RECOVERY, tagged("swarmd/recovery/1", recovery[1]), *GOVERNANCE]
+    check_consent(recovery[2], [genesis["governance"]], 1, about, genesis)
+    for did, key, proof in sized(plan[5], list, 32, 4):
+        message = encode(["swarmd/recovery-seat/1", last[1], era + 1]) + encode([did, sha(plan[2])])
+        Ed25519PublicKey.from_public_bytes(key[1]).verify(proof, message)
+    members, epoch = [seat[:2] for seat in plan[5]], last[3] + 1 + (last[14] != last[15])
+    return {**genesis, "era": era + 1}, {0: 1, 1: epoch, 2: members}
 
 
 def owners(root):  # key and name by key id; other roles do not count
@@ -149,21 +166,18 @@ def owners(root):  # key and name by key id; other roles do not count
 
 
 def check_consent(approvals, roots, least, about, genesis):  # all of them valid, and enough
-    keys = {key_id: owner for root in roots for key_id, owner in owners(root).items()}
-    found = {}
+    keys, found = {k: owner for root in roots for k, owner in owners(root).items()}, {}
     for raw in sized(approvals, list, 64, 1):
         protected, unprotected, payload, signature = decode(raw)
         algorithm, said = fields(decode(protected), (1, 4)), decode(payload)
-        require([algorithm[1], unprotected] == [-8, {}], "form of a signature")
         require([said[key] for key in (0, 2, 3, 4, 5)] == [1, *about], "about another")
-        require(0 <= said[1] <= genesis["era"], "era of an approval")
+        require([algorithm[1], unprotected] == [-8, {}] and 0 <= said[1] <= genesis["era"], "era")
         context = encode(["swarmd/approval/1", genesis["chain"], said[1]])
         message = encode(["Signature1", protected, context, payload])
         key, found[algorithm[4]] = keys[algorithm[4]]
         Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
     require(len(approvals) == len(found) and list(found) == sorted(found), "order of approvals")
-    for root in roots:
-        require(len(set(owners(root)) & set(found)) >= max(least, root[2]), "too few owners")
+    require(all(len({*owners(r)} & {*found}) >= max(least, r[2]) for r in roots), "too few owners")
     return found
 
 
@@ -175,11 +189,10 @@ def owner_root(consent, record, name, genesis):  # whose keys counted when it wa
     if raw:
         check_consent(approvals, [genesis["governance"]], 1, about, genesis)
     for raw, policy, approvals in sized(consent[4], list, 32, 1) if 4 in consent else ():
-        following = decode(raw)
+        old, root = root, decode(raw)
         about = [ROTATE_ROOT, tagged("swarmd/owner-root/1", raw), name, policy]
-        check_consent(approvals, [root, following], 1, about, genesis)
-        require(following[1] == root[1] + 1, "versions of owner roots")
-        root = following
+        check_consent(approvals, [old, root], 1, about, genesis)
+        require(root[1] == old[1] + 1, "versions of owner roots")
     require(root[1] == record[14], "another owner root")
     return root
 
@@ -187,12 +200,11 @@ def owner_root(consent, record, name, genesis):  # whose keys counted when it wa
 def read_facts(value, root):  # [key, value or None] of several keys under one state root
     facts, count, bitmap, joined = sized(value, list, 4, 4)
     paths = [sha(fact[0]) for fact in sized(facts, list, 32, 1)]
-    require(paths == sorted(set(paths)), "order of facts")
     bits = "".join(f"{byte:08b}" for byte in bitmap)
     spelled = [joined[at : at + 32] for at in range(0, len(joined), 32)]
-    require(len(bitmap) == (sized(count, int, 4096) + 7) // 8, "bitmap")
     require("1" not in bits[count:] and EMPTY not in spelled, "bits of the bitmap")
-    require(len(joined) == 32 * bits[:count].count("0"), "number of siblings")
+    sizes = [(sized(count, int, 4096) + 7) // 8, 32 * bits[:count].count("0")]
+    require([len(bitmap), len(joined), paths] == [*sizes, sorted(set(paths))], "order or siblings")
     siblings = iter([EMPTY if bit == "1" else spelled.pop(0) for bit in bits[:count]])
     turns = [f"{int.from_bytes(path, 'big'):0256b}" for path in paths]
     require(fold(list(zip(facts, paths, turns, strict=True)), 0, siblings) == root, "state root")
@@ -210,8 +222,8 @@ def fold(facts, depth, siblings):  # hash of the node below which all these fact
         require(end == depth and (not other or value is None), "where a fact ends")
         if other:
             there = f"{int.from_bytes(other[0], 'big'):0256b}"
-            is_apart = there != turns and [len(part) for part in other] == [32, 32]
-            require(is_apart and there[:depth] == turns[:depth], "a leaf from elsewhere")
+            is_apart = there[:depth] == turns[:depth] and there != turns
+            require(is_apart and {*map(len, other)} == {32}, "a leaf from elsewhere")
         leaf = sha(b"JMT::LeafNode", *(other or [path, sha(value or b"")]))
         found.add(leaf if other or value is not None else EMPTY)
     return found.pop() if len(found) == 1 else b""  # contradicting facts lead to no root
@@ -239,40 +251,38 @@ def read_manifests(proof, facts, now, genesis):  # what is said of manifests on 
         content = decode(decode(raw)[2])
         require(sha(raw) in [item["id"] for item in found.values()], "not among the facts")
         for item in [item for item in found.values() if item["id"] == sha(raw)]:
-            recorded = [item["record"][key] for key in (2, 3, 4, 6)]
-            require([content[key] for key in (2, 3, 5, 8)] == recorded, "another record")
-            require(item["group"] in content[6], "a group it does not target")
+            recorded = [item["record"][key] for key in (2, 3, 4, 6)] + [item["group"] in content[6]]
+            require([content[key] for key in (2, 3, 5, 8)] + [True] == recorded, "another record")
             item["content"] = content
     return list(found.values())
 
 
 def verify(data, digest, image=None):  # what a file shows if the genesis is trusted
     container = fields(decode(data[:BYTES_MAX]), (0, 1, 2))
-    proof = fields(decode(container[2]), (0, 1, 2), range(3, 9))
+    proof = fields(decode(container[2]), (0, 1, 2), range(3, 11))
     require(encode([container[0], proof[0]]) == b"\x82\x01\x02", "another version")
     require((3 in proof or 7 in proof) and sha(container[1]) == digest, "another genesis")
     value = decode(container[1])
+    require(all(sized(proof[n], list, 64, 1) for n in range(4, 10) if n in proof), "sections")
     records = {tagged("swarmd/did/1", record): decode(record) for record, _ in value[6]}
-    groups = {group[1]: group for group in map(decode, value[7])}
-    genesis = {"chain": digest, "era": value[2], "groups": groups, "governance": value[8]}
+    genesis = {"chain": digest, "era": value[2], "governance": value[8]}
+    genesis["groups"] = {group[1]: group for group in map(decode, value[7])}
     validators = {0: 1, 1: 1, 2: [[did, dict(records[did][3])[VOTE_KEY]] for did in value[5]]}
-    for step in sized(proof[4], list, 64, 1) if 4 in proof else ():
-        validators = follow_epoch(step, genesis, validators)
-    header = read_header(proof[1], genesis, validators)
-    check_certificate(proof[2], header, validators[2])
+    genesis, validators = follow(proof, genesis, validators)
+    header = read_header(proof[1], genesis, validators, proof[2])
     facts = read_facts(proof[3], header[13]) if 3 in proof else []
     manifests = read_manifests(proof, facts, header[8], genesis)
     entries = section(proof, 7, lambda item: sized(item[0], int))
     for entry in entries:
-        require((2 in fields(entry, (0, 1), (2, 3))) != (3 in entry), "entry or leaf")
+        fields(entry, (0, 1, 2) if 2 in entry else (0, 1, 3))
         leaf = sha(b"\x00", entry[2]) if 2 in entry else entry[3]
         require(log_root(leaf, entry[0], header[11], entry[1]) == header[12], "log")
     receipts = section(proof, 8, lambda item: (sized(item[0], int), sized(item[1], int)))
     for receipt in receipts:
         key, anchor = facts[fields(receipt, range(4))[0]]
         require(key[:2] == b"a/" and len(key) == 34, "not an anchor")
-        root = log_root(sha(b"\x00", receipt[2]), receipt[1], decode(anchor)[1], receipt[3])
-        require(root == decode(anchor)[2], "receipt log")
+        leaf, (_, size, root, *_) = sha(b"\x00", receipt[2]), decode(anchor).values()
+        require(log_root(leaf, receipt[1], size, receipt[3]) == root, "receipt log")
     complete = [item for item in manifests if item["open"] and {"owners", "content"} <= set(item)]
     parts = [part for item in complete for part in item["content"][7]]
     images = [part[key][1] for part in parts for key in (2, 6) if key in part]
@@ -281,20 +291,10 @@ def verify(data, digest, image=None):  # what a file shows if the genesis is tru
     return {**shown, "entries": entries, "receipts": receipts}
 
 
-def main(arguments):
-    if arguments:
-        data, digest = Path(arguments[0]).read_bytes(), bytes.fromhex(arguments[1])
-        image = Path(arguments[2]).read_bytes() if arguments[2:] else None
-    else:
-        pinned = json.loads(VECTOR.read_text(encoding="utf-8"))
-        genesis, proof, image = (bytes.fromhex(pinned[k]) for k in ("genesis", "proof", "image"))
-        data, digest = encode({0: 1, 1: genesis, 2: proof}), sha(genesis)
+if __name__ == "__main__":
     try:
-        shown = verify(data, digest, sha(image) if image is not None else None)
+        data, *image = (Path(name).read_bytes() for name in [sys.argv[1], *sys.argv[3:]])
+        shown = verify(data, bytes.fromhex(sys.argv[2]), *map(sha, image))
         print(json.dumps(shown, default=bytes.hex, indent=1))
     except REFUSALS as error:
         sys.exit(f"refused: {error!r}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -18,6 +18,7 @@ from ledger.certificate import CERTIFICATE_BYTES_MAX
 from ledger.header import HEADER_BYTES_MAX
 from ledger.light import EPOCH_STEPS_MAX, EpochStep
 from ledger.proof_facts import FACTS_MAX, StateFacts
+from ledger.proof_path import RECOVERIES_MAX, TrustPath
 from ledger.proof_statements import Consent, LogInclusion, ReceiptInclusion
 from protocol.digest import sha256
 from protocol.encoding import (
@@ -29,6 +30,7 @@ from protocol.encoding import (
     encode_canonical,
 )
 from protocol.errors import EncodingError
+from protocol.governance import CHECKPOINT_BYTES_MAX, RECOVERY_BYTES_MAX
 from protocol.limits import KIB, MANIFEST_BYTES_MAX
 
 PROOF_SCHEMA: Final = 2
@@ -59,6 +61,15 @@ class ProofFile:
     """Entries of the log, ascending by position."""
     receipts: tuple[ReceiptInclusion, ...] = ()
     """Entries of receipt logs whose anchors are among the facts, ascending by (fact, position)."""
+    recoveries: tuple[bytes, ...] = ()
+    """Recovery files on the way to the header's era, encoded, oldest first."""
+    checkpoint: bytes | None = None
+    """Encoded checkpoint that the hand-overs begin at; None: at genesis."""
+
+    @property
+    def path(self) -> TrustPath:
+        """The way from genesis to the set of the header's epoch."""
+        return TrustPath(checkpoint=self.checkpoint, epochs=self.epochs, recoveries=self.recoveries)
 
     def encode(self) -> bytes:
         """The canonical bytes; empty sections are left out."""
@@ -68,11 +79,14 @@ class ProofFile:
             6: list(self.manifests),
             7: [entry.to_value() for entry in self.entries],
             8: [receipt.to_value() for receipt in self.receipts],
+            9: list(self.recoveries),
         }
         value: dict[int | str, Value] = {0: PROOF_SCHEMA, 1: self.header, 2: self.certificate}
         if self.facts is not None:
             value[3] = self.facts.to_value()
         value.update({key: section for key, section in sections.items() if section})
+        if self.checkpoint is not None:
+            value[10] = self.checkpoint
         return encode_canonical(value)
 
 
@@ -102,6 +116,10 @@ def decode_proof(data: bytes) -> ProofFile:
         ),
         entries=tuple(LogInclusion.from_value(item) for item in section(7)),
         receipts=tuple(ReceiptInclusion.from_value(item) for item in section(8)),
+        recoveries=tuple(
+            as_bytes(item, "recovery", maximum=RECOVERY_BYTES_MAX) for item in section(9)
+        ),
+        checkpoint=fields.optional(10, lambda key: fields.bytes(key, maximum=CHECKPOINT_BYTES_MAX)),
     )
     if fields.finish():
         raise EncodingError("proof file: extensions are not allowed")
@@ -111,6 +129,8 @@ def decode_proof(data: bytes) -> ProofFile:
 
 def _check_order(proof: ProofFile) -> None:
     """Every set of statements has one order, and the file is about something."""
+    if len(proof.recoveries) > RECOVERIES_MAX:
+        raise EncodingError(f"proof file: over {RECOVERIES_MAX} recoveries")
     if proof.facts is None and not proof.entries:
         raise EncodingError("proof file: it states nothing")
     _require_ascending([(consent.fact,) for consent in proof.consents], "consents")

@@ -12,9 +12,9 @@ from typing import Final
 
 from ledger.chain_queries import ChainQueries, Tip
 from ledger.errors import LedgerError, LedgerNotYetError
-from ledger.light import EPOCH_STEPS_MAX
 from ledger.proof import ProofFile
 from ledger.proof_facts import StateFacts
+from ledger.proof_path import path_to
 from ledger.proof_statements import (
     Consent,
     GroupOrigin,
@@ -25,7 +25,6 @@ from ledger.proof_statements import (
 from ledger.records.manifest import ManifestRecord, ManifestStatus
 from ledger.state_keys import anchor_key, latest_key, manifest_key, subject_key
 from ledger.state_tree import StateProof
-from ledger.transition.genesis import FIRST_EPOCH
 from protocol.approval import Action
 from protocol.digest import DidId, Digest, ManifestId, TransactionId, sha256
 from protocol.encoding import encode_canonical
@@ -46,19 +45,17 @@ class ProofBuilder:
         Raises:
             LedgerNotYetError: `proof.genesis`: no block is final so far, or the newest one closes
                 an epoch and became final by a filler.
-            LedgerError: `proof.epochs`: more epochs than a proof from genesis may bridge.
+                Or `proof.checkpoint`: too many hand-overs since the governance root last spoke.
+            LedgerError: `proof.epochs`: this copy does not hold all hand-overs, or too many.
         """
         self._chain: Final = chain
         self._tip: Final[Tip] = chain.tip
-        self._epochs: Final = chain.epoch_steps(FIRST_EPOCH, EPOCH_STEPS_MAX)
-        epoch = self._tip.header.epoch
-        if len(self._epochs) != epoch - FIRST_EPOCH:
-            raise LedgerError("proof.epochs", f"{len(self._epochs)} hand-overs lead to {epoch}")
         if self._tip.certificate is None:
             height = self._tip.header.height
             raise LedgerNotYetError(
                 "proof.genesis", f"block {height} has no certificate of its own; wait for the next"
             )
+        self._path: Final = path_to(chain)
         self._proofs: dict[bytes, StateProof] = {}
         self._consents: dict[bytes, Consent] = {}
         self._manifests: dict[ManifestId, bytes] = {}
@@ -240,11 +237,13 @@ class ProofBuilder:
             header=self._tip.header.encoded,
             certificate=certificate.encode(),
             facts=facts,
-            epochs=self._epochs,
+            epochs=self._path.epochs,
             consents=tuple(sorted(consents, key=lambda item: item.fact)),
             manifests=tuple(self._manifests[name] for name in sorted(self._manifests)),
             entries=tuple(self._entries[index] for index in sorted(self._entries)),
             receipts=tuple(sorted(receipts, key=lambda item: (item.fact, item.index))),
+            recoveries=self._path.recoveries,
+            checkpoint=self._path.checkpoint,
         ).encode()
 
 

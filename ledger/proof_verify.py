@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ledger.header import Header
-from ledger.light import TrustAnchor, advance_anchor, verify_header
+from ledger.light import TrustAnchor, verify_header
 from ledger.proof import ProofFile, decode_proof
 from ledger.proof_facts import StateFact
 from ledger.proof_statements import (
@@ -181,7 +181,7 @@ def verify_proof(
     """
     proof = decode_proof(data)
     verifier = verifier or Ed25519Verifier()
-    anchor = advance_anchor(anchor or TrustAnchor.of_genesis(genesis), proof.epochs, verifier)
+    anchor = proof.path.follow(genesis, anchor or TrustAnchor.of_genesis(genesis), verifier)
     header = verify_header(proof.header, proof.certificate, anchor, verifier)
     facts = {} if proof.facts is None else proof.facts.verify(header.state_root)
     return VerifiedProof(

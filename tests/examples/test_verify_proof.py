@@ -23,6 +23,7 @@ from swarmd.proof_file import ProofFile, decode_proof_file
 from tests.support.proofs import IMAGE, ProofWorld, make_epoch_proof, make_world
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "verify_proof.py"
+VECTOR = Path(__file__).parents[1] / "vectors" / "ledger" / "proof.json"
 LINES_MAX = 300
 
 
@@ -211,4 +212,11 @@ def test_it_runs_as_a_program(files: dict[str, bytes], world: ProofWorld, tmp_pa
     ended = run(proof, world.lab.chain_id.hex(), image)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "refused" in ended.stderr
-    assert run().returncode == 0
+    assert run().returncode == 1
+
+
+def test_it_accepts_the_pinned_vector(example: dict[str, Any]) -> None:
+    pinned = json.loads(VECTOR.read_text(encoding="utf-8"))
+    genesis, proof, image = (bytes.fromhex(pinned[key]) for key in ("genesis", "proof", "image"))
+    shown = example["verify"](ProofFile(genesis, proof).encode(), sha256(genesis), sha256(image))
+    assert shown["manifests"][0]["owners"]

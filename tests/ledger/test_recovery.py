@@ -192,8 +192,10 @@ def test_a_light_client_follows_into_the_era_and_believes_the_old_set_no_more():
     with pytest.raises(VerificationError):
         advance_era(anchor, drill.recovery(count=1), root, VERIFIER)
     blind = TrustAnchor.of_genesis(drill.lab.genesis)
+    assert advance_era(blind, drill.recovery(), root, VERIFIER) == moved
+    later = drill.plan(header=dataclasses.replace(drill.header, view=1).encoded)
     with pytest.raises(VerificationError, match="no certificate"):
-        advance_era(blind, drill.recovery(), root, VERIFIER)
+        advance_era(blind, drill.recovery(later), root, VERIFIER)
 
 
 def test_a_plan_whose_header_nobody_certified_moves_no_light_client():

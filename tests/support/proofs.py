@@ -183,7 +183,9 @@ def certify(lab: Lab, header: Header, validators: ValidatorSet) -> bytes:
     """A finalize certificate by the first members of any set of this lab's validators."""
     kind, epoch, view = VoteKind.FINALIZE, validators.epoch, header.view
     keys = {member.did: member.key(KeyPurpose.VALIDATOR) for member in lab.validators}
-    message = vote_message(lab.chain_id, 0, kind, epoch=epoch, view=view, block_id=header.block_id)
+    message = vote_message(
+        lab.chain_id, header.era, kind, epoch=epoch, view=view, block_id=header.block_id
+    )
     votes = [
         Vote(kind, epoch, view, header.block_id, index, keys[member.did].sign(message))
         for index, member in enumerate(validators.members)
