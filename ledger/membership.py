@@ -48,17 +48,21 @@ def make_membership_proof(chain: Chain, did: DidId) -> bytes:
     """Writes the proof of a subject's record as of the newest final header.
 
     Returns:
-        At most 8 KiB: {0: schema, 1: header, 2: certificate (empty at genesis), 3: state proof}.
+        At most 8 KiB: {0: schema, 1: header, 2: certificate, 3: state proof}; the certificate is
+        empty for the first header of the chain or of its era, which needs none.
 
     Raises:
         LedgerNotYetError: `membership.unknown`: this copy does not know the subject;
-            `membership.uncertified`: the newest block has no certificate of its own.
+            `membership.uncertified`: the newest block has no certificate of its own, as after a
+            closing block that a filler made final and after a state was fetched.
     """
     tip = chain.tip
     if tip.state.subject(did) is None:
         raise LedgerNotYetError("membership.unknown", f"subject {did.hex()[:8]} is not known")
-    if tip.certificate is None and tip.header.closes_epoch:
-        raise LedgerNotYetError("membership.uncertified", "the head is final by a filler only")
+    if tip.certificate is None and tip.header.view:
+        raise LedgerNotYetError(
+            "membership.uncertified", "the head is final by a filler's or a descendant's votes only"
+        )
     proof = encode_canonical(
         {
             0: _SCHEMA,

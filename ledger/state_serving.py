@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from ledger.block_store import BlockStore
+from ledger.header import Header
 from ledger.light import EpochStep
+from ledger.log import Log
 from ledger.state_range import StatePage, make_page
 from protocol.digest import Digest, ManifestId
 from protocol.limits import KIB
@@ -23,17 +25,17 @@ _NOTHING: Final = StateHeadAnswer(steps=(), headers=(), certificate=b"", log=b""
 
 
 def state_head(store: BlockStore, steps: Sequence[EpochStep], epoch: int) -> StateHeadAnswer:
-    """The newest version kept for others, with what makes it believable.
+    """The newest version kept for others, with what makes it believable (Y20).
 
     Args:
         store: the ledger's database.
         steps: hand-overs from the asker's epoch on, as many as there are.
         epoch: the asker's epoch.
     """
-    snapshots = store.nodes.snapshots()
-    first = store.header(snapshots[-1].height) if snapshots else None
-    if first is None or first.epoch < epoch:
+    shown = _newest_version(store)
+    if shown is None or shown[0].epoch < epoch:
         return _NOTHING
+    first, log = shown
     encoded = [step.encode() for step in steps[: first.epoch - epoch]][:STATE_STEPS_MAX]
     while sum(map(len, encoded)) > STEPS_BYTES_MAX:
         encoded.pop()
@@ -48,8 +50,17 @@ def state_head(store: BlockStore, steps: Sequence[EpochStep], epoch: int) -> Sta
         steps=tuple(encoded),
         headers=headers,
         certificate=certificate,
-        log=snapshots[-1].log.encode(),
+        log=log.encode(),
     )
+
+
+def _newest_version(store: BlockStore) -> tuple[Header, Log] | None:
+    """Header and log of the newest kept version that does not close its epoch (Y3)."""
+    for snapshot in reversed(store.nodes.snapshots()):
+        header = store.header(snapshot.height)
+        if header is not None and not header.closes_epoch:
+            return header, snapshot.log
+    return None
 
 
 def _finality(store: BlockStore, height: int) -> tuple[tuple[bytes, ...], bytes]:

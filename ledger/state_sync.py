@@ -36,14 +36,17 @@ from protocol.digest import DIGEST_BYTES, Digest
 from protocol.encoding import Value, as_array, as_bytes, decode_canonical, encode_canonical
 from protocol.errors import EncodingError, VerificationError
 from protocol.limits import MIB
-from protocol.state_messages import StateHeadAnswer
+from protocol.state_messages import STATE_STEPS_MAX, STEP_BYTES_MAX, StateHeadAnswer
 
 REGIONS_MAX: Final = 16
 """Parts of the path space that are fetched side by side."""
 REGION_PAGES_MIN: Final = 2
 """A region is worth a peer of its own from about this many pages on."""
-TARGET_BYTES_MAX: Final = 1 * MIB
-"""Encoded target: 520 headers, and the hand-overs of a few dozen epochs."""
+BRIDGE_ROUNDS_MAX: Final = 32
+"""Answers with hand-overs that are followed, one peer: 1,024 epochs, twenty years of weekly ones."""
+TARGET_BYTES_MAX: Final = BRIDGE_ROUNDS_MAX * STATE_STEPS_MAX * STEP_BYTES_MAX + MIB
+"""Encoded target: 16 MiB of hand-overs at the utmost, a header, a certificate and a frontier. What
+was accepted from peers must be readable at the next start."""
 _PATHS_END: Final = 1 << DEPTH_MAX
 
 
@@ -106,8 +109,9 @@ def verify_state_head(
         verifier: checks votes.
 
     Raises:
-        VerificationError: the headers do not hang together, the last one is not certified, or the
-            log is not the one that the first commits to.
+        VerificationError: the headers do not hang together, the last one is not certified, the log
+            is not the one that the first commits to, or the first closes its epoch: who fetched it
+            could hand nobody over to the next.
     """
     headers = [decode_header(raw) for raw in answer.headers]
     if not headers:
@@ -123,6 +127,8 @@ def verify_state_head(
         raise VerificationError("state head with another log")
     if first.height == 0:
         raise VerificationError("genesis is no version to fetch")
+    if first.closes_epoch:
+        raise VerificationError(f"version {first.height} closes its epoch: none to fetch")
     return SyncTarget(header=first, log=log, certificate=answer.certificate)
 
 

@@ -22,7 +22,13 @@ from ledger.certificate import decode_certificate
 from ledger.chain_blocks import CommitResult
 from ledger.header import decode_header
 from ledger.light import EpochForkError, TrustAnchor, decode_epoch_step
-from ledger.state_sync import SyncTarget, bridge_epochs, verify_page, verify_state_head
+from ledger.state_sync import (
+    BRIDGE_ROUNDS_MAX,
+    SyncTarget,
+    bridge_epochs,
+    verify_page,
+    verify_state_head,
+)
 from ledger.sync_store import SyncStore
 from protocol.catchup import BlocksAnswer, BlocksRequest, LedgerMessage
 from protocol.digest import Digest
@@ -55,8 +61,6 @@ HEADS_ASKED_MAX: Final = 16
 """Peers asked for the version they keep; more would tell the same."""
 PAGE_PEERS_MAX: Final = 6
 """Peers that deliver pages at a time."""
-BRIDGE_ROUNDS_MAX: Final = 8
-"""Answers with hand-overs only that are followed, one peer: some 250 epochs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +170,9 @@ class StateSyncService:
             anchor = await trio.to_thread.run_sync(bridge_epochs, anchor, answer.steps, verifier)
             for raw in answer.steps:
                 self._ledger.trust.compare(decode_header(decode_epoch_step(raw).header))
+            self._ledger.trust.require(anchor.validators.epoch)
             steps += answer.steps
             if answer.headers:
-                self._ledger.trust.require(anchor.validators.epoch)
                 target = await trio.to_thread.run_sync(verify_state_head, answer, anchor, verifier)
                 return replace(target, steps=tuple(steps))
         return None
