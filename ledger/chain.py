@@ -27,6 +27,7 @@ from ledger.chain_blocks import (
     fill_block,
     final_block,
     idle_outcome,
+    require_expected,
     split_run,
 )
 from ledger.chain_load import load_final
@@ -485,6 +486,7 @@ class Chain(ChainQueries):
     ) -> tuple[CommitResult, ...]:
         """Stores a certified run up to the end of its epoch, then moves head and mempool on."""
         run, own, handover = split_run(run, certificate)
+        require_expected(run, self.expected, certificate)
         last = run[-1]
         final = [final_block(item, None) for item in run[:-1]]
         final.append(final_block(last, own, handover))

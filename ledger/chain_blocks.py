@@ -14,7 +14,12 @@ from typing import Final
 from ledger.block import Block
 from ledger.block_store import FinalBlock
 from ledger.certificate import Certificate
-from ledger.errors import InvalidBlockError, LedgerError, UnsupportedVersionError
+from ledger.errors import (
+    ForkAlarmError,
+    InvalidBlockError,
+    LedgerError,
+    UnsupportedVersionError,
+)
 from ledger.handover import Handover
 from ledger.header import Header
 from ledger.records.manifest import ManifestRecord, ManifestStatus
@@ -34,7 +39,7 @@ from ledger.transition.kind import Lane
 from ledger.transition.shares import lane_of
 from ledger.validators import ValidatorSet
 from ledger.vote import Evidence, Verifier
-from protocol.digest import ChainId, DidId, ManifestId, TransactionId, sha256
+from protocol.digest import BlockId, ChainId, DidId, ManifestId, TransactionId, sha256
 from protocol.errors import VerificationError
 from protocol.genesis import Parameters
 from protocol.limits import BLOCK_EVIDENCE_MAX, BLOCK_TRANSACTIONS_MAX
@@ -309,6 +314,31 @@ def describe(executed: Executed, before: LedgerState, certificate: Certificate) 
         convictions=tuple(convictions),
         following=executed.outcome.following,
     )
+
+
+def require_expected(
+    run: Sequence[Executed], expected: tuple[int, BlockId] | None, certificate: Certificate
+) -> None:
+    """Checks certified blocks against a header that somebody this node believes vouched for.
+
+    Args:
+        run: the blocks.
+        expected: height and id of that header; None: there is none.
+        certificate: what certifies the blocks.
+
+    Raises:
+        ForkAlarmError: `chain.checkpoint`: one of them is another block of that height.
+    """
+    for item in run:
+        header = item.header
+        if expected is not None and header.height == expected[0] and header.block_id != expected[1]:
+            raise ForkAlarmError(
+                header.block_id,
+                "chain.checkpoint",
+                f"not the block {expected[1].hex()[:8]} that was vouched for at height "
+                f"{expected[0]}",
+                certificate.encode(),
+            )
 
 
 def describe_arrival(final: Executed, certificate: Certificate) -> CommitResult:

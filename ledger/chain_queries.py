@@ -97,6 +97,9 @@ class ChainQueries:
         self.anchor: Final = self._first_anchor(TrustAnchor.of_genesis(genesis, first.block_id))
         """What genesis, or the recovery that began this era, makes a node believe: the first
         validators of the era, and its first header."""
+        self.expected: tuple[int, BlockId] | None = None
+        """Height and id of a header that others vouched for, such as an enrolment token; no other
+        block of that height becomes final here. Set before anything is adopted."""
         self._executed: dict[BlockId, Executed] = {}
         self._dropped: tuple[TransactionId, ...] = ()
 

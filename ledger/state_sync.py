@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ledger.errors import ForkAlarmError
 from ledger.header import Header, decode_header
 from ledger.light import (
     EpochStep,
@@ -31,6 +32,7 @@ from ledger.state_range import (
     decode_state_page,
 )
 from ledger.state_tree import KEY_BYTES_MAX, VALUE_BYTES_MAX
+from ledger.validators import decode_validator_set
 from ledger.vote import Verifier
 from protocol.digest import DIGEST_BYTES, Digest
 from protocol.encoding import Value, as_array, as_bytes, decode_canonical, encode_canonical
@@ -130,6 +132,38 @@ def verify_state_head(
     if first.closes_epoch:
         raise VerificationError(f"version {first.height} closes its epoch: none to fetch")
     return SyncTarget(header=first, log=log, certificate=answer.certificate)
+
+
+def check_checkpoint(header: Header, target: SyncTarget, anchor: TrustAnchor) -> None:
+    """Checks a version against a header before it that somebody this node believes vouched for.
+
+    Who certified that header is whom the way to the version must lead through: keys of earlier
+    epochs, however many of them were stolen since, make no other way. Between the two only keys of
+    that epoch and later ones count, as for a light client that starts from the header.
+
+    Args:
+        header: the header vouched for, at most as high as the version.
+        target: the version.
+        anchor: whom its hand-overs begin with.
+
+    Raises:
+        ForkAlarmError: `chain.checkpoint`: the version is of another history.
+    """
+    sets = [anchor.validators]
+    sets += [decode_validator_set(decode_epoch_step(raw).validators) for raw in target.steps]
+    known = next((item for item in sets if item.epoch == header.epoch), None)
+    found, is_same = target.header, header.era == target.header.era and known is not None
+    if known is not None and known.digest != header.validators:
+        is_same = False
+    if found.height == header.height and found.block_id != header.block_id:
+        is_same = False
+    if not is_same:
+        raise ForkAlarmError(
+            found.block_id,
+            "chain.checkpoint",
+            f"not of the history of block {header.block_id.hex()[:8]}, which was vouched for",
+            target.certificate,
+        )
 
 
 def verify_page(raw: bytes, target: SyncTarget, start: Digest) -> StatePage:

@@ -24,6 +24,8 @@ from protocol.errors import EncodingError
 from protocol.keys import PrivateKey, PublicKey
 from protocol.limits import BLOCK_BYTES_MAX, KIB, TRANSACTION_BYTES_MAX, VALIDATORS_MAX
 from protocol.state_messages import (
+    HeaderAnswer,
+    HeaderRequest,
     ManifestsAnswer,
     ManifestsRequest,
     StateHeadAnswer,
@@ -194,6 +196,8 @@ def encode_ledger_message(message: LedgerMessage) -> bytes:
             | StatePageAnswer()
             | ManifestsRequest()
             | ManifestsAnswer()
+            | HeaderRequest()
+            | HeaderAnswer()
         ):
             return encode_state_message(message)
         case _:

@@ -94,6 +94,22 @@ class ManifestsAnswer:
     """Original bytes; empty: not here."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderRequest:
+    """Asks for the final header of a height."""
+
+    height: int
+    """Which one, at least 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderAnswer:
+    """The header asked for; it proves nothing but by its id."""
+
+    header: bytes
+    """Encoded header; empty: not here."""
+
+
 StateMessage = (
     StateHeadRequest
     | StateHeadAnswer
@@ -101,6 +117,8 @@ StateMessage = (
     | StatePageAnswer
     | ManifestsRequest
     | ManifestsAnswer
+    | HeaderRequest
+    | HeaderAnswer
 )
 """What this module adds to the ledger stream."""
 
@@ -126,10 +144,14 @@ def encode_state_message(message: StateMessage) -> bytes:
             return encode_canonical([14, {0: list(message.manifests)}])
         case ManifestsAnswer():
             return encode_canonical([15, {0: list(message.manifests)}])
+        case HeaderRequest():
+            return encode_canonical([16, {0: message.height}])
+        case HeaderAnswer():
+            return encode_canonical([17, {0: message.header}])
 
 
 def read_state_message(kind: int, fields: Fields) -> StateMessage:
-    """Reads the fields of a message of kinds 10 to 15.
+    """Reads the fields of a message of kinds 10 to 17.
 
     Raises:
         EncodingError: malformed, over a bound, or of another kind.
@@ -157,6 +179,10 @@ def read_state_message(kind: int, fields: Fields) -> StateMessage:
             return ManifestsAnswer(
                 manifests=fields.items(0, _bounded(MANIFEST_BYTES_MAX), maximum=MANIFESTS_MAX)
             )
+        case 16:
+            return HeaderRequest(height=fields.uint(0, minimum=1))
+        case 17:
+            return HeaderAnswer(header=fields.bytes(0, maximum=HEADER_BYTES_MAX))
         case _:
             raise EncodingError(f"ledger message of unknown kind {kind}")
 

@@ -15,7 +15,9 @@ class ProtocolName(StrEnum):
     """Stream protocols, with their major version."""
 
     HELLO = "hello/1"
-    """The only one a stranger may open."""
+    """Who one is; a stranger may open it."""
+    ENROL = "enrol/1"
+    """A newcomer hands in its enrolment request; a stranger may open it, nobody else has to."""
     LEDGER = "ledger/1"
     """Heads, blocks, freshness, submission: request and answer."""
     CONSENSUS = "consensus/1"

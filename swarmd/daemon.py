@@ -80,6 +80,9 @@ async def _main(data: DataDir, passphrases: PassphraseSource) -> None:
         async with node.running() as addresses:
             for address in addresses or ("(no listen address)",):
                 print(f"READY {address}", flush=True)  # noqa: T201  (CLI contract)
+            assert node.services is not None, "it runs"
+            if (code := node.services.joining.code) is not None:
+                print(f"CODE {code}", flush=True)  # noqa: T201  (CLI contract)
             _notify("READY=1")
             await stop.wait()
             _notify("STOPPING=1")

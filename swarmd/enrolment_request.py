@@ -181,12 +181,11 @@ class EnrolmentRequest:
         return confirmation_code(self.claims, self.did)
 
 
-def decode_request(data: bytes) -> EnrolmentRequest:
-    """Reads a request and checks that each key of the record signed it.
+def parse_request(data: bytes) -> EnrolmentRequest:
+    """Reads a request without checking any signature.
 
     Raises:
         EncodingError: malformed, or over 18 KiB.
-        SignatureError: a key of the record did not sign.
     """
     fields = Fields(decode_canonical(data, bytes_max=REQUEST_BYTES_MAX), "enrolment request")
     fields.constant(0, REQUEST_SCHEMA)
@@ -196,6 +195,17 @@ def decode_request(data: bytes) -> EnrolmentRequest:
     )
     if fields.finish():
         raise EncodingError("enrolment request: extensions are not allowed")
+    return request
+
+
+def decode_request(data: bytes) -> EnrolmentRequest:
+    """Reads a request and checks that each key of the record signed it.
+
+    Raises:
+        EncodingError: malformed, or over 18 KiB.
+        SignatureError: a key of the record did not sign.
+    """
+    request = parse_request(data)
     request.join.verify()
     return request
 
@@ -239,6 +249,26 @@ def load_request(path: Path) -> EnrolmentRequest:
         return decode_request(read_bounded(path, bytes_max=REQUEST_BYTES_MAX))
     except VerificationError as error:
         raise VerificationError(f"{path}: {error}") from None
+
+
+def load_own_request(data: DataDir, did: DidId) -> EnrolmentRequest | None:
+    """The request in a node's own folder; None: there is none.
+
+    Raises:
+        StorageError: it cannot be read.
+        ConfigError: it is damaged, or another node's.
+    """
+    path = data.path / REQUEST_NAME
+    if not path.exists():
+        return None
+    try:
+        request = load_request(path)
+        request.claims  # noqa: B018 - reads the tokens
+    except VerificationError as error:
+        raise ConfigError(f"{error}; make it again, or remove it") from None
+    if request.did != did:
+        raise ConfigError(f"{path} is the request of another node; remove it")
+    return request
 
 
 def write_request(data: DataDir, request: EnrolmentRequest) -> Path:

@@ -24,7 +24,7 @@ from ledger.records.group import GroupRecord
 from ledger.transition.kind import Lane
 from ledger.transition.shares import lane_of
 from protocol.digest import BlockId, ChainId, Digest, ManifestId, TransactionId
-from protocol.errors import EncodingError, SwarmError
+from protocol.errors import EncodingError, SwarmError, VerificationError
 from protocol.governance import Checkpoint
 from protocol.group import Policy
 from protocol.transaction import parse_transaction
@@ -184,6 +184,21 @@ class LedgerHost:
     async def wait_advanced(self) -> None:
         """Waits until at least one more block became final."""
         await self._advanced.wait()
+
+    def expect(self, height: int, block_id: BlockId) -> None:
+        """Names a header that somebody this node believes vouched for: no other of its height.
+
+        Raises the alarm if the own copy holds another one already.
+        """
+        held = self.chain.header_at(height)
+        if held is not None and held.block_id != block_id:
+            self.raise_alarm(
+                VerificationError(
+                    f"my ledger has another block {height} than {block_id.hex()[:8]}, which was "
+                    "vouched for [chain.checkpoint]"
+                )
+            )
+        self.chain.expected = (height, block_id)
 
     def listen_alarm(self, listener: Callable[[str], None]) -> None:
         """Adds a listener for the alarm; called in the event loop, must not block."""

@@ -1,9 +1,9 @@
 """Who is connected, what they are, and how they behave.
 
-Every peer is in one class: stranger (may only say hello), reader (suspended: may read the ledger),
-member, validator. The registry is what the network adapter asks before it accepts a connection or
-a stream, so the rule stands in one place. Misbehaviour costs points; at zero a peer is sent away
-for a while. Points are local opinion: they never leave this node and convict nobody.
+Every peer is in one class: stranger (may say hello and ask to be enrolled), reader (suspended: may
+read the ledger), member, validator. The registry is what the network adapter asks before it accepts
+a connection or a stream, so the rule stands in one place. Misbehaviour costs points; at zero a peer
+is sent away for a while. Points are local opinion: they never leave this node and convict nobody.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ class PeerRegistry:
         self._scores: dict[PeerKey, tuple[float, float]] = {}
         self._banned_until: dict[PeerKey, float] = {}
         self._allowed: Final = {
-            PeerClass.STRANGER: frozenset({protocol_id(chain, ProtocolName.HELLO)}),
+            PeerClass.STRANGER: frozenset(
+                protocol_id(chain, name) for name in (ProtocolName.HELLO, ProtocolName.ENROL)
+            ),
             PeerClass.READER: frozenset(
                 protocol_id(chain, name) for name in (ProtocolName.HELLO, ProtocolName.LEDGER)
             ),
@@ -126,7 +128,9 @@ class PeerRegistry:
                 protocol_id(chain, name)
                 for name in (ProtocolName.HELLO, ProtocolName.LEDGER, ProtocolName.EXCHANGE)
             ),
-            PeerClass.VALIDATOR: frozenset(protocol_id(chain, name) for name in ProtocolName),
+            PeerClass.VALIDATOR: frozenset(
+                protocol_id(chain, name) for name in ProtocolName if name is not ProtocolName.ENROL
+            ),
         }
 
     def may_open(self, peer: PeerKey, protocol: str) -> bool:

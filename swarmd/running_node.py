@@ -26,7 +26,7 @@ from protocol.digest import Digest
 from protocol.errors import StorageError
 from protocol.genesis import Genesis
 from protocol.keys import PrivateKey, PublicKey
-from protocol.limits import HELLO_SECONDS_MAX
+from protocol.limits import HELLO_BYTES_MAX, HELLO_SECONDS_MAX
 from protocol.version import ProtocolName, protocol_id
 from swarmd.authority import Authority
 from swarmd.clock import Clock
@@ -34,6 +34,7 @@ from swarmd.config import Config
 from swarmd.control.protocol import JSON
 from swarmd.control.server import serve_control
 from swarmd.datadir import DataDir, read_bounded, write_atomic
+from swarmd.enrolment_request import load_own_request
 from swarmd.entropy import Entropy
 from swarmd.epoch_keys import EpochKeys
 from swarmd.freshness import FreshnessClock
@@ -43,6 +44,7 @@ from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.net.network import Network, NetworkConfig, open_network
 from swarmd.net.wire import Wire
+from swarmd.newcomers import NEWCOMERS_NAME, Newcomers
 from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry, RegistryAdmission
 from swarmd.publisher import Publisher
 from swarmd.questions import Access, Allowed, OperatorSubject
@@ -50,6 +52,7 @@ from swarmd.receipts import ReceiptKind, ReceiptLog
 from swarmd.services.consensus import ConsensusService
 from swarmd.services.consensus_epoch import STREAM_BYTES_MAX as CONSENSUS_BYTES_MAX
 from swarmd.services.consensus_epoch import Surroundings
+from swarmd.services.doorkeeper import Doorkeeper
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.exchange_ports import StreamLike
 from swarmd.services.exchange_rules import ExchangeRules, ExchangeScore
@@ -60,6 +63,7 @@ from swarmd.services.health import HealthService
 from swarmd.services.hello import HelloService
 from swarmd.services.image_http import ImageServer
 from swarmd.services.images import ImageService
+from swarmd.services.joining import JoiningService
 from swarmd.services.ledger_service import STREAM_BYTES_MAX as LEDGER_BYTES_MAX
 from swarmd.services.ledger_service import LedgerService
 from swarmd.services.operator import Operator, Parts
@@ -115,6 +119,9 @@ class RunningNode:
         self._passphrases = passphrases
         self.ledger: Final = LedgerHost(chain, self._next_time_ms)
         """Own copy of the chain."""
+        self._request = load_own_request(data, identity.did)
+        self._newcomers = Newcomers(data.path / NEWCOMERS_NAME)
+        self._expect_checkpoint()
         self.registry: Final = PeerRegistry(self.ledger.chain_id, clock, self._on_ban)
         self._head_seen = (chain.head.height, clock.monotonic())
         self._age = FreshnessClock(
@@ -132,6 +139,11 @@ class RunningNode:
             time_ms=self.ledger_time_ms,
             operators=(0, os.geteuid()),
         )
+
+    def _expect_checkpoint(self) -> None:
+        """Believes no chain that contradicts the header which this node's token names (I77)."""
+        if self._request is not None and self._request.claims.era == self._chain.rules.era:
+            self.ledger.expect(*self._request.claims.checkpoint)
 
     def _saved_age(self) -> bytes | None:
         path = self._data.path / FRESHNESS_FILE
@@ -242,12 +254,13 @@ class RunningNode:
         is_validator = identity.kind is SubjectKind.VALIDATOR
         self.consensus = self._make_consensus(network) if is_validator else None
         self._wire_images()
+        self._wire_joining(network)
         self.reach = ReachService(
             network=network,
             registry=registry,
             entropy=self._entropy,
             addresses=self._config.network.bootstrap,
-            greet=self.hello.greet,
+            greet=self.joining.greet,
             owner_of=lambda peer: self._chain.state.holder(PublicKey(peer)),
             current_key=self._current_key,
             is_current=lambda: self.freshness.is_current,
@@ -287,6 +300,23 @@ class RunningNode:
             gossip=self.gossip.publish_transaction,
             on_pending=self._mempool_changed,
             needs_gossip=self._lacks_validators,
+        )
+
+    def _wire_joining(self, network: Network) -> None:
+        """Both sides of enrolment: this node's own, and newcomers' that come here."""
+        self.joining = JoiningService(
+            network=network,
+            ledger=self.ledger,
+            greet=self.hello.greet,
+            request=self._request,
+            members=frozenset(address.peer for address in self._config.network.bootstrap),
+        )
+        self.doorkeeper = Doorkeeper(
+            ledger=self.ledger,
+            submission=self.submission,
+            registry=self.registry,
+            newcomers=self._newcomers,
+            now_ms=self._next_time_ms,
         )
 
     def _wire_tamper(self) -> None:
@@ -387,6 +417,13 @@ class RunningNode:
             deadline_s=float(HELLO_SECONDS_MAX),
         )
         handle(
+            protocol_id(chain_id, ProtocolName.ENROL),
+            self.doorkeeper.answer,
+            streams_per_peer_max=1,
+            deadline_s=float(HELLO_SECONDS_MAX),
+            frame_bytes_max=HELLO_BYTES_MAX,
+        )
+        handle(
             protocol_id(chain_id, ProtocolName.LEDGER),
             self.ledger_service.answer,
             streams_per_peer_max=8,
@@ -425,6 +462,7 @@ class RunningNode:
         nursery.start_soon(self.images.run)
         nursery.start_soon(self.freshness.run, self.ledger_service.ask)
         nursery.start_soon(self.submission.run)
+        nursery.start_soon(self.doorkeeper.run)
         nursery.start_soon(self.receipts.run, self.submission.submit)
         nursery.start_soon(self.tamper.run, self.submission.submit)
         if self._identity.kind is not SubjectKind.GATEWAY:
@@ -459,6 +497,7 @@ class RunningNode:
             submission=self.submission,
             consensus=self.consensus,
             publisher=self.publisher,
+            doorkeeper=self.doorkeeper,
             image_path=partial(_image_file, self._data.images),
             about=self._about,
             stop=lambda: self._nursery.start_soon(self._stop_soon),
@@ -482,6 +521,7 @@ class RunningNode:
             "addresses": [item.multiaddr for item in self.network.listen_addresses],
             "http": None if http is None else http.url,
             "ledger_time_ms": self.ledger_time_ms(),
+            "joining": self.joining.about(),
             "knowledge_age_ms": self._age.age_ms(self._clock.monotonic()),
         }
 

@@ -84,23 +84,9 @@ def take_seat(
     """Checks a newcomer's tokens and burns the seat they are for (I30 to I35).
 
     Raises:
-        LedgerError: `seat.malformed`, `seat.mixed`, `seat.chain`, `seat.era`, `seat.expired`,
-            `seat.kind`, `seat.groups`, `seat.taken`, `seat.holder`, `seat.owner`,
-            `seat.duplicate`, `seat.signature`, `seat.threshold`, `seat.confirmation`,
-            `group.unknown`, `approval.*`.
+        LedgerError: as `check_seat`; `seat.confirmation`, `approval.*`.
     """
-    tokens, claims = _read_tokens(seat)
-    _check_claims(claims, record, context)
-    if draft.seat(claims.seat) is not None:
-        raise LedgerError("seat.taken", "this seat was taken before")
-    _check_holder(claims, record.did, seat.proof)
-    issuers = _check_issuers(tokens)
-    groups = [(name, _find_group(draft, name)) for name in claims.groups]
-    for issuer in issuers:
-        if all(group.owner_root.owner(issuer.key_id) is None for _, group in groups):
-            raise LedgerError("seat.owner", "a token is signed by no owner of the seat's groups")
-    for name, group in groups:
-        _check_threshold(draft, name, group, issuers, context)
+    claims = check_seat(draft, record, seat, context)
     if claims.confirmed:
         if len(approvals) != len(record.groups):
             raise LedgerError("seat.confirmation", "an owner of each group must confirm this seat")
@@ -109,6 +95,34 @@ def take_seat(
         raise LedgerError("seat.confirmation", "this seat needs no approvals")
     burned = SeatRecord(did=record.did, height=context.height)
     draft.put(seat_key(claims.seat), burned.encode())
+
+
+def check_seat(
+    state: StateReader, record: DidRecord, seat: SeatClaim, context: BlockContext
+) -> EnrolmentClaims:
+    """Checks everything about a seat but confirmations, cheap things first (I30, I31).
+
+    Returns:
+        What the tokens say.
+
+    Raises:
+        LedgerError: `seat.malformed`, `seat.mixed`, `seat.chain`, `seat.era`, `seat.expired`,
+            `seat.kind`, `seat.groups`, `seat.taken`, `seat.holder`, `seat.owner`,
+            `seat.duplicate`, `seat.signature`, `seat.threshold`, `group.unknown`.
+    """
+    tokens, claims = _read_tokens(seat)
+    _check_claims(claims, record, context)
+    if state.seat(claims.seat) is not None:
+        raise LedgerError("seat.taken", "this seat was taken before")
+    _check_holder(claims, record.did, seat.proof)
+    issuers = _check_issuers(tokens)
+    groups = [(name, _find_group(state, name)) for name in claims.groups]
+    for issuer in issuers:
+        if all(group.owner_root.owner(issuer.key_id) is None for _, group in groups):
+            raise LedgerError("seat.owner", "a token is signed by no owner of the seat's groups")
+    for name, group in groups:
+        _check_threshold(state, name, group, issuers, context)
+    return claims
 
 
 def _read_tokens(seat: SeatClaim) -> tuple[list[EnrolmentToken], EnrolmentClaims]:

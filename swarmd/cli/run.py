@@ -16,8 +16,9 @@ from swarmd.cli.options import directory_option, examples
 def run(directory: Path, passphrase_file: Path | None, passphrase_fd: int | None) -> None:
     """Run a node until it is told to stop (Ctrl-C or SIGTERM).
 
-    Prints "READY" and the node's address on stdout once peers and commands are served; the log goes
-    to stderr. Encrypted keys are opened by --passphrase-file, --passphrase-fd, or the systemd
+    Prints "READY" and the node's address on stdout once peers and commands are served, and "CODE"
+    with six digits if an owner must confirm the node before it is a member; the log goes to stderr.
+    Encrypted keys are opened by --passphrase-file, --passphrase-fd, or the systemd
     credential "swarmd-passphrase"; nobody is asked.
     """
     from swarmd.daemon import run_daemon

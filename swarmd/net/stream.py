@@ -51,6 +51,12 @@ class Stream:
         self._frames = FrameBuffer(frame_bytes_max)
         self._ready: deque[bytes] = deque()
 
+    @property
+    def remote_host(self) -> str:
+        """IP address at the other end; empty where the wire has none."""
+        address = self._stream.get_remote_address()
+        return "" if address is None else address[0]
+
     def __repr__(self) -> str:
         """Names peer and protocol."""
         return f"Stream({short_peer(self.peer)}, {self.protocol})"

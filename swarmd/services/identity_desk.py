@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ledger.bodies.subject import CreateSubject, RotateKeys
@@ -28,37 +27,30 @@ if TYPE_CHECKING:
     from swarmd.control.protocol import JSON
     from swarmd.control.server import Handler, Report
     from swarmd.ledger_host import LedgerHost
+    from swarmd.services.doorkeeper import Doorkeeper
     from swarmd.services.submission import SubmissionService
 
 FINAL_S: Final = 60.0
 """How long a newcomer's transaction is waited for, seconds."""
 ROTATION_BYTES_MAX: Final = 2048
 """A rotation of four keys takes about 600 bytes."""
-PENDING_MAX: Final = 64
-"""Newcomers that may wait for confirmation; the oldest is forgotten first."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Waiting:
-    """A newcomer that owners have not confirmed yet."""
-
-    request: EnrolmentRequest
-    """What it asked for."""
-    approvals: dict[str, bytes] = field(default_factory=dict)
-    """Confirmations so far: an owner's signed ENROL approval by group."""
 
 
 class IdentityDesk:
     """Implements the methods."""
 
     def __init__(
-        self, ledger: LedgerHost, submission: SubmissionService, now_ms: Callable[[], int]
+        self,
+        ledger: LedgerHost,
+        submission: SubmissionService,
+        doorkeeper: Doorkeeper,
+        now_ms: Callable[[], int],
     ) -> None:
-        """Speaks to the ledger and the submission service; `now_ms` is the ledger's time."""
+        """Speaks to these services; `now_ms` is the ledger's time."""
         self._ledger = ledger
         self._submission = submission
+        self._doorkeeper = doorkeeper
         self._now_ms = now_ms
-        self._pending: dict[DidId, Waiting] = {}
 
     def handlers(self) -> Mapping[str, Handler]:
         """Methods by name."""
@@ -183,10 +175,7 @@ class IdentityDesk:
         request = decode_request(raw)
         if not request.claims.confirmed:
             return await self._submit(request, ())
-        known = self._pending.pop(request.did, None)
-        self._pending[request.did] = known or Waiting(request=request)
-        while len(self._pending) > PENDING_MAX:
-            self._pending.pop(next(iter(self._pending)))
+        await self._doorkeeper.keep(request)
         raise NotYetError("seat.confirmation", "an owner of each group must confirm its code")
 
     async def _submit(
@@ -207,8 +196,9 @@ class IdentityDesk:
         state = self._ledger.chain.state
         now_ms = self._now_ms()
         policies: dict[str, JSON] = {}
-        for waiting in self._pending.values():
-            for name in waiting.request.claims.groups:
+        waiting = self._doorkeeper.waiting()
+        for item in waiting:
+            for name in item.request.claims.groups:
                 group = state.group(name)
                 policies[name] = "" if group is None else group.policy_at(now_ms).hex()
         return {
@@ -216,7 +206,8 @@ class IdentityDesk:
             "era": self._ledger.chain.head.era,
             "now_ms": now_ms,
             "policies": policies,
-            "requests": [item.request.encode().hex() for item in self._pending.values()],
+            "requests": [item.request.encode().hex() for item in waiting],
+            "missing": [list(item.missing) for item in waiting],
         }
 
     async def _enrol_confirm(self, params: Mapping[str, object], _report: Report) -> JSON:
@@ -225,21 +216,24 @@ class IdentityDesk:
         did = DidId(reader.hex_bytes("did", size=32))
         raws = reader.hex_list("approvals", items_max=32, bytes_max=512)
         reader.finish()
-        waiting = self._pending.get(did)
+        waiting = self._doorkeeper.find(did)
         if waiting is None:
             raise PolicyError("seat.unknown", f"no newcomer {did.hex()[:8]} waits here")
         groups = waiting.request.claims.groups
+        given: dict[str, bytes] = {}
         for raw in raws:
             name = _confirmed_group(raw, did)
             if name not in groups:
                 raise PolicyError("approval.subject", "an approval is about something else")
-            waiting.approvals[name] = raw
-        missing = [name for name in groups if name not in waiting.approvals]
+            given[name] = raw
+        missing = [name for name in waiting.missing if name not in given]
         if missing:
+            await self._doorkeeper.confirm(did, given)
             raise NotYetError("seat.confirmation", f"owners of {', '.join(missing)} must agree too")
-        lists = tuple((waiting.approvals[name],) for name in groups)
+        known = {**waiting.approvals, **given}
+        lists = tuple((known[name],) for name in groups)
         result = await self._submit(waiting.request, lists)
-        self._pending.pop(did, None)
+        await self._doorkeeper.forget(did)
         return result
 
 

@@ -44,6 +44,8 @@ from protocol.errors import (
     VerificationError,
 )
 from protocol.state_messages import (
+    HeaderAnswer,
+    HeaderRequest,
     ManifestsAnswer,
     ManifestsRequest,
     StateHeadRequest,
@@ -147,6 +149,9 @@ class LedgerService:
                 wanted = request.manifests
                 found = await self._ledger.run(lambda: chain.manifests(wanted))
                 return ManifestsAnswer(manifests=found)
+            case HeaderRequest():
+                header = await self._ledger.run(lambda: chain.header_at(request.height))
+                return HeaderAnswer(header=b"" if header is None else header.encode())
             case SubmitRequest():
                 return await self._accept(peer, request.transaction)
             case FreshnessRequest():

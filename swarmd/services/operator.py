@@ -33,9 +33,11 @@ from swarmd.questions import Denial, Permit
 from swarmd.services.access_desk import AccessDesk
 from swarmd.services.consensus import ConsensusService
 from swarmd.services.decisions import Decisions
+from swarmd.services.doorkeeper import Doorkeeper
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.identity_desk import IdentityDesk
 from swarmd.services.images import HeldManifest, ImageService
+from swarmd.services.joining import joining_text
 from swarmd.services.policy_desk import PolicyDesk
 from swarmd.services.proving import ProvingService
 from swarmd.services.receipts import ReceiptService
@@ -68,6 +70,7 @@ class Parts:
     submission: SubmissionService
     consensus: ConsensusService | None
     publisher: Publisher | None
+    doorkeeper: Doorkeeper
     image_path: Callable[[Digest], Path]
     """Where the complete file of an image is; the reader checks what it reads."""
     about: Callable[[], dict[str, JSON]]
@@ -103,7 +106,9 @@ class Operator:
             **AccessDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **Decisions(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **self._rollouts.handlers(),
-            **IdentityDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
+            **IdentityDesk(
+                self._parts.ledger, self._parts.submission, self._parts.doorkeeper, self._now_ms
+            ).handlers(),
             **PolicyDesk(self._parts.ledger, self._now_ms).handlers(),
             **ReleaseDesk(
                 self._parts.ledger, self._parts.submission, self._parts.publisher, self._now_ms
@@ -235,6 +240,8 @@ class Operator:
         if parts.consensus is not None:
             status = parts.consensus.status
             checks.append(("voting", status.halted is None, status.halted or "key may vote"))
+        if (joining := parts.about().get("joining")) is not None:
+            checks.append(("joining", False, joining_text(joining)))
         fault = parts.ledger.chain.version_fault
         checks.append(("version", fault is None, str(fault or "known protocol version")))
         epoch, limit = parts.ledger.chain.validators.epoch, parts.ledger.trust.limit

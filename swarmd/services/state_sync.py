@@ -20,18 +20,20 @@ import trio
 from ledger.block import Block, decode_block
 from ledger.certificate import decode_certificate
 from ledger.chain_blocks import CommitResult
-from ledger.header import decode_header
+from ledger.errors import ForkAlarmError
+from ledger.header import Header, decode_header
 from ledger.light import EpochForkError, TrustAnchor, decode_epoch_step
 from ledger.state_sync import (
     BRIDGE_ROUNDS_MAX,
     SyncTarget,
     bridge_epochs,
+    check_checkpoint,
     verify_page,
     verify_state_head,
 )
 from ledger.sync_store import SyncStore
 from protocol.catchup import BlocksAnswer, BlocksRequest, LedgerMessage
-from protocol.digest import Digest
+from protocol.digest import BlockId, Digest
 from protocol.errors import (
     LocalProtocolError,
     PolicyError,
@@ -42,6 +44,8 @@ from protocol.errors import (
 from protocol.limits import STATE_SNAPSHOT_INTERVAL
 from protocol.state_messages import (
     MANIFESTS_MAX,
+    HeaderAnswer,
+    HeaderRequest,
     ManifestsAnswer,
     ManifestsRequest,
     StateHeadAnswer,
@@ -117,6 +121,8 @@ class StateSyncService:
             return False
         newest = max(offers, key=lambda offer: offer.target.header.height).target
         target = self._resumable(newest) or newest
+        if not await self._is_expected(offers, target):
+            return False
         await self._ledger.run(lambda: self._store.begin(target))
         logger.info("fetching the state of block %d", target.header.height)
         await self._pull_pages([offer.peer for offer in offers][:PAGE_PEERS_MAX])
@@ -176,6 +182,38 @@ class StateSyncService:
                 target = await trio.to_thread.run_sync(verify_state_head, answer, anchor, verifier)
                 return replace(target, steps=tuple(steps))
         return None
+
+    async def _is_expected(self, offers: Sequence[_Offer], target: SyncTarget) -> bool:
+        """Whether a version goes on from the header that this node was told to expect, if any."""
+        expected = self._ledger.chain.expected
+        if expected is None or not self._ledger.chain.head.height < expected[0] <= (
+            target.header.height
+        ):
+            return True
+        for offer in offers:
+            header = await self._checked(offer.peer, partial(self._pull_header, offer, expected))
+            if header is None:
+                continue
+            try:
+                check_checkpoint(header, target, self._anchor())
+            except ForkAlarmError as error:
+                self._ledger.raise_alarm(error)
+                return False
+            return True
+        logger.warning("no peer has block %d, which the token names, any more", expected[0])
+        return False
+
+    async def _pull_header(self, offer: _Offer, expected: tuple[int, BlockId]) -> Header | None:
+        answer = await self._service.ask(offer.peer, HeaderRequest(height=expected[0]))
+        if not isinstance(answer, HeaderAnswer):
+            raise _unexpected(answer)
+        if not answer.header:
+            return None
+        header = decode_header(answer.header)
+        if (header.height, header.block_id) != expected:
+            logger.warning("peer %s has another block %d", offer.peer[:4].hex(), expected[0])
+            return None
+        return header
 
     # Pages.
 
