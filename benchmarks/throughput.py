@@ -31,8 +31,6 @@ from ledger.bodies.receipt import AnchorReceipts
 from ledger.chain_blocks import CommitResult
 from ledger.transition.kinds import kind_of
 from protocol.catchup import (
-    Refusal,
-    SubmitRequest,
     decode_ledger_message,
     encode_ledger_message,
 )
@@ -40,6 +38,11 @@ from protocol.did import SubjectKind
 from protocol.digest import ChainId, DidId, TransactionId, sha256
 from protocol.keys import PrivateKey
 from protocol.limits import NONCE_WINDOW
+from protocol.submit_messages import (
+    BATCH_TRANSACTIONS_MAX,
+    SubmitBatchAnswer,
+    SubmitBatchRequest,
+)
 from protocol.transaction import SignedTransaction, Transaction, sign_transaction
 from swarmd.clock import SystemClock
 from swarmd.config_template import render_config
@@ -61,9 +64,7 @@ LIFETIME_MS = 3_600_000
 """Validity of the transactions."""
 FLUSHES_PER_BLOCK = 3
 """Of one validator: two appends to its vote journal, one commit of the ledger."""
-BATCH = 32
-"""Transactions sent to a validator before its answers are read."""
-BATCHES_PER_STREAM = 32
+BATCHES_PER_STREAM = 1000
 """A stream takes 1,024 requests."""
 RETRY_S = 0.05
 """Pause before what was refused for now is sent again, seconds."""
@@ -160,7 +161,7 @@ class Load:
             )
             for _ in range(BATCHES_PER_STREAM):
                 batch = left or [await raws.receive()]
-                while len(batch) < BATCH:
+                while len(batch) < BATCH_TRANSACTIONS_MAX:
                     try:
                         batch.append(raws.receive_nowait())
                     except trio.WouldBlock:
@@ -170,18 +171,19 @@ class Load:
                     await trio.sleep(RETRY_S)
             await stream.reset()
 
-    async def _hand_over(self, stream: Stream, batch: list[bytes]) -> list[bytes]:
-        """Sends a batch, then reads the answers; returns what should be tried again."""
-        for raw in batch:
-            await stream.send_frame(encode_ledger_message(SubmitRequest(transaction=raw)))
+    async def _hand_over(self, stream: Stream, batch: Sequence[bytes]) -> list[bytes]:
+        """Sends a batch and reads the answer; returns what should be tried again."""
+        request = SubmitBatchRequest(transactions=tuple(batch))
+        await stream.send_frame(encode_ledger_message(request))
+        frame = await stream.receive_frame()
+        assert frame is not None, "a validator answers everything it is asked"
+        answer = decode_ledger_message(frame)
+        assert isinstance(answer, SubmitBatchAnswer), "a member may submit"
         left = []
-        for raw in batch:
-            frame = await stream.receive_frame()
-            assert frame is not None, "a validator answers everything it is asked"
-            answer = decode_ledger_message(frame)
-            if isinstance(answer, Refusal):
-                self.refusals[answer.rule] = self.refusals.get(answer.rule, 0) + 1
-                if answer.may_retry:
+        for raw, refusal in zip(batch, answer.refusals, strict=True):
+            if refusal is not None:
+                self.refusals[refusal.rule] = self.refusals.get(refusal.rule, 0) + 1
+                if refusal.may_retry:
                     left.append(raw)
         return left
 

@@ -45,6 +45,7 @@ from ledger.simplex.rules import is_closed, proposal_time_ms
 from ledger.state import LedgerState
 from ledger.transition.block import begin, finish
 from ledger.transition.context import BlockContext
+from ledger.transition.envelope import read_transaction
 from ledger.transition.genesis import genesis_block, genesis_outcome
 from ledger.transition.shares import RESERVED_DIVISOR
 from ledger.vote import EVIDENCE_BYTES_MAX, Ed25519Verifier, Evidence, Verifier, VoteKind
@@ -164,14 +165,20 @@ class Chain(ChainQueries):
             UnsupportedVersionError: this program knows too little to go on; so for every call below
                 that adds to the chain.
         """
+        return self.submit_read(read_transaction(raw), now_ms=now_ms, is_own=is_own)
+
+    def submit_read(
+        self, signed: SignedTransaction, *, now_ms: int, is_own: bool = False
+    ) -> TransactionId:
+        """Does what `submit` does, for a transaction that was parsed already."""
         self.rules.require_version()
-        transaction_id = TransactionId(sha256(raw))
+        transaction_id = signed.transaction_id
         if self._store.transaction_height(transaction_id) is not None:
             raise LedgerError("tx.final", "this transaction is final already")
-        self.mempool.add(raw, self.state, self._next_context(now_ms))
+        self.mempool.take(signed, self.state, self._next_context(now_ms))
         if is_own:
             try:
-                self._store.add_pending(transaction_id, raw)
+                self._store.add_pending(transaction_id, signed.signed.raw)
             except StorageError:
                 self.mempool.remove(transaction_id)
                 raise

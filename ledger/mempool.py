@@ -32,7 +32,7 @@ from ledger.transition.shares import (
     lane_of,
     tenant_of,
 )
-from protocol.digest import DidId, TransactionId, sha256
+from protocol.digest import DidId, TransactionId
 from protocol.limits import KIB, MIB
 from protocol.transaction import SignedTransaction
 
@@ -146,9 +146,14 @@ class Mempool:
                 envelope.
             LedgerError: `mempool.known`, `mempool.nonce`, or the rule it breaks for good.
         """
-        if TransactionId(sha256(raw)) in self._waiting:
-            raise LedgerError("mempool.known", "this transaction waits already")
         signed = read_transaction(raw)
+        self.take(signed, state, context)
+        return signed
+
+    def take(self, signed: SignedTransaction, state: LedgerState, context: BlockContext) -> None:
+        """Does what `add` does, for a transaction that was parsed already."""
+        if signed.transaction_id in self._waiting:
+            raise LedgerError("mempool.known", "this transaction waits already")
         transaction = signed.transaction
         if (transaction.signer, transaction.nonce) in self._by_nonce:
             raise LedgerError("mempool.nonce", "another transaction with this nonce waits")
@@ -160,7 +165,6 @@ class Mempool:
         if is_claimed and not waiting.is_reserved:
             self._check_room(signed, tenant, is_reserved=False)
         self._insert(waiting)
-        return signed
 
     def _check_room(self, signed: SignedTransaction, tenant: Tenant, *, is_reserved: bool) -> None:
         size = len(signed.signed.raw)

@@ -1,7 +1,8 @@
-"""Messages of the ledger stream: heads, blocks, submission and freshness, request and answer.
+"""Messages of the ledger stream: heads, blocks and freshness, request and answer.
 
 One stream carries one request at a time. Blocks, headers and certificates are opaque bytes here.
-Every request has exactly one answer, which may be `Refusal`.
+Every request has exactly one answer, which may be `Refusal`. Messages that hand over transactions
+are in `protocol.submit_messages`, those that fetch the state in `protocol.state_messages`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from protocol.cose import Signed, parse_signed, sign
-from protocol.digest import DIGEST_BYTES, BlockId, ChainId, Digest, TransactionId
+from protocol.digest import DIGEST_BYTES, BlockId, ChainId, Digest
 from protocol.encoding import (
     Fields,
     Value,
@@ -22,7 +23,7 @@ from protocol.encoding import (
 )
 from protocol.errors import EncodingError
 from protocol.keys import PrivateKey, PublicKey
-from protocol.limits import BLOCK_BYTES_MAX, KIB, TRANSACTION_BYTES_MAX, VALIDATORS_MAX
+from protocol.limits import BLOCK_BYTES_MAX, KIB, VALIDATORS_MAX
 from protocol.state_messages import (
     HeaderAnswer,
     HeaderRequest,
@@ -35,6 +36,16 @@ from protocol.state_messages import (
     StatePageRequest,
     encode_state_message,
     read_state_message,
+)
+from protocol.submit_messages import (
+    Refusal,
+    SubmitAnswer,
+    SubmitBatchAnswer,
+    SubmitBatchRequest,
+    SubmitMessage,
+    SubmitRequest,
+    encode_submit_message,
+    read_submit_message,
 )
 
 LEDGER_FRAME_BYTES_MAX: Final = 1024 * KIB
@@ -102,22 +113,6 @@ class BlocksAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitRequest:
-    """Hands over a transaction for a coming block."""
-
-    transaction: bytes
-    """Signed transaction."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitAnswer:
-    """The transaction is in the peer's mempool (or already in a block)."""
-
-    transaction_id: TransactionId
-    """Which one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FreshnessRequest:
     """Asks validators to sign a nonce with what they hold as final."""
 
@@ -135,29 +130,15 @@ class FreshnessAnswer:
     """(signed statement, index of the nonce, siblings, batch size) of up to 32 validators."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """The request was understood and is not granted."""
-
-    rule: str
-    """Stable name of the rule."""
-    message: str
-    """For people."""
-    may_retry: bool
-    """Whether waiting may help."""
-
-
 LedgerMessage = (
     HeadRequest
     | HeadAnswer
     | BlocksRequest
     | BlocksAnswer
-    | SubmitRequest
-    | SubmitAnswer
     | FreshnessRequest
     | FreshnessAnswer
-    | Refusal
     | StateMessage
+    | SubmitMessage
 )
 """Everything that may appear on a ledger stream."""
 
@@ -173,10 +154,6 @@ def encode_ledger_message(message: LedgerMessage) -> bytes:
             return encode_canonical([3, {0: message.from_height}])
         case BlocksAnswer():
             return encode_canonical([4, {0: list(message.blocks), 1: message.certificate}])
-        case SubmitRequest():
-            return encode_canonical([5, {0: message.transaction}])
-        case SubmitAnswer():
-            return encode_canonical([6, {0: message.transaction_id}])
         case FreshnessRequest():
             return encode_canonical([7, {0: message.nonce, 1: message.relay}])
         case FreshnessAnswer():
@@ -185,10 +162,6 @@ def encode_ledger_message(message: LedgerMessage) -> bytes:
                 for signed, index, proof, size in message.statements
             ]
             return encode_canonical([8, {0: statements}])
-        case Refusal():
-            return encode_canonical(
-                [9, {0: message.rule, 1: message.message, 2: message.may_retry}]
-            )
         case (
             StateHeadRequest()
             | StateHeadAnswer()
@@ -200,6 +173,14 @@ def encode_ledger_message(message: LedgerMessage) -> bytes:
             | HeaderAnswer()
         ):
             return encode_state_message(message)
+        case (
+            SubmitRequest()
+            | SubmitAnswer()
+            | SubmitBatchRequest()
+            | SubmitBatchAnswer()
+            | Refusal()
+        ):
+            return encode_submit_message(message)
         case _:
             assert_never(message)
 
@@ -235,10 +216,6 @@ def _read_message(kind: int, fields: Fields) -> LedgerMessage:
                 blocks=fields.items(0, _read_block, maximum=BLOCKS_MAX),
                 certificate=fields.bytes(1, maximum=CERTIFICATE_BYTES_MAX),
             )
-        case 5:
-            return SubmitRequest(transaction=fields.bytes(0, maximum=TRANSACTION_BYTES_MAX))
-        case 6:
-            return SubmitAnswer(transaction_id=TransactionId(fields.digest(0)))
         case 7:
             return FreshnessRequest(
                 nonce=fields.bytes(0, size=NONCE_BYTES), relay=fields.boolean(1)
@@ -247,8 +224,8 @@ def _read_message(kind: int, fields: Fields) -> LedgerMessage:
             return FreshnessAnswer(
                 statements=fields.items(0, _read_statement, maximum=VALIDATORS_MAX)
             )
-        case 9:
-            return Refusal(rule=fields.name(0), message=fields.text(1), may_retry=fields.boolean(2))
+        case 5 | 6 | 9 | 18 | 19:
+            return read_submit_message(kind, fields)
         case _:
             return read_state_message(kind, fields)
 

@@ -18,33 +18,30 @@ import trio
 
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
+from ledger.errors import LedgerError
 from ledger.header import decode_header
 from ledger.light import EpochForkError
 from ledger.records.group import GroupRecord
+from ledger.transition.envelope import read_transaction
 from ledger.transition.kind import Lane
 from ledger.transition.shares import lane_of
-from protocol.digest import BlockId, ChainId, Digest, ManifestId, TransactionId
-from protocol.errors import EncodingError, SwarmError, VerificationError
+from protocol.digest import BlockId, ChainId, Digest, ManifestId, TransactionId, sha256
+from protocol.errors import PolicyError, SwarmError, VerificationError
 from protocol.governance import Checkpoint
 from protocol.group import Policy
-from protocol.transaction import parse_transaction
+from protocol.transaction import SignedTransaction
+from swarmd.judgement_line import JudgementLine, Outcome, Round, Submitted
 from swarmd.manifest_library import ManifestLibrary
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Listener = Callable[[CommitResult], None]
 """Called in the event loop for each final block; must not block."""
+SubmissionListener = Callable[[SignedTransaction, bool], None]
+"""Called for each transaction that was submitted and judged: what it is, and whether it was taken,
+and so found well signed; one that was refused may be anybody's."""
 RECENT_MAX: Final = 1024
 """Ids of recent final blocks kept for checking what others claim."""
-
-
-def claims_protection(raw: bytes) -> bool:
-    """Whether a transaction, not verified yet, says that it is of a kind that protects."""
-    try:
-        kind = parse_transaction(raw).transaction.kind
-    except EncodingError:
-        return False
-    return lane_of(kind) is Lane.PROTECTING
 
 
 class LedgerHost:
@@ -56,11 +53,16 @@ class LedgerHost:
         self._time_ms = time_ms
         self._limiter = trio.CapacityLimiter(1)
         self._committing = trio.Lock()
-        self._judging = trio.Lock()
-        self._ordinary = trio.Lock()
+        self._line = JudgementLine(
+            judge=self._judge, run=self._run_round, is_wanted=lambda: self._asked > self._begun
+        )
+        # Each is written by one thread only: calls made here, calls begun in the worker.
+        self._asked = 0
+        self._begun = 0
+        self._round_ms = 0
         self._listeners: list[Listener] = []
         self._alarm_listeners: list[Callable[[str], None]] = []
-        self._submission_listeners: list[Callable[[bytes], None]] = []
+        self._submission_listeners: list[SubmissionListener] = []
         self._advanced = trio.Event()
         self.manifests: Final = ManifestLibrary(chain.known_manifests)
         """Every manifest that this copy knows, by id, in the order in which it came to know."""
@@ -107,30 +109,72 @@ class LedgerHost:
 
         It is never abandoned half-way: cancellation waits for the call to end.
         """
-        return await trio.to_thread.run_sync(call, limiter=self._limiter)
+        is_begun = False
+
+        def begin() -> T:
+            nonlocal is_begun
+            is_begun = True
+            self._begun += 1
+            return call()
+
+        self._asked += 1
+        try:
+            return await trio.to_thread.run_sync(begin, limiter=self._limiter)
+        finally:
+            if not is_begun:  # cancelled in the queue
+                self._asked -= 1
 
     async def submit(self, raw: bytes, *, is_own: bool) -> TransactionId:
         """Takes a transaction into the mempool; an own one is kept durably until it is final.
 
         Raises:
             PolicyError: refused; `NotYetError` when waiting may help.
+            StorageError: the store failed.
         """
-        for listener in self._submission_listeners:
-            listener(raw)
-        if claims_protection(raw):
-            return await self._judge(raw, is_own=is_own)
-        async with self._ordinary:
-            return await self._judge(raw, is_own=is_own)
+        (outcome,) = await self.submit_all((raw,), is_own=is_own)
+        if isinstance(outcome, SwarmError):
+            raise outcome
+        return outcome
 
-    async def _judge(self, raw: bytes, *, is_own: bool) -> TransactionId:
-        # One in the worker's queue: a flood of them must not stand in line before consensus; and
-        # one ordinary one at most in this line, so that what protects waits for no other.
-        async with self._judging:
-            now_ms = self._time_ms()
-            return await self.run(lambda: self.chain.submit(raw, now_ms=now_ms, is_own=is_own))
+    async def submit_all(self, raws: Sequence[bytes], *, is_own: bool) -> list[Outcome]:
+        """Takes transactions into the mempool, each for itself.
 
-    def listen_submissions(self, listener: Callable[[bytes], None]) -> None:
-        """Adds a listener for transactions as they come, unchecked; it must not block."""
+        Returns:
+            What became of each, in their order: its id, or what `submit` would raise.
+        """
+        read = [self._read(raw, is_own=is_own) for raw in raws]
+        items = [item for item in read if isinstance(item, Submitted)]
+        judged = iter(await self._line.judge(items) if items else ())
+        outcomes: list[Outcome] = []
+        for item in read:
+            if isinstance(item, PolicyError):
+                outcomes.append(item)
+                continue
+            outcome = next(judged)
+            outcomes.append(outcome)
+            for listener in self._submission_listeners:
+                listener(item.signed, not isinstance(outcome, SwarmError))
+        return outcomes
+
+    def _read(self, raw: bytes, *, is_own: bool) -> Submitted | PolicyError:
+        if not is_own and TransactionId(sha256(raw)) in self.chain.mempool:
+            return LedgerError("mempool.known", "this transaction waits already")
+        try:
+            signed = read_transaction(raw)
+        except LedgerError as error:
+            return error
+        lane = lane_of(signed.transaction.kind)
+        return Submitted(signed=signed, is_protecting=lane is Lane.PROTECTING, is_own=is_own)
+
+    def _judge(self, item: Submitted) -> TransactionId:
+        return self.chain.submit_read(item.signed, now_ms=self._round_ms, is_own=item.is_own)
+
+    async def _run_round(self, judge: Round) -> list[Outcome]:
+        self._round_ms = self._time_ms()
+        return await trio.to_thread.run_sync(judge, limiter=self._limiter)
+
+    def listen_submissions(self, listener: SubmissionListener) -> None:
+        """Adds a listener for transactions as they come; it must not block."""
         self._submission_listeners.append(listener)
 
     async def run_commit(

@@ -287,7 +287,7 @@ class RunningNode:
                 head_heard=self.follower.hear,
                 manifest_announced=lambda _manifest: self.images.wake(),
                 mempool_changed=self._mempool_changed,
-                transaction_seen=self.tamper.on_transaction,
+                transaction_seen=lambda signed: self.tamper.on_transaction(signed, True),
                 falsehood_seen=self.tamper.on_falsehood,
             ),
         )
@@ -329,7 +329,7 @@ class RunningNode:
             own_groups=self._own_groups,
         )
         self.registry.listen(self.tamper.on_offence)
-        self.ledger.listen_submissions(self.tamper.on_submission)
+        self.ledger.listen_submissions(self.tamper.on_transaction)
 
     def _wire_images(self) -> None:
         identity = self._identity

@@ -9,7 +9,7 @@ and changes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -29,12 +29,10 @@ from protocol.catchup import (
     HeadAnswer,
     HeadRequest,
     LedgerMessage,
-    Refusal,
-    SubmitAnswer,
-    SubmitRequest,
     decode_ledger_message,
     encode_ledger_message,
 )
+from protocol.digest import TransactionId, sha256
 from protocol.errors import (
     NotYetError,
     PolicyError,
@@ -52,9 +50,17 @@ from protocol.state_messages import (
     StatePageAnswer,
     StatePageRequest,
 )
-from protocol.transaction import parse_transaction
+from protocol.submit_messages import (
+    Refusal,
+    SubmitAnswer,
+    SubmitBatchAnswer,
+    SubmitBatchRequest,
+    SubmitRequest,
+    batches,
+)
 from protocol.version import ProtocolName, protocol_id
 from swarmd.freshness import FreshnessRound
+from swarmd.judgement_line import Outcome
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.net.network import Network, Stream
@@ -152,8 +158,8 @@ class LedgerService:
             case HeaderRequest():
                 header = await self._ledger.run(lambda: chain.header_at(request.height))
                 return HeaderAnswer(header=b"" if header is None else header.encode())
-            case SubmitRequest():
-                return await self._accept(peer, request.transaction)
+            case SubmitRequest() | SubmitBatchRequest():
+                return await self._accept(peer, request)
             case FreshnessRequest():
                 return await self._answer_freshness(peer, request)
             case _:
@@ -189,21 +195,37 @@ class LedgerService:
             return BlocksAnswer(blocks=(), certificate=b"")
         return BlocksAnswer(blocks=blocks, certificate=certificate.encode())
 
-    async def _accept(self, peer: PeerKey, raw: bytes) -> LedgerMessage:
+    async def _accept(
+        self, peer: PeerKey, request: SubmitRequest | SubmitBatchRequest
+    ) -> LedgerMessage:
         if self._registry.peer_class(peer) < PeerClass.MEMBER:
             return Refusal(rule="peer.reader", message="only members submit", may_retry=False)
-        try:
-            transaction_id = await self._ledger.submit(raw, is_own=False)
+        if isinstance(request, SubmitBatchRequest):
+            return SubmitBatchAnswer(refusals=await self._accept_all(peer, request.transactions))
+        raw = request.transaction
+        (refusal,) = await self._accept_all(peer, (raw,))
+        return refusal or SubmitAnswer(transaction_id=TransactionId(sha256(raw)))
+
+    async def _accept_all(self, peer: PeerKey, raws: Sequence[bytes]) -> tuple[Refusal | None, ...]:
+        outcomes = await self._ledger.submit_all(raws, is_own=False)
+        if any(isinstance(outcome, bytes) for outcome in outcomes):
             self._on_pending()
-        except NotYetError as error:
-            return Refusal(rule=error.rule, message=str(error)[:500], may_retry=True)
-        except PolicyError as error:
-            if error.rule in KNOWN_RULES:
-                return SubmitAnswer(transaction_id=parse_transaction(raw).transaction_id)
-            if error.rule in FORM_RULES or not self._refusals.spend(peer, trio.current_time()):
-                self._registry.blame(peer, Offence.REFUSED_TRANSACTION, str(error))
-            return Refusal(rule=error.rule, message=str(error)[:500], may_retry=False)
-        return SubmitAnswer(transaction_id=transaction_id)
+        return tuple(self._refusal(peer, outcome) for outcome in outcomes)
+
+    def _refusal(self, peer: PeerKey, outcome: Outcome) -> Refusal | None:
+        """What to answer; a refusal that is nobody's bad luck is held against the peer."""
+        if isinstance(outcome, bytes):
+            return None
+        if isinstance(outcome, StorageError):
+            raise outcome
+        may_retry = isinstance(outcome, NotYetError)
+        if not may_retry:
+            if outcome.rule in KNOWN_RULES:
+                return None
+            is_malformed = outcome.rule in FORM_RULES
+            if is_malformed or not self._refusals.spend(peer, trio.current_time()):
+                self._registry.blame(peer, Offence.REFUSED_TRANSACTION, str(outcome))
+        return Refusal(rule=outcome.rule, message=str(outcome)[:500], may_retry=may_retry)
 
     async def _answer_freshness(self, peer: PeerKey, request: FreshnessRequest) -> LedgerMessage:
         statements = await self._freshness.own_statements(request.nonce)
@@ -296,21 +318,25 @@ class LedgerService:
             self._registry.blame(peer, Offence.FORGED, f"blocks: {error}")
         return False
 
-    async def offer_to_validators(self, raw: bytes) -> None:
-        """Hands a transaction to every connected validator; failures are the resender's matter."""
-        transaction_id = parse_transaction(raw).transaction_id
-
-        async def offer(validator: PeerKey) -> None:
-            try:
-                await self.ask(validator, SubmitRequest(transaction=raw))
-            except PolicyError as error:
-                logger.info("transaction %s: %s", transaction_id[:4].hex(), error)
-            except (TransportError, VerificationError, RemoteProtocolError) as error:
-                logger.debug("transaction %s not handed over: %s", transaction_id[:4].hex(), error)
-
+    async def offer_to_validators(self, raws: Sequence[bytes]) -> None:
+        """Hands transactions to every connected validator; failures are the resender's matter."""
         async with trio.open_nursery() as nursery:
             for validator in self._registry.at_least(PeerClass.VALIDATOR):
-                nursery.start_soon(offer, validator.key)
+                nursery.start_soon(self._offer, validator.key, raws)
+
+    async def _offer(self, validator: PeerKey, raws: Sequence[bytes]) -> None:
+        for batch in batches(raws):
+            try:
+                answer = await self.ask(validator, SubmitBatchRequest(transactions=batch))
+            except (TransportError, PolicyError, VerificationError, RemoteProtocolError) as error:
+                logger.debug("%d transactions not handed over: %s", len(batch), error)
+                return
+            if not isinstance(answer, SubmitBatchAnswer) or len(answer.refusals) != len(batch):
+                self._registry.blame(validator, Offence.MALFORMED, "not an answer to the batch")
+                return
+            for raw, refusal in zip(batch, answer.refusals, strict=True):
+                if refusal is not None:
+                    logger.info("transaction %s: %s", sha256(raw).hex()[:8], refusal.message)
 
 
 STREAM_BYTES_MAX: Final = LEDGER_FRAME_BYTES_MAX

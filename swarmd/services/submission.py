@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
@@ -46,7 +46,7 @@ class SubmissionService:
         own_did: DidId,
         key: PrivateKey,
         time_ms: Callable[[], int],
-        offer: Callable[[bytes], Awaitable[None]],
+        offer: Callable[[Sequence[bytes]], Awaitable[None]],
         gossip: Callable[[bytes], Awaitable[None]],
         on_pending: Callable[[], None],
         needs_gossip: Callable[[], bool],
@@ -58,7 +58,7 @@ class SubmissionService:
             own_did: who signs.
             key: this node's node key.
             time_ms: the best guess of the next header time, milliseconds.
-            offer: hands a transaction to connected validators.
+            offer: hands transactions to connected validators.
             gossip: publishes a transaction.
             on_pending: told when the own mempool changed.
             needs_gossip: whether fewer than a quorum of validators can be handed it directly.
@@ -179,13 +179,16 @@ class SubmissionService:
                 self._forget_expired()
                 await self._forget_hopeless()
                 now = trio.current_time()
+                due: list[bytes] = []
                 for transaction, raw in tuple(self._waiting.items()):
                     if now >= gossip_at:
                         await self._gossip(raw)
                     if now >= self._offer_at.get(transaction, now):
-                        # Beside the others: a validator that never answers holds up none of them.
                         self._offer_at[transaction] = now + RESEND_S
-                        nursery.start_soon(self._offer, raw)
+                        due.append(raw)
+                if due:
+                    # Beside the others: a validator that never answers holds up none of them.
+                    nursery.start_soon(self._offer, due)
                 if now >= gossip_at:
                     gossip_at = now + RESEND_S
                 with trio.move_on_after(RESEND_S):

@@ -29,7 +29,7 @@ from protocol.did import KeyPurpose
 from protocol.digest import DidId, sha256
 from protocol.encoding import Fields
 from protocol.errors import SwarmError, VerificationError
-from protocol.transaction import SignedTransaction, parse_transaction
+from protocol.transaction import SignedTransaction
 from protocol.version import group_topic
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
@@ -128,15 +128,13 @@ class TamperService:
 
     # -- proofs --------------------------------------------------------------------------------
 
-    def on_submission(self, raw: bytes) -> None:
-        """Listener for transactions as they come, unchecked."""
-        try:
-            self.on_transaction(parse_transaction(raw))
-        except VerificationError:
-            return  # whoever takes it in says so
+    def on_transaction(self, signed: SignedTransaction, is_verified: bool) -> None:
+        """Remembers anchors that their signers' current keys signed, and holds pairs together.
 
-    def on_transaction(self, signed: SignedTransaction) -> None:
-        """Remembers anchors that their signers' current keys signed, and holds pairs together."""
+        Args:
+            signed: a transaction that came by.
+            is_verified: whether somebody has checked its signature by the signer's current key.
+        """
         transaction = signed.transaction
         if transaction.kind != "receipt.anchor":
             return
@@ -147,7 +145,8 @@ class TamperService:
         try:
             fields = Fields(transaction.body, "anchor")
             anchor = AnchorReceipts.read(fields)
-            signed.verify(key, self._ledger.chain_id)
+            if not is_verified:
+                signed.verify(key, self._ledger.chain_id)
         except VerificationError:
             return
         place = (transaction.signer, anchor.size)

@@ -22,9 +22,6 @@ from protocol.catchup import (
     HeadAnswer,
     HeadRequest,
     LedgerMessage,
-    Refusal,
-    SubmitAnswer,
-    SubmitRequest,
     encode_ledger_message,
     sign_freshness,
 )
@@ -61,6 +58,13 @@ from protocol.manifest import (
     Component,
     Manifest,
     sign_manifest,
+)
+from protocol.submit_messages import (
+    Refusal,
+    SubmitAnswer,
+    SubmitBatchAnswer,
+    SubmitBatchRequest,
+    SubmitRequest,
 )
 from protocol.transaction import TRANSACTION_TAG, Transaction, sign_transaction
 
@@ -308,6 +312,10 @@ def _messages() -> dict[str, Any]:
         "freshness-request": FreshnessRequest(nonce=bytes(range(32)), relay=True),
         "freshness-answer": FreshnessAnswer(statements=((b"statement", 1, (digest,), 2),)),
         "refusal": Refusal(rule="height.unknown", message="not that far yet", may_retry=True),
+        "submit-batch-request": SubmitBatchRequest(transactions=(b"transaction", b"another")),
+        "submit-batch-answer": SubmitBatchAnswer(
+            refusals=(None, Refusal(rule="tx.nonce", message="nonce 7 is used", may_retry=False))
+        ),
     }
     entries = [_plain("hello", hello.encode(), name="hello")]
     entries += [

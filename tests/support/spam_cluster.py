@@ -33,11 +33,12 @@ from ledger.simplex.interface import (
     Verdict,
     Verify,
 )
+from ledger.transition.kind import Lane
+from ledger.transition.shares import lane_of
 from protocol.did import KeyPurpose
 from protocol.digest import TransactionId, sha256
 from protocol.limits import NONCE_WINDOW
-from protocol.transaction import SignedTransaction
-from swarmd.ledger_host import claims_protection
+from protocol.transaction import SignedTransaction, parse_transaction
 from swarmd.simulation.world import Link, World
 from tests.support.ledger import GENESIS_MS, Lab, Member, make_lab
 
@@ -123,7 +124,8 @@ class Validator:
         """Takes a transaction, or the end of a job."""
         if isinstance(event, Submit):
             # As production does: who claims to protect is judged before those that do not.
-            is_first = claims_protection(event.raw)
+            kind = parse_transaction(event.raw).transaction.kind
+            is_first = lane_of(kind) is Lane.PROTECTING
             (self._inbox.appendleft if is_first else self._inbox.append)(event.raw)
             if not self._is_judging:
                 self._judge_next()

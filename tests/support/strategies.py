@@ -27,9 +27,6 @@ from protocol.catchup import (
     HeadAnswer,
     HeadRequest,
     LedgerMessage,
-    Refusal,
-    SubmitAnswer,
-    SubmitRequest,
     decode_ledger_message,
     encode_ledger_message,
     parse_freshness,
@@ -80,6 +77,13 @@ from protocol.state_messages import (
     StateHeadRequest,
     StatePageAnswer,
     StatePageRequest,
+)
+from protocol.submit_messages import (
+    Refusal,
+    SubmitAnswer,
+    SubmitBatchAnswer,
+    SubmitBatchRequest,
+    SubmitRequest,
 )
 from protocol.text import is_plain_text
 from protocol.tlog import NoteKey, SignatureType
@@ -448,6 +452,7 @@ _blocks_answers = st.one_of(
         certificate=st.binary(min_size=1, max_size=30),
     ),
 )
+_refusals = st.builds(Refusal, rule=identifiers, message=texts, may_retry=st.booleans())
 ledger_messages: SearchStrategy[LedgerMessage] = st.one_of(
     st.just(HeadRequest()),
     st.builds(HeadAnswer, header=st.binary(max_size=30), certificate=st.binary(max_size=30)),
@@ -457,7 +462,15 @@ ledger_messages: SearchStrategy[LedgerMessage] = st.one_of(
     st.builds(SubmitAnswer, transaction_id=digests.map(TransactionId)),
     st.builds(FreshnessRequest, nonce=st.binary(min_size=32, max_size=32), relay=st.booleans()),
     st.builds(FreshnessAnswer, statements=st.lists(_statements, max_size=3).map(tuple)),
-    st.builds(Refusal, rule=identifiers, message=texts, may_retry=st.booleans()),
+    _refusals,
+    st.builds(
+        SubmitBatchRequest,
+        transactions=st.lists(st.binary(max_size=30), min_size=1, max_size=3).map(tuple),
+    ),
+    st.builds(
+        SubmitBatchAnswer,
+        refusals=st.lists(st.none() | _refusals, min_size=1, max_size=3).map(tuple),
+    ),
     st.builds(StateHeadRequest, epoch=st.integers(0, INTEGER_MAX)),
     st.builds(
         StateHeadAnswer,

@@ -21,8 +21,6 @@ from protocol.catchup import (
     FreshnessRequest,
     HeadAnswer,
     HeadRequest,
-    SubmitAnswer,
-    SubmitRequest,
 )
 from protocol.digest import BlockId, ChainId, sha256
 from protocol.encoding import encode_canonical
@@ -30,6 +28,7 @@ from protocol.errors import NotYetError, PolicyError, TransportError
 from protocol.framing import encode_frame
 from protocol.keys import PrivateKey
 from protocol.limits import TRANSACTION_BYTES_MAX
+from protocol.submit_messages import SubmitAnswer, SubmitRequest
 from protocol.transaction import parse_transaction, sign_transaction
 from protocol.version import ProtocolName, group_topic, heads_topic, protocol_id, transactions_topic
 from swarmd.net.address import PeerKey

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,9 @@ async def test_a_transaction_that_lost_a_race_is_given_up_and_costs_nobody_a_pee
         lost = trio.Event()
         offer, gossip = service._offer, service._gossip
 
-        async def offer_late(raw: bytes) -> None:
+        async def offer_late(raws: Sequence[bytes]) -> None:
             await lost.wait()
-            await offer(raw)
+            await offer(raws)
 
         async def gossip_late(raw: bytes) -> None:
             if lost.is_set():
@@ -83,9 +84,9 @@ async def test_a_validator_that_never_answers_holds_up_no_transaction(
         service = lab["publisher-1"].submission
         offer = service._offer
 
-        async def note(raw: bytes) -> None:
-            offered.append(raw)
-            await offer(raw)
+        async def note(raws: Sequence[bytes]) -> None:
+            offered.extend(raws)
+            await offer(raws)
 
         monkeypatch.setattr(service, "_offer", note)
         with trio.move_on_after(2):

@@ -19,7 +19,7 @@ from protocol.did import KeyPurpose
 from protocol.digest import sha256
 from protocol.errors import NotYetError
 from protocol.group import Policy
-from protocol.transaction import SignedTransaction
+from protocol.transaction import SignedTransaction, parse_transaction
 from protocol.version import group_topic
 from swarmd.clock import ManualClock
 from swarmd.ledger_host import LedgerHost
@@ -130,10 +130,10 @@ async def test_strangers_and_groups_that_take_no_reports(tmp_path: Path) -> None
 async def test_two_anchors_that_come_by_convict_their_signer(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     for signed in (bench.anchor(b"1"), bench.anchor(b"1", nonce=6), bench.anchor(b"1", size=4)):
-        bench.service.on_submission(signed.signed.raw)
+        bench.service.on_transaction(signed, False)
     assert bench.queued() == []
-    bench.service.on_submission(bench.anchor(b"2").signed.raw)
-    bench.service.on_submission(bench.anchor(b"3").signed.raw)
+    bench.service.on_transaction(bench.anchor(b"2"), False)
+    bench.service.on_transaction(bench.anchor(b"3"), False)
     (body,) = bench.queued()
     assert isinstance(body, ReportContradiction)
     advance(bench.lab, bench.chain, [bench.lab.transaction(bench.lab.gateways[0], body)])
@@ -141,17 +141,17 @@ async def test_two_anchors_that_come_by_convict_their_signer(tmp_path: Path) -> 
     assert record is not None
     assert record.offence is Contradicted.CONFLICTING_ANCHORS
     bench.service._reported.clear()
-    bench.service.on_submission(bench.anchor(b"4").signed.raw)
+    bench.service.on_transaction(bench.anchor(b"4"), False)
     assert bench.queued() == [], "convicted already"
 
 
-async def test_junk_and_forgeries_fill_no_memory_and_accuse_nobody(tmp_path: Path) -> None:
+async def test_forgeries_fill_no_memory_and_accuse_nobody(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     honest = bench.anchor(b"1")
     forged = bytearray(bench.anchor(b"2").signed.raw)
     forged[-1] ^= 1
-    for raw in (b"", b"junk", bytes(forged), honest.signed.raw, bytes(forged)):
-        bench.service.on_submission(raw)
+    for raw in (bytes(forged), honest.signed.raw, bytes(forged)):
+        bench.service.on_transaction(parse_transaction(raw), False)
     assert bench.queued() == []
     assert len(bench.service._anchors) == 1
 
@@ -195,8 +195,8 @@ async def test_reports_are_submitted_and_refusals_are_survived(tmp_path: Path) -
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.service.run, submit)
         bench.service.on_offence(PEER, Offence.BAD_CHUNK, "x")
-        bench.service.on_submission(bench.anchor(b"1").signed.raw)
-        bench.service.on_submission(bench.anchor(b"2").signed.raw)
+        bench.service.on_transaction(bench.anchor(b"1"), False)
+        bench.service.on_transaction(bench.anchor(b"2"), False)
         while len(submitted) < 2:
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
