@@ -13,7 +13,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "new-token": Entry("enrol_token", "Give a seat away, as an owner of its groups."),
     "sign-token": Entry("enrol_token", "Agree to a seat that another owner gives away."),
     "request": Entry("enrol_request", "Take a seat for a node that exists already."),
-    "show": Entry("enrol_request", "Show a request and its confirmation code."),
+    "show": Entry("enrol_request", "Show a request and its code, or who waits at a member."),
     "submit": Entry("enrol_request", "Hand a newcomer's request to a member."),
     "confirm": Entry("enrol_confirm", "Confirm the newcomer that shows this code."),
 }
@@ -27,12 +27,12 @@ COMMANDS: Final[dict[str, Entry]] = {
         "swarmd enrol new-token gw9.token -C lab/gateway-1 --key ada.key --group fleet",
         "swarmd enrol sign-token gw9.token --key bob.key",
         "swarmd init gw9 --role gateway --token gw9.token --genesis genesis.cbor",
-        "swarmd enrol submit gw9/enrol.cbor -C lab/gateway-1",
+        "swarmd run -C gw9",
     ),
 )
 def enrol() -> None:
     """Let newcomers in by tokens that owners signed before.
 
-    Owners make a token; the newcomer makes its keys itself, takes the seat and gets a request file;
-    any member submits that. A seat is taken once.
+    Owners make a token; the newcomer makes its keys itself, takes the seat and gets a request file.
+    Its daemon hands that to a member by itself, or you do. A seat is taken once.
     """

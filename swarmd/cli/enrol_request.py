@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from protocol.digest import Digest
 from swarmd.cli.key_options import chosen_passphrases, passphrase_options
 from swarmd.cli.options import call, directory_option, examples, json_option, pass_output
-from swarmd.cli.output import Output, plain
+from swarmd.cli.output import Output, plain, table
 
 if TYPE_CHECKING:
     from swarmd.control.protocol import JSON
@@ -79,15 +80,61 @@ def report(
     output.result(document, text)
 
 
-@click.command("show", epilog=examples("swarmd enrol show gw9/enrol.cbor"))
-@_REQUEST
+@click.command(
+    "show",
+    epilog=examples("swarmd enrol show gw9/enrol.cbor", "swarmd enrol show -C lab/gateway-1"),
+)
+@click.argument(
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="[REQUEST]",
+    required=False,
+)
+@directory_option
 @json_option
 @pass_output
-def show(output: Output, file: Path) -> None:
-    """Show what a request asks for, and its confirmation code."""
+def show(output: Output, file: Path | None, directory: Path) -> None:
+    """Show what a request asks for, and its code; or who waits at a member to be confirmed.
+
+    Without REQUEST the newcomers are listed that wait at the member of DIR. Their codes are not: an
+    owner reads a code from the newcomer itself (swarmd enrol confirm).
+    """
     from swarmd.enrolment_request import load_request
 
-    report(output, load_request(file), file)
+    if file is not None:
+        report(output, load_request(file), file)
+    else:
+        _list(output, directory)
+
+
+def _list(output: Output, directory: Path) -> None:
+    from protocol.did import did_text
+    from protocol.digest import ChainId
+    from swarmd.enrolment_request import decode_request
+
+    answer = call(directory, "enrol_pending", {})
+    chain = ChainId(Digest(bytes.fromhex(answer["chain"])))
+    rows: list[dict[str, JSON]] = []
+    for text, missing in zip(answer["requests"], answer["missing"], strict=True):
+        made = decode_request(bytes.fromhex(text))
+        rows.append(
+            {
+                "did": did_text(chain, made.did),
+                "name": made.join.record.name,
+                "role": made.join.record.kind.name.lower(),
+                "groups": list(made.join.record.groups),
+                "seat": made.claims.seat.hex(),
+                "expires_s": made.claims.expiry_s,
+                "missing": list(missing),
+            }
+        )
+    lines = [
+        [plain(str(row["name"])), str(row["role"]), plain(", ".join(map(str, missing))), row["did"]]
+        for row, missing in zip(rows, answer["missing"], strict=True)
+    ]
+    head = ["name", "role", "owners to confirm", "did"]
+    shown = table(head, [[str(cell) for cell in line] for line in lines])
+    output.result(list(rows), shown if rows else "nobody waits here")
 
 
 @click.command("submit", epilog=examples("swarmd enrol submit gw9/enrol.cbor -C lab/gateway-1"))

@@ -82,8 +82,9 @@ def init(
 ) -> None:
     """Make the folder of a new node: its keys, its settings, and a public join file.
 
-    The private keys never leave DIR. Give the join file to whoever creates the network, or, with
-    --token, DIR/enrol.cbor to any member (swarmd enrol submit).
+    The private keys never leave DIR. Give the join file to whoever creates the network. With
+    --token, swarmd run joins by itself; where no member can be reached, hand DIR/enrol.cbor to one
+    (swarmd enrol submit).
     """
     from protocol.did import SubjectKind
     from swarmd.config import Endpoint, HTTPConfig, parse_endpoint

@@ -20,6 +20,6 @@ are 32 bytes; times are milliseconds since 1970 by ledger time unless a name say
   changes, rotations, chain, era, now_ms, proof}`; `versions` and `policies` by group.
 - `decide_subject {decision: [file]}`, `rotate_keys {body: [did.rotate]}`: `{transaction, height}`.
 - `enrol {request: [file]}`: `{did, transaction, height}`, or not yet: it waits for confirmation;
-  `enrol_pending {}`: `{chain, era, now_ms, policies, requests: [file]}`;
+  `enrol_pending {}`: `{chain, era, now_ms, policies, requests: [file], missing: [[group]]}`;
   `enrol_confirm {did, approvals: [COSE]}`: as `enrol`.
 """

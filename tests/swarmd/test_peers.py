@@ -38,10 +38,10 @@ class Bench:
 
 
 ALLOWED = {
-    PeerClass.STRANGER: {ProtocolName.HELLO},
+    PeerClass.STRANGER: {ProtocolName.HELLO, ProtocolName.ENROL},
     PeerClass.READER: {ProtocolName.HELLO, ProtocolName.LEDGER},
     PeerClass.MEMBER: {ProtocolName.HELLO, ProtocolName.LEDGER, ProtocolName.EXCHANGE},
-    PeerClass.VALIDATOR: set(ProtocolName),
+    PeerClass.VALIDATOR: set(ProtocolName) - {ProtocolName.ENROL},
 }
 
 

@@ -34,6 +34,8 @@ def frame(body: bytes) -> bytes:
     return encode_frame(body, bytes_max=HELLO_BYTES_MAX)
 
 
+OPEN = (ProtocolName.HELLO, ProtocolName.ENROL)
+"""All that a stranger may open; tests/swarmd/attacks/test_newcomers.py has the second."""
 JOIN_S = 10.0
 """Everybody who may get in is in by then, seconds."""
 
@@ -222,7 +224,7 @@ async def test_a_stranger_learns_nothing_but_epoch_headers(tmp_path: Path) -> No
             victim.ledger.chain.head.block_id,
             victim.ledger.chain.head.state_root,
             b"libp2p/",  # no agent or protocol of the library tells what runs here
-            *(protocol_id(lab.chain, name).encode() for name in ProtocolName if name != "hello/1"),
+            *(protocol_id(lab.chain, name).encode() for name in ProtocolName if name not in OPEN),
         ):
             assert bytes(secret) not in learned
         assert victim.registry.statistics().members == 0
@@ -234,7 +236,7 @@ async def _everything_else(lab: Swarm, address: object) -> list[bytes]:
     """Tries every other protocol, a raw subscription, and nonsense."""
     said = []
     names = [
-        *(protocol_id(lab.chain, name) for name in ProtocolName if name is not ProtocolName.HELLO),
+        *(protocol_id(lab.chain, name) for name in ProtocolName if name not in OPEN),
         GOSSIP_PROTOCOL,
         "/meshsub/1.1.0",
         "/ipfs/id/1.0.0",
@@ -248,7 +250,7 @@ async def _everything_else(lab: Swarm, address: object) -> list[bytes]:
     async with attack(address, 900) as attacker:  # type: ignore[arg-type]
         listed = await attacker.list_protocols()
         assert [name for name in listed if name.startswith("/swarmd/")] == [
-            protocol_id(lab.chain, ProtocolName.HELLO)
+            protocol_id(lab.chain, name) for name in OPEN
         ]
         assert (
             await ask(attacker, GOSSIP_PROTOCOL, subscription(group_topic(lab.chain, GROUP))) == []

@@ -92,6 +92,12 @@ async def test_a_newcomer_is_confirmed_by_its_code(lab: Swarm) -> None:
     for name in ("gw9", "thief"):
         ended = await command(*submission(lab, name))
         assert (ended.code, "must confirm its code" in ended.err) == (3, True)
+    listed = await command("enrol", "show", "-C", lab.path / MEMBER, "--json")
+    assert [(item["name"], item["missing"]) for item in listed.document] == [
+        ("gw9", [GROUP]),
+        ("thief", [GROUP]),
+    ]
+    assert code not in listed.out, "a member shows no codes: owners read them at the newcomer"
     confirm = ("enrol", "confirm", "-C", lab.path / MEMBER, "--yes", "--key")
     wrong = f"{(int(code) + 1) % 10**6:06}"
     assert wrong != thief
@@ -104,7 +110,9 @@ async def test_a_newcomer_is_confirmed_by_its_code(lab: Swarm) -> None:
     assert ended.document["did"] == did_text(
         lab.chain, load_join(lab.path / "gw9" / "join.json").record.did
     )
-    assert await rule_of(*confirm, owner(lab, 3), thief) == "seat.taken"
+    assert await rule_of(*confirm, owner(lab, 3), thief) in ("seat.taken", "seat.code")
+    listed = await command("enrol", "show", "-C", lab.path / MEMBER)
+    assert listed.out == "nobody waits here\n", "the seat is gone, and with it who waited for it"
 
 
 @pytest.mark.slow
