@@ -167,6 +167,8 @@ class EpochHistory:
         """Whom to believe now."""
         self.alarm: EpochForkError | None = None
         """Set for good when two valid successors of one epoch were seen."""
+        self.first: Final = anchor.validators.epoch
+        """The epoch it began in; hand-overs of earlier ones it can neither follow nor compare."""
         self._verifier = verifier
         self._passed: dict[int, tuple[TrustAnchor, BlockId]] = {}
 

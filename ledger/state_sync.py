@@ -45,7 +45,7 @@ REGIONS_MAX: Final = 16
 REGION_PAGES_MIN: Final = 2
 """A region is worth a peer of its own from about this many pages on."""
 BRIDGE_ROUNDS_MAX: Final = 32
-"""Answers with hand-overs that are followed, one peer: 1,024 epochs, twenty years of weekly ones."""
+"""Answers with hand-overs that are followed, one peer: 1,024 epochs, 20 years of weekly ones."""
 TARGET_BYTES_MAX: Final = BRIDGE_ROUNDS_MAX * STATE_STEPS_MAX * STEP_BYTES_MAX + MIB
 """Encoded target: 16 MiB of hand-overs at the utmost, a header, a certificate and a frontier. What
 was accepted from peers must be readable at the next start."""

@@ -204,14 +204,17 @@ class LedgerHost:
             await self.run(lambda: self.chain.keep_trusted_epoch(self.trust.base))
 
     def learn_checkpoint(self, checkpoint: Checkpoint | None) -> None:
-        """Takes a checkpoint that a peer showed or the ledger recorded.
+        """Takes a checkpoint that a peer showed or the ledger recorded; one of another era, in which
+        that peer may honestly be, counts as not shown (G27).
 
         Raises:
             EpochForkError: the governance root vouched for another history.
             VerificationError: it did not vouch for this one.
         """
-        if checkpoint is not None and self.trust.learn(checkpoint):
-            header = decode_header(checkpoint.header)
+        if checkpoint is None:
+            return
+        header = decode_header(checkpoint.header)
+        if header.era == self.chain.rules.era and self.trust.learn(checkpoint):
             logger.info("checkpoint of epoch %d, height %d", header.epoch, header.height)
 
     def _tell(self, results: tuple[CommitResult, ...]) -> None:

@@ -10,7 +10,7 @@ keys and one that was away for a year get in, and a key that was suspended a blo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,7 +18,13 @@ import trio
 
 from ledger.errors import LedgerNotYetError
 from ledger.header import decode_header
-from ledger.light import EpochForkError, EpochHistory, TrustAnchor, decode_epoch_step
+from ledger.light import (
+    EpochForkError,
+    EpochHistory,
+    EpochStep,
+    TrustAnchor,
+    decode_epoch_step,
+)
 from ledger.membership import (
     make_membership_proof,
     membership_epoch,
@@ -156,10 +162,7 @@ class HelloService:
         answer = decode_hello_answer(frame)
         self._catch_up_trust()
         self._ledger.learn_checkpoint(answer.checkpoint)
-        steps = [decode_epoch_step(raw) for raw in answer.epoch_steps]
-        self._history.advance(steps)
-        for step in steps:  # verified now: before, anybody could have made this node alarm
-            self._ledger.trust.compare(decode_header(step.header))
+        self._follow_steps([decode_epoch_step(raw) for raw in answer.epoch_steps])
         if answer.hello is None:
             logger.info("peer %s did not accept us: %s", key[:4].hex(), answer.status.name.lower())
             return STRANGER, 0
@@ -213,6 +216,23 @@ class HelloService:
         if self._ledger.chain.validators.epoch > self._trusted.validators.epoch:
             self._history = EpochHistory(self._own_anchor(), self._verifier)
 
+    def _follow_steps(self, steps: Sequence[EpochStep]) -> None:
+        """Follows hand-overs as far as this node may (G12); more would only take memory.
+
+        Those of epochs that the own ledger passed while the answer was under way show nothing new.
+
+        Raises:
+            EpochForkError: a second valid successor of an epoch.
+            VerificationError: a step does not verify.
+        """
+        useful = range(self._history.first, self._ledger.trust.limit)
+        headers = [decode_header(step.header) for step in steps]
+        pairs = zip(steps, headers, strict=True)
+        self._history.advance([step for step, header in pairs if header.epoch in useful])
+        for header in headers:  # verified now: before, anybody could have made this node alarm
+            if header.epoch in useful:
+                self._ledger.trust.compare(header)
+
     def _anchor_for(self, epoch: int) -> TrustAnchor | None:
         """Whom to believe about headers of an epoch; None: nobody so far."""
         known = self._ledger.chain.state.validators(epoch)
@@ -265,7 +285,8 @@ class HelloService:
         chain = self._ledger.chain
         own_height = chain.head.height
         anchor = None
-        if hello.membership and hello.height >= own_height:
+        is_comparable = hello.era == chain.head.era and hello.height >= own_height
+        if hello.membership and is_comparable:
             anchor = self._anchor_for(membership_epoch(hello.membership))
         if anchor is not None:
             try:

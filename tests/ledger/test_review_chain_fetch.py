@@ -12,7 +12,6 @@ from ledger.certificate import decode_certificate
 from ledger.chain import Chain
 from ledger.errors import LedgerNotYetError
 from ledger.membership import make_membership_proof, verify_membership_proof
-from ledger.state_range import FIRST_PATH
 from ledger.state_sync import SyncTarget, decode_sync_target, verify_page, verify_state_head
 from ledger.sync_store import SyncStore
 from ledger.vote import Ed25519Verifier
@@ -154,4 +153,3 @@ def test_what_a_peer_may_bridge_can_be_read_again_after_a_restart() -> None:
     )
     assert STEP_BYTES_MAX > 5000
     assert decode_sync_target(target.encode()) == target
-    assert FIRST_PATH == bytes(32)
