@@ -31,7 +31,7 @@ from ledger.trust import EpochTrust
 from ledger.validators import ValidatorSet
 from protocol.approval import Action
 from protocol.digest import BlockId, DidId, Digest, ManifestId, TransactionId
-from protocol.errors import StorageError
+from protocol.errors import LocalProtocolError, StorageError
 from protocol.genesis import Genesis
 from protocol.governance import GOVERNANCE_GROUP, Checkpoint, checkpoint_digest
 from protocol.group import Policy
@@ -251,6 +251,21 @@ class ChainQueries:
         """
         return self._store.log_proof(position, self.head.log_size)
 
+    def log_root_at(self, size: int) -> tuple[Digest, int] | None:
+        """Root of the log's first entries, and the last block all of whose entries are among them.
+
+        None if the log is shorter, or begins later in this copy.
+        """
+        tip = self.tip
+        if not 0 <= size <= tip.header.log_size:
+            return None
+        try:
+            root = self._store.entries.root(size)
+        except LocalProtocolError:
+            return None
+        beyond = self._store.entries.entry_place(size) if size < tip.header.log_size else None
+        return root, tip.header.height if beyond is None else beyond[0] - 1
+
     def prune(self, keep_count: int) -> int:
         """Drops a portion of the bodies of final blocks but the newest `keep_count`.
 
@@ -337,6 +352,11 @@ class ChainQueries:
     def fetches(self) -> SyncStore:
         """Where a state that is fetched from peers is kept until it is complete."""
         return SyncStore(self._store)
+
+    @property
+    def snapshot_interval(self) -> int:
+        """Heights between the versions of the state that are kept for peers."""
+        return self._store.nodes.interval
 
     @property
     def first_block(self) -> int:

@@ -32,6 +32,7 @@ from protocol.errors import LocalProtocolError, PolicyError, VerificationError
 from protocol.genesis import Genesis
 from protocol.limits import MIB
 from protocol.manifest import SignedManifest
+from protocol.policy import Policy, Witnesses
 from swarmd.access_rules import AccessRules
 from swarmd.consent import verified_consent
 from swarmd.floor import Floor
@@ -57,6 +58,7 @@ from swarmd.questions import (
 )
 from swarmd.recent_map import RecentMap
 from swarmd.standing import Standing
+from swarmd.witnesses import WitnessBook
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +97,7 @@ class Authority:
         monotonic: Callable[[], float],
         time_ms: Callable[[], int],
         operators: tuple[int, ...] = (0,),
+        witnesses: WitnessBook | None = None,
     ) -> None:
         """Wires the authority.
 
@@ -109,8 +112,10 @@ class Authority:
             monotonic: seconds.
             time_ms: this node's ledger time, which goes on between blocks; milliseconds.
             operators: user ids that may use the control socket.
+            witnesses: what outside witnesses have seen; None: nothing.
         """
         self._time_ms = time_ms
+        self._witnesses = witnesses or WitnessBook()
         self._ledger = ledger
         self._pins = OwnerPins(genesis)
         self._standing = Standing(ledger, self._pins)
@@ -400,11 +405,44 @@ class Authority:
             refusal = self._floor.check_offer(record, self._time_ms())
             if refusal is not None:
                 return Denial(*refusal, may_retry=True)
+            own = self._floor.witnesses
+            lack = self._unwitnessed(own, record, self._floor.witness_age_ms)
+            if lack is not None:
+                return Denial("floor.witnesses", lack, may_retry=True)
         return None
 
+    def _unwitnessed(
+        self, witnesses: Witnesses | None, record: ManifestRecord, age_ms: int
+    ) -> str | None:
+        """Why outside witnesses have not seen enough to offer a release; None: they have (T18)."""
+        if witnesses is None:
+            return None
+        height = record.authorised_height
+        assert height is not None, "an authorised manifest was authorised by a block"
+        return self._witnesses.lacks(
+            witnesses, height=height, now_ms=self._time_ms(), age_ms=age_ms
+        )
+
+    def _policy(self, group: str) -> Policy:
+        """The policy in force in a group in which something is authorised."""
+        state, head = self._ledger.chain.state, self._ledger.chain.head
+        record = state.group(group)
+        assert record is not None, "a group with an authorised manifest exists"
+        return state.policy(record.policy_at(head.time_ms))
+
     def _offer(self, signed: SignedManifest, group: str, device: Device) -> OfferVerdict:
-        """The ledger's answer; kept for a moment within one state, since each chunk asks."""
+        """The ledger's answer; kept for a moment within one state, since each chunk asks.
+
+        The group's outside witnesses, which are no matter of the ledger, are asked about each time.
+        """
         state, now_ms = self._ledger.chain.state, self._time_ms()
+        policy = self._policy(group)
+        if policy.witnesses is not None:
+            record = state.manifest(signed.manifest_id, group)
+            assert record is not None, "an authorised manifest has a record"
+            lack = self._unwitnessed(policy.witnesses, record, policy.offer_freshness_ms)
+            if lack is not None:
+                return OfferRefusal("policy.witnesses", lack, may_retry=True)
         moment = now_ms // OFFER_MOMENT_MS
         key = (signed.manifest_id, group, device)
         known = self._offers.get(key)
@@ -483,9 +521,7 @@ class Authority:
                 assert_never(verdict)
 
     def _limit_ms(self, group: str, *, serving: bool) -> int:
-        record = self._ledger.chain.state.group(group)
-        assert record is not None, "a group with an authorised manifest exists"
-        policy = self._ledger.chain.state.policy(record.policy_at(self._ledger.chain.head.time_ms))
+        policy = self._policy(group)
         return policy.serve_freshness_ms if serving else policy.offer_freshness_ms
 
 

@@ -24,7 +24,8 @@ from protocol.errors import ConfigError, EncodingError
 from protocol.group import OWNERS_MAX, check_group_name
 from protocol.limits import GIB, KIB, MIB, NAME_BYTES_MAX, TARGET_GROUPS_MAX
 from protocol.owner_root import ROLES_MAX, check_role_name
-from protocol.policy import WINDOWS_MAX
+from protocol.policy import WINDOWS_MAX, WITNESSES_MAX, Witnesses
+from protocol.tlog import SignatureType, parse_note_key
 from swarmd.floor import Floor, parse_floor_rule, parse_floor_window
 from swarmd.net.address import PeerAddress
 
@@ -154,6 +155,17 @@ def _floor_rule(value: object, what: str) -> str:
     return text
 
 
+def _witness(value: object, what: str) -> str:
+    """A verifier key that cosigns."""
+    text = _text(value, what)
+    try:
+        if parse_note_key(text).kind is not SignatureType.COSIGNATURE:
+            raise ConfigError(f"{what}: not a key for cosignatures")
+    except EncodingError as error:
+        raise ConfigError(f"{what}: {error}") from error
+    return text
+
+
 def _floor_window(value: object, what: str) -> str:
     text = _text(value, what)
     parse_floor_window(text, what)
@@ -268,6 +280,16 @@ class FloorConfig:
         default=(), metadata=_by(_list_of(_floor_window, maximum=WINDOWS_MAX))
     )
     """When releases are offered here, such as `Sat,Sun 01:00-05:00` (UTC); empty: always."""
+    witnesses: tuple[str, ...] = field(
+        default=(), metadata=_by(_list_of(_witness, maximum=WITNESSES_MAX))
+    )
+    """Verifier keys (C2SP) of outside witnesses; what they have not seen is not offered here."""
+    witness_threshold: int = field(default=1, metadata=_by(_integer(1, WITNESSES_MAX)))
+    """How many of them must have cosigned the log."""
+    witness_age_ms: int = field(
+        default=7 * 86_400_000, metadata=_by(_integer(60_000, DURATION_MS_MAX))
+    )
+    """How old their cosignatures may be, milliseconds; weekly rounds are the slowest in use."""
 
     def demands(self) -> Floor:
         """These settings as the authority asks them."""
@@ -279,7 +301,24 @@ class FloorConfig:
             offer_freshness_ms=self.offer_freshness_ms or None,
             soak_ms=self.soak_ms,
             windows=tuple(parse_floor_window(one, "floor.windows") for one in self.windows),
+            witnesses=self._outside(),
+            witness_age_ms=self.witness_age_ms,
         )
+
+    def _outside(self) -> Witnesses | None:
+        """The witnesses asked for.
+
+        Raises:
+            ConfigError: fewer than the threshold, or one twice.
+        """
+        if not self.witnesses:
+            return None
+        try:
+            return Witnesses(
+                self.witness_threshold, tuple(map(parse_note_key, sorted(self.witnesses)))
+            )
+        except EncodingError as error:
+            raise ConfigError(f"floor.witnesses: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from protocol.calendar import WeeklyWindow
 from protocol.errors import ConfigError
 from protocol.manifest import Manifest
 from protocol.owner_root import Holder
+from protocol.policy import Witnesses
 from protocol.rule import All, AnyOf, Compare, KOf, Not, OneOf, Rule, RuleField, Scope, walk
 from swarmd.rule_text import parse_rule, parse_window
 
@@ -82,6 +83,10 @@ class Floor:
     """Least ledger time between authorisation and offers, milliseconds."""
     windows: tuple[WeeklyWindow, ...] = ()
     """When releases are offered; empty: always."""
+    witnesses: Witnesses | None = None
+    """Outside witnesses that must have cosigned the log; None: none beyond the policies'."""
+    witness_age_ms: int = 0
+    """How old their cosignatures may be, milliseconds."""
 
     def check_release(
         self, manifest: Manifest, record: ManifestRecord, group: str, holders: tuple[Holder, ...]

@@ -75,6 +75,8 @@ from swarmd.services.state_sync import StateSyncService
 from swarmd.services.submission import SubmissionService
 from swarmd.services.tamper import TamperService
 from swarmd.services.vote_keys import VoteKeys
+from swarmd.services.witnessing import WitnessService
+from swarmd.witnesses import NOTE_NAME, WitnessBook
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +129,7 @@ class RunningNode:
         self._age = FreshnessClock(
             self._saved_age(), now=clock.monotonic(), wall_ms=clock.wall_ms()
         )
+        self._witness_book = WitnessBook()
         self._authority = Authority(
             ledger=self.ledger,
             genesis=genesis,
@@ -138,6 +141,7 @@ class RunningNode:
             monotonic=clock.monotonic,
             time_ms=self.ledger_time_ms,
             operators=(0, os.geteuid()),
+            witnesses=self._witness_book,
         )
 
     def _expect_checkpoint(self) -> None:
@@ -459,6 +463,8 @@ class RunningNode:
         nursery.start_soon(self.gossip.run)
         nursery.start_soon(PruningService(self.ledger, self._config.ledger.keep_blocks).run)
         await nursery.start(partial(self.exchange.run))
+        witnessing = WitnessService(self._data.path / NOTE_NAME, self.ledger, self._witness_book)
+        nursery.start_soon(witnessing.run)
         nursery.start_soon(self.images.run)
         nursery.start_soon(self.freshness.run, self.ledger_service.ask)
         nursery.start_soon(self.submission.run)

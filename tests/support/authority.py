@@ -19,6 +19,7 @@ from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.peers import PeerRegistry
 from swarmd.questions import Denial
+from swarmd.witnesses import WitnessBook
 from tests.support.ledger import FLEET, Lab, advance, make_lab
 
 PEER = PeerKey(b"p" * 32)
@@ -84,7 +85,9 @@ class Bench:
         return verdict.rule
 
 
-def make_bench(lab: Lab | None = None, *, floor: Floor = NO_FLOOR) -> Bench:
+def make_bench(
+    lab: Lab | None = None, *, floor: Floor = NO_FLOOR, witnesses: WitnessBook | None = None
+) -> Bench:
     lab = lab or make_lab()
     chain = lab.open_chain()
     clock = ManualClock()
@@ -100,6 +103,7 @@ def make_bench(lab: Lab | None = None, *, floor: Floor = NO_FLOOR) -> Bench:
         own_did=lab.gateways[0].did,
         own_groups=lambda: bench.groups,
         floor=floor,
+        witnesses=witnesses,
         monotonic=clock.monotonic,
         time_ms=lambda: chain.head.time_ms + round(clock.monotonic() * 1000),
     )
