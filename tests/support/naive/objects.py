@@ -209,7 +209,7 @@ def read_group(raw: bytes) -> dict[int, Any]:
         {0: one, 1: group_name, 2: check_root, 3: blob(0, 16_384)},
         {4: group_name, 5: lambda rule: check_rule(rule, subject=True)},
     )(decode(raw, 15_360))
-    need(fits(read_policy(group[3]), group[2]))
+    need(fits(read_policy(group[3]), group[2]) and group.get(4) != group[1])
     return dict(group)
 
 
