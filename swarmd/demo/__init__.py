@@ -14,7 +14,7 @@ class DemoOptions:
     validators: int = 4
     """Nodes that order approvals, 4 to 32."""
     gateways: int = 4
-    """Nodes that fetch images, at least 1; one malicious member comes on top."""
+    """Nodes that fetch images, at least 1; two malicious members come on top."""
     images: tuple[Path, ...] = ()
     """Old and new version; empty: real firmware by package clients, or generated images."""
     keep: Path | None = None

@@ -1,7 +1,8 @@
 """A malicious member, as a process of its own: `python -m swarmd.demo.malicious DIR IMAGE...`.
 
-It holds a valid membership and every image from the start. It serves each chunk with one bit wrong,
-and announces every proposed manifest as authorised before any owner has approved it.
+It holds a valid membership. With images, it has them from the start and serves each chunk with one
+bit wrong. With `--announce`, it announces every proposed manifest as authorised before any owner
+has approved it, under its own signature: that convicts it.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("images", type=Path, nargs="*")
+    parser.add_argument("--announce", action="store_true")
     arguments = parser.parse_args()
     data = open_data_dir(arguments.directory)
     configure_logging(data.load_config().node.log_level)
     with data.lock():
-        trio.run(_run, data, arguments.images)
+        trio.run(_run, data, arguments.images, arguments.announce)
 
 
-async def _run(data: DataDir, images: list[Path]) -> None:
+async def _run(data: DataDir, images: list[Path], announces: bool) -> None:
     stop = trio.Event()
     node = Node(
         data,
@@ -51,7 +53,8 @@ async def _run(data: DataDir, images: list[Path]) -> None:
         for image in images:
             parameters = chunker_for(image.stat().st_size)
             await trio.to_thread.run_sync(services.store.stage, image, parameters)
-        services.ledger.listen(partial(_lie, services, nursery))
+        if announces:
+            services.ledger.listen(partial(_lie, services, nursery))
         for address in addresses:
             print(f"READY {address}", flush=True)  # noqa: T201  (what the demo waits for)
         await stop.wait()

@@ -27,6 +27,7 @@ FETCH_S: Final = 30.0
 CHECKS: Final = (
     "identical",
     "unapproved_refused",
+    "liar_convicted",
     "corrupt_refused",
     "revoked_stopped",
     "crash_survived",
@@ -111,7 +112,7 @@ class Story:
         swarm = self._swarm
         self._say(
             f"Starting {len(swarm.validators)} validators, 1 publisher, {len(swarm.gateways)} "
-            "gateways and 1 malicious member, each a process of its own."
+            "gateways and 2 malicious members, each a process of its own."
         )
         for pair in pairs:
             kind = "generated images" if pair.source == "generated" else "real firmware"
@@ -126,13 +127,15 @@ class Story:
         self._step(f"The publisher proposes {pair.name} {pair.old_version}.")
         manifest = swarm.publish(pair.old, pair.name, pair.old_version)
         digest = _digest(pair.old)
-        self._say("   The malicious member announces it as authorised. No owner has approved it.")
+        self._say("   A malicious member announces it as authorised. No owner has approved it.")
         self.checks["unapproved_refused"] = self._is_refused(manifest, digest)
-        self._say("   Every gateway asked its own ledger, refused, and holds it against the liar.")
-        self._step("Two of three owners approve; the validators order it. The publisher is away:")
         self._say(
-            "   the only source is the malicious member, each chunk of it with one bit wrong."
+            "   Every gateway asked its own ledger and refused. The liar had signed its word:"
         )
+        self.checks["liar_convicted"] = self._is_convicted()
+        self._say("   that convicted it in the ledger, and nobody takes anything from it any more.")
+        self._step("Two of three owners approve; the validators order it. The publisher is away:")
+        self._say("   the only source is another malicious member, each chunk with one bit wrong.")
         swarm.publisher.stop()
         self._distribute(pair, manifest, is_new=False, meanwhile=self._find_corrupter)
         nobody_fooled = not self._kept_spoilt and self._all_banned()
@@ -161,7 +164,7 @@ class Story:
             )
 
         wait_until(noticed, "the false announcement is noticed")
-        target = swarm.malicious.directory / "stolen.bin"
+        target = swarm.liar.directory / "stolen.bin"
         first = str(swarm.gateways[0].directory)
         fetched = run_command("fetch", manifest, "-o", str(target), "-C", first)
         return (
@@ -169,6 +172,18 @@ class Story:
             and not target.exists()
             and not any(swarm.is_offered(node, digest) for node in swarm.gateways)
         )
+
+    def _is_convicted(self) -> bool:
+        swarm = self._swarm
+
+        def convicted() -> bool:
+            return all(
+                swarm.convictions(node) == {swarm.liar.name: "false_announcement"}
+                for node in swarm.gateways
+            )
+
+        wait_until(convicted, "the liar is convicted")
+        return convicted()
 
     def _all_banned(self) -> bool:
         return all(

@@ -42,20 +42,23 @@ class Swarm:
     """The processes of one demonstration."""
 
     def __init__(self, folder: Path, *, validators: int, gateways: int) -> None:
-        """Creates the network in `folder`; one gateway more than asked for is malicious."""
+        """Creates the network in `folder`; two gateways more than asked for are malicious."""
         options = LabOptions(
             validators=validators,
-            gateways=gateways + 1,
-            base_port=free_ports(validators + 2 * (gateways + 1) + 1),
+            gateways=gateways + 2,
+            base_port=free_ports(validators + 2 * (gateways + 2) + 1),
             log_level=LogLevel.INFO,
         )
         self.lab: Final[Lab] = create_lab(folder, options, SystemEntropy(), SystemClock())
         self.group: Final = options.group
         self.validators: Final = self._processes(SubjectKind.VALIDATOR)
         self.publisher: Final = self._processes(SubjectKind.PUBLISHER)[0]
-        *honest, liar = self._processes(SubjectKind.GATEWAY)
+        *honest, liar, corrupter = self._processes(SubjectKind.GATEWAY)
         self.gateways: Final = tuple(honest)
-        self.malicious = liar
+        self.liar = liar
+        """Announces what nobody authorised."""
+        self.corrupter = corrupter
+        """Serves every chunk with one bit wrong."""
         self._running: list[NodeProcess] = []
         self._ended: list[dict[str, int]] = []
 
@@ -63,14 +66,18 @@ class Swarm:
         return tuple(NodeProcess(node.directory.path) for node in self.lab.of_kind(kind))
 
     def start(self, images: Sequence[Path], *, with_malicious: bool = True) -> None:
-        """Starts every node; the malicious member gets all images beforehand."""
-        command = [sys.executable, "-m", "swarmd.demo.malicious", str(self.malicious.directory)]
-        self.malicious = NodeProcess(
-            self.malicious.directory, [*command, *(str(image) for image in images)]
+        """Starts every node; the corrupter gets all images beforehand."""
+        command = [sys.executable, "-m", "swarmd.demo.malicious"]
+        self.liar = NodeProcess(
+            self.liar.directory, [*command, str(self.liar.directory), "--announce"]
+        )
+        paths = [str(image) for image in images]
+        self.corrupter = NodeProcess(
+            self.corrupter.directory, [*command, str(self.corrupter.directory), *paths]
         )
         nodes = [*self.validators, self.publisher, *self.gateways]
         if with_malicious:
-            nodes.append(self.malicious)
+            nodes += [self.liar, self.corrupter]
         for node in nodes:
             self._running.append(node)
             node.start()
@@ -157,15 +164,23 @@ class Swarm:
         node.kill()
 
     def offences(self, node: NodeProcess) -> dict[str, int]:
-        """What a node holds against the malicious member."""
+        """What a node holds against the liar."""
         peers = node.call("peers")
         assert isinstance(peers, list), "peers is a list"
         mine: list[dict[str, Any]] = [
             dict(peer)
             for peer in peers
-            if isinstance(peer, dict) and peer.get("name") == self.malicious.name
+            if isinstance(peer, dict) and peer.get("name") == self.liar.name
         ]
         return dict(mine[0]["offences"]) if mine else {}
+
+    def convictions(self, node: NodeProcess) -> dict[str, str]:
+        """Members that the ledger of a node convicted, with their offences."""
+        known = node.call("quarantines")
+        assert isinstance(known, dict), "quarantines is an object"
+        rows = known["convictions"]
+        assert isinstance(rows, list), "convictions is a list"
+        return {str(row["name"]): str(row["offence"]) for row in rows if isinstance(row, dict)}
 
     def receipts(self, node: NodeProcess) -> list[dict[str, Any]]:
         """A node's newest receipts."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _CHECKS = {
     "identical": "every gateway offers exactly the published bytes",
     "unapproved_refused": "an announced but unapproved manifest is refused",
+    "liar_convicted": "its own signature convicts who announced it, and nobody else",
     "corrupt_refused": "spoilt chunks are refused and their sender sent away",
     "revoked_stopped": "a revoked image is offered by nobody within a second",
     "crash_survived": "a killed validator and a killed gateway come back",
