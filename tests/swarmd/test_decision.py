@@ -9,19 +9,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.bodies.governance import SetCheckpoint
-from ledger.bodies.group import CreateGroup, SetPolicy
+from ledger.bodies.group import CreateGroup, RotateRoot, SetPolicy, UpdateGroup, VetoPolicy
+from ledger.bodies.manifest import OverrideManifest, SettleManifest
 from ledger.bodies.validators import SetParameters, SetValidators, Upgrade
 from ledger.errors import LedgerError
 from ledger.transition.genesis import genesis_block, genesis_outcome
 from ledger.transition.kind import Body
 from protocol.approval import parse_approval
+from protocol.digest import ManifestId
 from protocol.encoding import decode_canonical, encode_canonical
 from protocol.errors import EncodingError, PolicyError, VerificationError
 from protocol.genesis import Parameters
-from protocol.group import DAY_MS
+from protocol.group import DAY_MS, Placement
 from swarmd.decision import TERMS, Decision, decode_decision, draft_decision
 from swarmd.decision_text import describe_decision
-from tests.support.ledger import GENESIS_MS, Bench, make_bench, make_group, make_lab
+from tests.support.ledger import (
+    FLEET,
+    GENESIS_MS,
+    Bench,
+    make_bench,
+    make_group,
+    make_lab,
+    make_policy,
+)
 
 LAB = make_lab()
 HEADER = genesis_block(LAB.genesis, genesis_outcome(LAB.genesis).state).header
@@ -34,17 +44,32 @@ BODIES: tuple[Body, ...] = (
 )
 
 
+ANNEX = make_group("annex")
+OWNED: tuple[Body, ...] = (
+    SetPolicy(group=FLEET, policy=make_policy(revoke_threshold=1).encode(), approvals=()),
+    VetoPolicy(group=FLEET, policy=ANNEX.policy.policy_id, approvals=()),
+    UpdateGroup(group=FLEET, placement=Placement().encode(), approvals=(), adoption=()),
+    RotateRoot(group=FLEET, root=encode_canonical(ANNEX.owner_root.to_value()), approvals=()),
+    OverrideManifest(manifest=ManifestId(bytes(32)), group=FLEET, approvals=()),
+)
+
+
 def draft(body: Body, *, epoch: int = 1) -> Decision:
     return draft_decision(
-        body, chain=LAB.chain_id, era=0, epoch=epoch, valid_until_ms=GENESIS_MS + DAY_MS
+        body,
+        chain=LAB.chain_id,
+        era=0,
+        epoch=epoch,
+        valid_until_ms=GENESIS_MS + DAY_MS,
+        policy=LAB.policy_id() if body in OWNED else None,
     )
 
 
 def test_every_kind_of_decision_is_tried_here() -> None:
-    assert sorted(draft(body).kind for body in BODIES) == sorted(TERMS)
+    assert sorted(draft(body).kind for body in (*BODIES, *OWNED)) == sorted(TERMS)
 
 
-@pytest.mark.parametrize("body", BODIES, ids=lambda body: type(body).__name__)
+@pytest.mark.parametrize("body", [*BODIES, *OWNED], ids=lambda body: type(body).__name__)
 def test_a_decision_survives_the_way_from_holder_to_holder(body: Body) -> None:
     decision = decode_decision(draft(body).encode())
     for key in LAB.governance[:2]:
@@ -98,10 +123,17 @@ def test_a_decision_of_another_epoch_is_refused_by_the_ledger() -> None:
 
 
 def test_kinds_that_others_decide_are_not_carried() -> None:
-    policy = make_group("annex").policy
-    body = SetPolicy(group="fleet", policy=policy.encode(), approvals=(b"\x00",))
+    body = SettleManifest(manifest=ManifestId(bytes(32)), group=FLEET)
     with pytest.raises(EncodingError, match="not decided by a file"):
         draft(body)
+
+
+@pytest.mark.parametrize("body", [BODIES[1], OWNED[0]], ids=lambda body: type(body).__name__)
+def test_a_policy_is_named_exactly_where_owners_of_a_group_decide(body: Body) -> None:
+    known = draft(body)
+    wrong = None if known.policy is not None else LAB.policy_id()
+    with pytest.raises(EncodingError, match="exactly if owners"):
+        dataclasses.replace(known, policy=wrong)
 
 
 def test_malformed_files_are_refused() -> None:
