@@ -97,7 +97,8 @@ class NodeStore:
             StorageError: the tables are damaged.
         """
         self._database = database
-        self._interval = interval
+        self.interval: Final = interval
+        """Heights between versions kept for peers."""
         self._young: dict[int, Leaf | Inner] = {}
         self._aged: dict[int, Leaf | Inner] = {}
         self._commits: deque[int] = deque(maxlen=READERS_COMMITS)
@@ -232,7 +233,7 @@ class NodeStore:
         stub = self._root
         self._current = None
         for height, tree, log in versions:
-            is_snapshot = height % self._interval == 0 and height > 0
+            is_snapshot = height % self.interval == 0 and height > 0
             if not is_snapshot and tree is not versions[-1][1]:
                 continue
             stub, gone = writer.write(tree.root_node, old)

@@ -15,6 +15,7 @@ from ledger.block_store import BlockStore
 from ledger.chain import Chain
 from ledger.database import Durability
 from protocol.did import SubjectKind
+from protocol.limits import STATE_SNAPSHOT_INTERVAL
 from swarmd.clock import Clock
 from swarmd.datadir import DataDir
 from swarmd.entropy import Entropy
@@ -38,6 +39,7 @@ class Node:
         wire: Wire | None = None,
         wrap_store: Callable[[ChunkStore], ChunkStore] = lambda store: store,
         passphrases: PassphraseSource = no_passphrase,
+        snapshot_interval: int = STATE_SNAPSHOT_INTERVAL,
     ) -> None:
         """Names what the node runs on; `running` opens it.
 
@@ -49,7 +51,9 @@ class Node:
             wire: what carries bytes; None: TCP.
             wrap_store: puts something between services and image store (simulated faults).
             passphrases: asked if the node's keys are encrypted.
+            snapshot_interval: heights between versions kept for peers; tests take a short one.
         """
+        self._snapshot_interval = snapshot_interval
         self._passphrases = passphrases
         self._wrap_store = wrap_store
         self.services: RunningNode | None = None
@@ -73,7 +77,9 @@ class Node:
         did, kind = own_subject(self._data, genesis)
         identity = load_identity(self._data, did, kind, self._passphrases)
         durability = Durability.FULL if kind is SubjectKind.VALIDATOR else Durability.BATCHED
-        block_store = BlockStore(self._data.ledger_file, durability)
+        block_store = BlockStore(
+            self._data.ledger_file, durability, snapshot_interval=self._snapshot_interval
+        )
         try:
             chain = Chain.open(block_store, genesis)
             store = FileStore.open(self._data.images, quota_bytes=config.storage.quota_bytes)

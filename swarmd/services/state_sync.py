@@ -41,7 +41,6 @@ from protocol.errors import (
     TransportError,
     VerificationError,
 )
-from protocol.limits import STATE_SNAPSHOT_INTERVAL
 from protocol.state_messages import (
     MANIFESTS_MAX,
     HeaderAnswer,
@@ -86,7 +85,6 @@ class StateSyncService:
         service: LedgerService,
         store: SyncStore,
         anchor: Callable[[], TrustAnchor],
-        interval: int = STATE_SNAPSHOT_INTERVAL,
     ) -> None:
         """Wires the service.
 
@@ -96,14 +94,12 @@ class StateSyncService:
             service: asks on the ledger protocol.
             store: keeps what was fetched.
             anchor: whom this node believes now.
-            interval: heights between versions that peers keep.
         """
         self._ledger = ledger
         self._registry = registry
         self._service = service
         self._store = store
         self._anchor = anchor
-        self._interval = interval
         self._changed = trio.Event()
         self._failed: dict[PeerKey, None] = {}
 
@@ -137,8 +133,8 @@ class StateSyncService:
 
     def _resumable(self, newest: SyncTarget) -> SyncTarget | None:
         """The fetch an earlier try or process left, if peers still keep its version."""
-        known = self._store.target
-        if known is None or known.header.height + self._interval < newest.header.height:
+        known, interval = self._store.target, self._ledger.chain.snapshot_interval
+        if known is None or known.header.height + interval < newest.header.height:
             return None
         return known
 

@@ -26,6 +26,7 @@ from protocol.did import KeyPurpose, Keys, SubjectKind, rotating
 from protocol.digest import ChainId, DidId, Digest, PolicyId
 from protocol.genesis import decode_genesis
 from protocol.group import DAY_MS
+from protocol.limits import STATE_SNAPSHOT_INTERVAL
 from protocol.keys import PrivateKey
 from protocol.manifest import SignedManifest
 from swarmd.clock import Clock, SystemClock
@@ -164,6 +165,7 @@ class Swarm:
         wrap_store: Callable[[ChunkStore], ChunkStore] = lambda store: store,
         before: Callable[[RunningNode], None] | None = None,
         lock: bool = True,
+        snapshot_interval: int = STATE_SNAPSHOT_INTERVAL,
     ) -> None:
         """Starts nodes; each is listening when this returns."""
         for name in names:
@@ -176,6 +178,7 @@ class Swarm:
                 stop=stop.set,
                 wire=wire or self.wire,
                 wrap_store=wrap_store,
+                snapshot_interval=snapshot_interval,
             )
             process = Process(name, node, trio.CancelScope(), ended, stop)
             await self.nursery.start(self._run, process, data, before, lock)
@@ -335,9 +338,16 @@ class Swarm:
 
     def new_gateway(self, name: str, *peers: str) -> JoinFile:
         """Makes the folder of a gateway that the ledger does not know."""
+        return self._new_node(SubjectKind.GATEWAY, name, *peers)
+
+    def new_validator(self, name: str, *peers: str) -> JoinFile:
+        """Makes the folder of a validator that the ledger does not know."""
+        return self._new_node(SubjectKind.VALIDATOR, name, *peers)
+
+    def _new_node(self, kind: SubjectKind, name: str, *peers: str) -> JoinFile:
         port = 60_000 + len(list(self.path.glob("*/config.toml")))
         plan = NodePlan(
-            kind=SubjectKind.GATEWAY,
+            kind=kind,
             name=name,
             groups=(GROUP,),
             reachable=(("127.0.0.1", port),),

@@ -117,7 +117,6 @@ class Node:
             service=self.service,
             store=self.chain.fetches(),
             anchor=lambda: self.chain.current_anchor,
-            interval=INTERVAL,
         )
         self.asked: list[str] = []
         self.lie: Callable[[LedgerMessage, LedgerMessage], LedgerMessage] | None = None
