@@ -22,6 +22,7 @@ from protocol.catchup import (
 from protocol.digest import sha256
 from protocol.errors import PolicyError
 from protocol.state_messages import (
+    HeaderAnswer,
     ManifestsAnswer,
     StateHeadAnswer,
     StatePageAnswer,
@@ -425,3 +426,63 @@ async def test_pruning_follows_the_chain_and_keeps_all_if_told_so(lab):
         await source.host.run(lambda: None)
         nursery.cancel_scope.cancel()
     assert source.chain.first_block == 4, "a kept version needs what follows it"
+
+
+# -- a token's checkpoint (I77) ----------------------------------------------------------------
+
+
+@pytest.mark.slow
+async def test_a_state_is_fetched_beyond_a_true_checkpoint(lab):
+    (source,) = make_sources(lab, "a", keys=10)
+    newcomer = Node(lab, "new")
+    newcomer.meets(source)
+    newcomer.chain.expected = (2, source.chain.header_at(2).block_id)
+    assert await newcomer.sync.fetch()
+    assert source.asked.count("HeaderRequest") == 1
+    await check_arrival(newcomer, source)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("height", "changes"),
+    [(2, {"validators": sha256(b"set")}), (2, {"epoch": 7}), (4, {"time_ms": 1})],
+    ids=["another set", "an epoch not passed", "another block of the version"],
+)
+async def test_a_state_of_another_history_than_the_checkpoints(lab, height, changes):
+    """The peers' chain is certified well; the header vouched for says that it is the false one."""
+    (source,) = make_sources(lab, "a", keys=10)
+    vouched = replace(source.chain.header_at(height), **changes)
+
+    def shown(_request, reply):
+        return HeaderAnswer(header=vouched.encoded) if isinstance(reply, HeaderAnswer) else reply
+
+    source.lie = shown
+    newcomer = Node(lab, "new")
+    newcomer.meets(source)
+    newcomer.chain.expected = (height, vouched.block_id)
+    assert not await newcomer.sync.fetch()
+    assert "chain.checkpoint" in newcomer.host.alarm
+    assert "StatePageRequest" not in source.asked
+    assert newcomer.chain.head.height == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("raw", ["", "other", "junk"])
+async def test_without_the_checkpoints_header_no_state_is_fetched(lab, raw):
+    (source,) = make_sources(lab, "a", keys=0)
+    header = {"": b"", "other": source.chain.header_at(3).encoded, "junk": b"junk"}[raw]
+
+    def shown(_request, reply):
+        return HeaderAnswer(header=header) if isinstance(reply, HeaderAnswer) else reply
+
+    source.lie = shown
+    newcomer = Node(lab, "new")
+    newcomer.meets(source)
+    newcomer.chain.expected = (2, sha256(b"vouched for"))
+    assert not await newcomer.sync.fetch()
+    assert newcomer.host.alarm is None, "one peer's silence or lie proves nothing"
+    assert "StatePageRequest" not in source.asked
+    source.lie = None
+    await newcomer.service.catch_up(source.peer)
+    assert "chain.checkpoint" in newcomer.host.alarm, "by blocks the contradiction is certified"
+    assert newcomer.chain.head.height == 0
