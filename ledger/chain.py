@@ -173,9 +173,13 @@ class Chain(ChainQueries):
         """Does what `submit` does, for a transaction that was parsed already."""
         self.rules.require_version()
         transaction_id = signed.transaction_id
-        if self._store.transaction_height(transaction_id) is not None:
-            raise LedgerError("tx.final", "this transaction is final already")
-        self.mempool.take(signed, self.state, self._next_context(now_ms))
+        try:
+            self.mempool.take(signed, self.state, self._next_context(now_ms))
+        except LedgerError:
+            # Only now, since it costs a read: a final one never enters, its nonce is used.
+            if self._store.transaction_height(transaction_id) is not None:
+                raise LedgerError("tx.final", "this transaction is final already") from None
+            raise
         if is_own:
             try:
                 self._store.add_pending(transaction_id, signed.signed.raw)

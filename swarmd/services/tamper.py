@@ -143,14 +143,15 @@ class TamperService:
         if key is None:
             return
         try:
-            fields = Fields(transaction.body, "anchor")
-            anchor = AnchorReceipts.read(fields)
-            if not is_verified:
+            anchor = AnchorReceipts.read(Fields(transaction.body, "anchor"))
+            place = (transaction.signer, anchor.size)
+            known = self._anchors.get(place, (anchor, signed.signed.raw))
+            is_seen = place in self._anchors and known[1] == signed.signed.raw
+            if not is_verified and not is_seen:  # what is full is brought again and again
                 signed.verify(key, self._ledger.chain_id)
         except VerificationError:
             return
-        place = (transaction.signer, anchor.size)
-        known = self._anchors.pop(place, None) or (anchor, signed.signed.raw)
+        self._anchors.pop(place, None)
         self._anchors[place] = known
         while len(self._anchors) > SEEN_MAX:
             self._anchors.pop(next(iter(self._anchors)))

@@ -16,9 +16,10 @@ from protocol.announcement import Announcement, parse_announcement, sign_announc
 from protocol.contradiction import Offence as Contradicted
 from protocol.defence import DefenceRules
 from protocol.did import KeyPurpose
-from protocol.digest import sha256
+from protocol.digest import ChainId, sha256
 from protocol.errors import NotYetError
 from protocol.group import Policy
+from protocol.keys import PublicKey
 from protocol.transaction import SignedTransaction, parse_transaction
 from protocol.version import group_topic
 from swarmd.clock import ManualClock
@@ -154,6 +155,28 @@ async def test_forgeries_fill_no_memory_and_accuse_nobody(tmp_path: Path) -> Non
         bench.service.on_transaction(parse_transaction(raw), False)
     assert bench.queued() == []
     assert len(bench.service._anchors) == 1
+
+
+async def test_what_is_brought_again_is_not_verified_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    checked: list[bytes] = []
+    verify = SignedTransaction.verify
+
+    def count(self: SignedTransaction, key: PublicKey, chain: ChainId) -> None:
+        checked.append(self.signed.raw)
+        verify(self, key, chain)
+
+    monkeypatch.setattr(SignedTransaction, "verify", count)
+    refused, taken, other = bench.anchor(b"1"), bench.anchor(b"1", size=9), bench.anchor(b"2")
+    for _ in range(5):
+        bench.service.on_transaction(refused, False)
+    bench.service.on_transaction(taken, True)
+    assert checked == [refused.signed.raw]
+    bench.service.on_transaction(other, False)
+    assert checked[1] == other.signed.raw, "another of the same place is"
+    assert len(bench.queued()) == 1
 
 
 @pytest.mark.parametrize("is_true", [True, False])
