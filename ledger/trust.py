@@ -45,7 +45,7 @@ class EpochTrust:
         self._chain = chain
         self._era = era
         self._root = root
-        self._begun_at: float | None = None
+        self._begun: tuple[int, float] | None = None
 
     @property
     def limit(self) -> int:
@@ -127,7 +127,9 @@ class EpochTrust:
         self.compare(header)
         if self.checkpoint is not None and self.checkpoint.epoch == header.epoch:
             self.base = max(self.base, header.epoch + 1)
-        begun_at, self._begun_at = self._begun_at, now
-        if begun_at is not None and (now - begun_at) * 1000 * WITNESSED_SHARE >= epoch_ms:
+        begun, self._begun = self._begun, (header.epoch + 1, now)
+        if begun is None or begun[0] != header.epoch:  # a fetched state leaps over epochs
+            return self.base > before
+        if (now - begun[1]) * 1000 * WITNESSED_SHARE >= epoch_ms:
             self.base = max(self.base, header.epoch + 1)
         return self.base > before

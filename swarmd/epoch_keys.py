@@ -44,16 +44,26 @@ class EpochKeys:
         self._journal_epoch: int | None = None
 
     def load(self) -> None:
-        """Reads every vote key that is there.
+        """Reads every vote key that is there; deletes copies that a power loss left beside them.
 
         Raises:
-            StorageError: one is damaged or open to others.
+            StorageError: one is damaged or open to others, or a copy cannot be deleted.
         """
+        self._drop_copies()
         first = self._data.key_path(KeyName.VALIDATOR)
         if first.exists():
             self._keys[0] = load_key_file(first, self._passphrases)
         for epoch, path in self._epoch_files():
             self._keys[epoch] = load_key_file(path, self._passphrases)
+
+    def _drop_copies(self) -> None:
+        """A file is written under another name first; nothing else would ever delete that one."""
+        with storage_errors("cannot delete an unfinished vote key"):
+            left = sorted(self._data.keys.glob(f".{KeyName.VALIDATOR}*.key.*"))
+            for path in left:
+                path.unlink(missing_ok=True)
+            if left:
+                sync_directory(self._data.keys)
 
     def _epoch_files(self) -> list[tuple[int, Path]]:
         found: list[tuple[int, Path]] = []
@@ -88,12 +98,14 @@ class EpochKeys:
         node = self._data.key_path(KeyName.NODE)
         return self._passphrases(f"key {node}") if is_encrypted_file(node) else None
 
-    def retire(self, epoch: int, *, keep: tuple[PublicKey, ...]) -> int:
+    def retire(self, epoch: int, *, keep: tuple[PublicKey, ...], is_known: bool = False) -> int:
         """Deletes keys and journals of epochs before `epoch`.
 
         Args:
             epoch: the current one.
             keep: keys that the ledger knows for this epoch and later ones.
+            is_known: whether the ledger knows this validator; then it counts on no other key, and
+                the record's own has served. One that it does not know may still take its seat.
 
         Returns:
             How many keys were deleted.
@@ -103,7 +115,7 @@ class EpochKeys:
         """
         gone = [held for held in self._keys if 0 < held < epoch]
         first = self._keys.get(0)
-        if first is not None and keep and first.public not in keep:
+        if first is not None and (keep or is_known) and first.public not in keep:
             gone.append(0)
         with storage_errors("cannot delete a retired vote key"):
             for held in gone:

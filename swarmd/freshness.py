@@ -133,7 +133,7 @@ class FreshnessRound:
 class FreshnessClock:
     """The age of my knowledge, on the monotonic clock, surviving restarts."""
 
-    def __init__(self, saved: bytes | None, *, now: float, wall_ms: int) -> None:
+    def __init__(self, saved: bytes | None, *, now: float, wall_ms: int, head_ms: int = 0) -> None:
         """Continues from what was saved, or starts with no knowledge at all.
 
         Args:
@@ -141,11 +141,14 @@ class FreshnessClock:
             now: monotonic seconds.
             wall_ms: wall clock; used only where it makes the age larger. If it fell back, to 1970
                 for example, the time away is not known, and so nothing is.
+            head_ms: header time of my newest final block, milliseconds. A wall clock that stands
+                before it is wrong and may have been at every start: it tells no time away either.
         """
         self._anchor: float | None = None
         if saved is not None and (restored := _decode_record(saved)) is not None:
             age_ms, saved_wall_ms = restored
-            if wall_ms + SAVE_INTERVAL_S * 1000 >= saved_wall_ms:  # else: nobody knows how long
+            least_ms = max(saved_wall_ms, head_ms)
+            if wall_ms + SAVE_INTERVAL_S * 1000 >= least_ms:  # else: nobody knows how long
                 away_ms = max(0, wall_ms - saved_wall_ms)
                 self._anchor = now - (age_ms + away_ms) / 1000 - SAVE_INTERVAL_S
 

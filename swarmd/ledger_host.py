@@ -204,8 +204,9 @@ class LedgerHost:
             await self.run(lambda: self.chain.keep_trusted_epoch(self.trust.base))
 
     def learn_checkpoint(self, checkpoint: Checkpoint | None) -> None:
-        """Takes a checkpoint that a peer showed or the ledger recorded; one of another era, in which
-        that peer may honestly be, counts as not shown (G27).
+        """Takes a checkpoint that a peer showed or the ledger recorded.
+
+        One of another era, in which that peer may honestly be, counts as not shown (G27).
 
         Raises:
             EpochForkError: the governance root vouched for another history.

@@ -127,7 +127,10 @@ class RunningNode:
         self.registry: Final = PeerRegistry(self.ledger.chain_id, clock, self._on_ban)
         self._head_seen = (chain.head.height, clock.monotonic())
         self._age = FreshnessClock(
-            self._saved_age(), now=clock.monotonic(), wall_ms=clock.wall_ms()
+            self._saved_age(),
+            now=clock.monotonic(),
+            wall_ms=clock.wall_ms(),
+            head_ms=chain.head.time_ms,
         )
         self._witness_book = WitnessBook()
         self._authority = Authority(

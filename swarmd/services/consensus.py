@@ -93,6 +93,7 @@ class ConsensusService:
         self._evidence: tuple[Evidence, ...] = ()
         self._convicted: dict[tuple[int, int], None] = {}
         self._is_ahead_known = False
+        self._heeded: dict[PeerKey, int] = {}
         self._nudged_at: dict[PeerKey, float] = {}
         around.ledger.listen(self._on_commit)
 
@@ -273,8 +274,7 @@ class ConsensusService:
         """Takes one frame; returns whether the stream is of any use."""
         own = self._ledger.chain.validators.epoch
         if epoch > own:
-            self._is_ahead_known = True
-            self._on_ahead(peer)
+            self._heed_ahead(peer, own)
             return True
         index = self._index_of(peer)
         if epoch < own:
@@ -284,6 +284,18 @@ class ConsensusService:
         if self._current is not None:
             self._current.receive(index, decode_message(frame))
         return True
+
+    def _heed_ahead(self, peer: PeerKey, own: int) -> None:
+        """Follows one who says that it is in a later epoch; believes each once in an epoch (E19).
+
+        While it is believed, the follower is not held back and may overtake the engine, which then
+        starts anew: one that lies must not bring that about again and again.
+        """
+        if self._heeded.get(peer) != own:
+            self._heeded = {other: at for other, at in self._heeded.items() if at == own}
+            self._heeded[peer] = own
+            self._is_ahead_known = True
+        self._on_ahead(peer)
 
     def _nudge(self, peer: PeerKey, index: int) -> bool:
         """Shows one who is an epoch behind that there is a later one, by any message of it."""

@@ -94,7 +94,10 @@ class VoteKeys:
         current = tip.rules.validators.epoch
         certified = tip.state.validator(self._did).keys
         keep = tuple(key for epoch, key in certified if epoch >= current)
-        count = await trio.to_thread.run_sync(lambda: self.keys.retire(current, keep=keep))
+        is_known = tip.state.subject(self._did) is not None
+        count = await trio.to_thread.run_sync(
+            lambda: self.keys.retire(current, keep=keep, is_known=is_known)
+        )
         if count:
             logger.info("deleted %d vote keys of epochs that are over", count)
         expired_ms = tip.header.time_ms - TRANSACTION_LIFETIME_MS_MAX

@@ -1,4 +1,4 @@
-"""Hello at the seams: two eras, an epoch that ends while an answer is under way, endless hand-overs.
+"""Hello at the seams: two eras, an epoch that ends during an answer, endless hand-overs.
 
 Real chains, real certificates, the real service on both sides; frames pass as bytes.
 """
