@@ -8,6 +8,7 @@ all its keys, the tokens, and the holder's signature. There is nothing secret in
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -169,6 +170,15 @@ class EnrolmentRequest:
     def claims(self) -> EnrolmentClaims:
         """What its tokens say; raises EncodingError if they do not belong together."""
         return same_seat([parse_token(raw) for raw in self.seat.tokens])
+
+    @property
+    def addresses(self) -> tuple[PeerAddress, ...]:
+        """Where members may be reached, as far as this version can dial it."""
+        found: list[PeerAddress] = []
+        for text in self.claims.addresses:
+            with contextlib.suppress(ConfigError):
+                found.append(PeerAddress.parse(text))
+        return tuple(found)
 
     @property
     def did(self) -> DidId:

@@ -41,7 +41,7 @@ from swarmd.freshness import FreshnessClock
 from swarmd.identity import Identity
 from swarmd.keys.passphrase import PassphraseSource
 from swarmd.ledger_host import LedgerHost
-from swarmd.net.address import PeerKey
+from swarmd.net.address import PeerAddress, PeerKey
 from swarmd.net.network import Network, NetworkConfig, open_network
 from swarmd.net.wire import Wire
 from swarmd.newcomers import NEWCOMERS_NAME, Newcomers
@@ -266,7 +266,7 @@ class RunningNode:
             network=network,
             registry=registry,
             entropy=self._entropy,
-            addresses=self._config.network.bootstrap,
+            addresses=self._first_addresses(),
             greet=self.joining.greet,
             owner_of=lambda peer: self._chain.state.holder(PublicKey(peer)),
             current_key=self._current_key,
@@ -309,6 +309,13 @@ class RunningNode:
             needs_gossip=self._lacks_validators,
         )
 
+    def _first_addresses(self) -> tuple[PeerAddress, ...]:
+        """Whom to call: those configured and, while this node joins, those its token names."""
+        configured = self._config.network.bootstrap
+        if self._request is None or self._chain.state.subject(self._request.did) is not None:
+            return configured
+        return tuple(dict.fromkeys((*configured, *self._request.addresses)))
+
     def _wire_joining(self, network: Network) -> None:
         """Both sides of enrolment: this node's own, and newcomers' that come here."""
         self.joining = JoiningService(
@@ -316,7 +323,7 @@ class RunningNode:
             ledger=self.ledger,
             greet=self.hello.greet,
             request=self._request,
-            members=frozenset(address.peer for address in self._config.network.bootstrap),
+            members=frozenset(address.peer for address in self._first_addresses()),
         )
         self.doorkeeper = Doorkeeper(
             ledger=self.ledger,

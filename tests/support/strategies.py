@@ -71,6 +71,8 @@ from protocol.policy import AMEND_DELAY_MS_MIN, Witnesses
 from protocol.rule import Compare, Comparison, OneOf, Rule, RuleField, Scope, sorted_values
 from protocol.rule_codec import rule_from_value
 from protocol.state_messages import (
+    HeaderAnswer,
+    HeaderRequest,
     ManifestsAnswer,
     ManifestsRequest,
     StateHeadAnswer,
@@ -486,6 +488,8 @@ ledger_messages: SearchStrategy[LedgerMessage] = st.one_of(
         manifests=st.lists(digests.map(ManifestId), min_size=1, max_size=3, unique=True).map(tuple),
     ),
     st.builds(ManifestsAnswer, manifests=st.lists(st.binary(max_size=30), max_size=3).map(tuple)),
+    st.builds(HeaderRequest, height=positive),
+    st.builds(HeaderAnswer, header=st.binary(max_size=30)),
 )
 
 

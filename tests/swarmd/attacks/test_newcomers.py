@@ -76,6 +76,18 @@ async def test_a_gateway_with_a_token_joins_by_itself_and_catches_up(tmp_path: P
 
 
 @pytest.mark.slow
+async def test_the_tokens_addresses_suffice(tmp_path: Path) -> None:
+    """As for a seat that is bound to the key of a node whose configuration names nobody."""
+    async with swarm(tmp_path, gateways=1) as lab:
+        await ready(lab)
+        newcomer(lab, NAME, token(lab))
+        assert lab.directory(NAME).load_config().network.bootstrap == ()
+        await lab.start(NAME)
+        await lab.until_met(NAME, VALIDATORS[0])
+        await until(lambda: not lab[NAME].joining.is_joining, "it is in, by its own copy")
+
+
+@pytest.mark.slow
 async def test_one_newcomer_that_asks_several_members_takes_one_seat_once(tmp_path: Path) -> None:
     async with swarm(tmp_path, gateways=2) as lab:
         await ready(lab, "gateway-2")
