@@ -314,15 +314,32 @@ def _read_true(fields: Fields, key: int) -> bool:
     return True
 
 
-def vetoes_needed(policy: Policy, root: OwnerRoot) -> int:
+def vetoes_needed(policy: Policy, owners: int) -> int:
     """Owners that stop a scheduled policy: what the policy says, or as many as could have denied
-    the amendment its threshold (owners - amend threshold + 1).
+    the amendment its threshold (owners - amend threshold + 1); `owners` is how many there are now.
 
     The default follows the owner root, so that a rotation cannot make a veto impossible.
     """
     if policy.veto_threshold is not None:
         return policy.veto_threshold
-    return max(1, len(root.owners) - policy.amend_threshold + 1)
+    return max(1, owners - policy.amend_threshold + 1)
+
+
+def check_owner_count(policy: Policy, owners: int) -> None:
+    """Checks that a number of owners can meet every threshold of a policy.
+
+    Raises:
+        EncodingError: a threshold is above it.
+    """
+    highest = max(
+        policy.approve_threshold,
+        policy.revoke_threshold,
+        policy.amend_threshold,
+        policy.enrol_threshold,
+        policy.veto_threshold or 0,
+    )
+    if highest > owners:
+        raise EncodingError(f"policy needs {highest} approvals of {owners} owners")
 
 
 def check_policy_fits(policy: Policy, root: OwnerRoot) -> None:
@@ -333,15 +350,7 @@ def check_policy_fits(policy: Policy, root: OwnerRoot) -> None:
             the owner root's threshold (a policy may tighten the root, never undercut it), a key in
             two roles that must be separate.
     """
-    highest = max(
-        policy.approve_threshold,
-        policy.revoke_threshold,
-        policy.amend_threshold,
-        policy.enrol_threshold,
-        policy.veto_threshold or 0,
-    )
-    if highest > len(root.owners):
-        raise EncodingError(f"policy needs {highest} approvals of {len(root.owners)} owners")
+    check_owner_count(policy, len(root.owners))
     if min(policy.approve_threshold, policy.amend_threshold) < root.threshold:
         raise EncodingError(f"policy undercuts the owner root's threshold of {root.threshold}")
     builders = root.role_size(BUILDER_ROLE)

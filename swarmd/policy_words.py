@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from ledger.rules.evaluate import who_text, window_text
 from protocol.calendar import HOUR_MS
-from protocol.owner_root import OwnerRoot
+from protocol.owner_root import BUILDER_ROLE, OwnerRoot
 from protocol.policy import Policy, vetoes_needed
 from protocol.rule import (
     HOLDERS_MAX,
@@ -30,10 +30,19 @@ from protocol.rule import (
 from swarmd.rule_text import duration_text
 
 
-def policy_sentences(policy: Policy, root: OwnerRoot | None) -> list[str]:
-    """Says what a policy asks, one sentence for each thing; `root` tells of how many owners."""
-    of = "" if root is None else f" of {len(root.owners)}"
-    vetoes = policy.veto_threshold if root is None else vetoes_needed(policy, root)
+def policy_sentences(
+    policy: Policy, root: OwnerRoot | None, *, owners: int | None = None
+) -> list[str]:
+    """Says what a policy asks, one sentence for each thing.
+
+    Args:
+        policy: the policy.
+        root: whose policy it is, if that is known.
+        owners: of how many owners, where nothing more of a root is known.
+    """
+    count = owners if root is None else len(root.owners)
+    of = "" if count is None else f" of {count}"
+    vetoes = policy.veto_threshold if count is None else vetoes_needed(policy, count)
     said = [
         f"A release needs {policy.approve_threshold}{of} owners to approve it.",
         f"{policy.revoke_threshold}{of} owners take a release back.",
@@ -117,27 +126,40 @@ def rule_size(rule: Rule) -> dict[str, int]:
     }
 
 
-def policy_warnings(policy: Policy, root: OwnerRoot | None) -> list[str]:
+def policy_warnings(
+    policy: Policy, root: OwnerRoot | None, *, owners: int | None = None
+) -> list[str]:
     """Says what may hurt: keys that must not be lost, roles nobody holds, waits that are short."""
-    return list(_warnings(policy, root))
+    return [
+        *_warnings(policy),
+        *_owner_warnings(policy, owners if root is None else len(root.owners)),
+        *([] if root is None else _role_warnings(policy, root)),
+    ]
 
 
-def _warnings(policy: Policy, root: OwnerRoot | None) -> Iterator[str]:
+def _warnings(policy: Policy) -> Iterator[str]:
     if policy.amend_delay_ms == HOUR_MS:
         yield "A change takes effect after an hour: there is hardly time to veto it."
     if policy.revoke_threshold > policy.approve_threshold:
         yield "Taking a release back needs more owners than approving it."
-    if root is None:
+
+
+def _owner_warnings(policy: Policy, count: int | None) -> Iterator[str]:
+    if count is None:
         return
-    count = len(root.owners)
     if policy.amend_threshold == count:
         yield "If one owner key is lost, this policy and the owner root can never be changed again."
     if policy.approve_threshold == count:
         yield "If one owner key is lost, nothing can be authorised."
     if policy.amend_threshold == 1:
         yield "One stolen owner key can change everything."
-    if vetoes_needed(policy, root) == 1 and count > 1:
+    if vetoes_needed(policy, count) == 1 and count > 1:
         yield "One owner alone can stop every change of this policy."
+
+
+def _role_warnings(policy: Policy, root: OwnerRoot) -> Iterator[str]:
+    if policy.attestations and policy.attestations == root.role_size(BUILDER_ROLE):
+        yield "If one builder's key is lost, nothing can be attested."
     rule = policy.rule
     for node in () if rule is None else (node for node, _ in walk(rule)):
         if isinstance(node, KOf):

@@ -90,7 +90,7 @@ def veto_policy(draft: Draft, _signer: DidId, body: VetoPolicy, context: BlockCo
         policy=current_id,
     )
     checked = check_approvals(body.approvals, consent, context)
-    needed = vetoes_needed(draft.policy(current_id), group.owner_root)
+    needed = vetoes_needed(draft.policy(current_id), len(group.owner_root.owners))
     require_threshold(len(checked), needed, "a veto")
     require_newer(draft, checked)
     record_approvals(draft, checked)

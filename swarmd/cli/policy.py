@@ -35,24 +35,51 @@ def policy() -> None:
 
 def read_policy(path: Path, chain: ChainId | None) -> Policy:
     """Reads a policy file; raises ConfigError."""
-    from swarmd.datadir import read_bounded
-    from swarmd.policy_text import POLICY_FILE_BYTES_MAX, parse_policy
+    from swarmd.policy_text import parse_policy
 
-    data = read_bounded(path, bytes_max=POLICY_FILE_BYTES_MAX)
+    return parse_policy(_read_text(path), chain, str(path))
+
+
+def _read_text(path: Path) -> str:
+    from swarmd.datadir import read_bounded
+    from swarmd.policy_text import POLICY_FILE_BYTES_MAX
+
     try:
-        text = data.decode("utf-8")
+        return read_bounded(path, bytes_max=POLICY_FILE_BYTES_MAX).decode("utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text") from None
-    return parse_policy(text, chain, str(path))
+
+
+def _read_contract(path: Path, chain: ChainId | None) -> tuple[Policy, OwnerRoot | None]:
+    """Reads a policy file, or a group file, which says who the owners are."""
+    from swarmd.group_text import parse_group
+    from swarmd.policy_text import parse_document, parse_policy
+
+    text = _read_text(path)
+    if "owners" in parse_document(text, str(path)):
+        group = parse_group(text, chain, str(path))
+        return group.policy, group.owner_root
+    return parse_policy(text, chain, str(path)), None
 
 
 @policy.command(
     epilog=examples(
         "swarmd policy check fleet.toml",
+        "swarmd policy check fleet.toml --owners 5",
+        "swarmd policy check fleet.toml --root owners.toml",
         "swarmd policy check fleet.toml --group fleet -C lab/gateway-1",
     )
 )
 @_FILE
+@click.option(
+    "--owners", type=click.IntRange(1, 32), metavar="N", help="Judge it for a group of N owners."
+)
+@click.option(
+    "--root",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Judge it for these owners and roles; a file as for `swarmd group rotate`.",
+)
 @click.option("--group", metavar="GROUP", help="Compare with this group's rules; needs -C.")
 @click.option(
     "-C",
@@ -64,19 +91,58 @@ def read_policy(path: Path, chain: ChainId | None) -> Policy:
 )
 @json_option
 @pass_output
-def check(output: Output, file: Path, group: str | None, directory: Path | None) -> None:
+def check(
+    output: Output,
+    file: Path,
+    owners: int | None,
+    root: Path | None,
+    group: str | None,
+    directory: Path | None,
+) -> None:
     """Say what a policy file means, before anybody signs it.
 
-    Refuses what no ledger would take. With a group and a node it also says what would change, what
-    the policy would have said about the newest releases, and what its owners should fear.
+    Refuses what no ledger would take; a group file, as for `swarmd group create`, will do too.
+    Whoever names owners, by number or by file, hears whether they could live under it and what they
+    should fear. With a group and a node it also says what would change, and what the policy would
+    have said about the newest releases.
     """
+    if sum(given is not None for given in (owners, root, group)) > 1:
+        raise ConfigError("one of --owners, --root and --group says whose policy it is")
     if group is None:
-        document = _report(read_policy(file, None), None)
+        document = _alone(file, owners, root)
     else:
         if directory is None:
             raise ConfigError("which node? give its folder with -C DIR")
         document = _compared(file, group, directory)
     output.result(document, _text(document))
+
+
+def _alone(file: Path, owners: int | None, root_file: Path | None) -> dict[str, JSON]:
+    """Judges a file without any node."""
+    from protocol.errors import EncodingError
+    from protocol.policy import check_owner_count, check_policy_fits
+
+    proposed, root = _read_contract(file, None)
+    if root_file is not None:
+        root = _read_root(root_file)
+    elif owners is not None:
+        root = None
+    document = _report(proposed, root, owners)
+    try:
+        if root is not None:
+            check_policy_fits(proposed, root)
+        elif owners is not None:
+            check_owner_count(proposed, owners)
+    except EncodingError as error:
+        document["unfit"] = str(error)
+    return document
+
+
+def _read_root(path: Path) -> OwnerRoot:
+    from swarmd.group_text import parse_root
+    from swarmd.policy_text import parse_document
+
+    return parse_root(parse_document(_read_text(path), str(path)), str(path))
 
 
 def _compared(file: Path, group: str, directory: Path) -> dict[str, JSON]:
@@ -108,7 +174,7 @@ def _root(facts: dict[str, Any]) -> OwnerRoot:
     return OwnerRoot.from_value(decode_canonical(raw, bytes_max=GROUP_BYTES_MAX))
 
 
-def _report(proposed: Policy, root: OwnerRoot | None) -> dict[str, JSON]:
+def _report(proposed: Policy, root: OwnerRoot | None, owners: int | None = None) -> dict[str, JSON]:
     from swarmd.policy_words import policy_sentences, policy_warnings, rule_size
 
     rule: JSON = None if proposed.rule is None else {**rule_size(proposed.rule)}
@@ -116,8 +182,8 @@ def _report(proposed: Policy, root: OwnerRoot | None) -> dict[str, JSON]:
         "policy": proposed.policy_id.hex(),
         "bytes": len(proposed.encode()),
         "rule": rule,
-        "means": [*policy_sentences(proposed, root)],
-        "warnings": [*policy_warnings(proposed, root)],
+        "means": [*policy_sentences(proposed, root, owners=owners)],
+        "warnings": [*policy_warnings(proposed, root, owners=owners)],
     }
 
 
@@ -126,7 +192,7 @@ def _text(document: dict[str, Any]) -> str:
     if (rule := document["rule"]) is not None:
         lines.append(f"rule: {rule['nodes']} nodes, depth {rule['depth']}, cost {rule['cost']}")
     if "unfit" in document:
-        lines += ["", f"REFUSED by this group: {document['unfit']}"]
+        lines += ["", f"REFUSED for these owners: {document['unfit']}"]
     lines += ["", *document["means"]]
     for heading, name in (("what changes:", "changes"), ("beware:", "warnings")):
         if document.get(name):

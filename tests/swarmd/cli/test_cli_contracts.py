@@ -133,6 +133,58 @@ def test_check_needs_no_node(swarmd: Run, tmp_path: Path) -> None:
         assert words in said
 
 
+PLAIN = "approve_threshold = 2\nrevoke_threshold = 1\namend_threshold = 2\nenrol_threshold = 1\n"
+
+
+def test_check_for_a_number_of_owners(swarmd: Run, tmp_path: Path) -> None:
+    file = written(tmp_path, PLAIN)
+    assert "warnings" in swarmd("policy", "check", file, "--json").document
+    for owners, warned, unfit in (
+        (1, "", "policy needs 2 approvals of 1 owners"),
+        (2, "If one owner key is lost, nothing can be authorised.", None),
+        (3, "", None),
+    ):
+        ended = swarmd("policy", "check", file, "--owners", owners, "--json")
+        assert ended.code == 0, ended.err
+        assert ended.document.get("unfit") == unfit
+        assert (not warned) or warned in ended.document["warnings"]
+        assert f"2 of {owners} owners to approve" in ended.document["means"][0]
+    assert "REFUSED for these owners" in swarmd("policy", "check", file, "--owners", 1).out
+    for number in (0, 33):
+        assert swarmd("policy", "check", file, "--owners", number).code == 2
+    both = swarmd("policy", "check", file, "--owners", 3, "--root", file)
+    assert (both.code, "one of --owners, --root" in both.err) == (2, True)
+
+
+def test_check_for_owners_in_a_file(swarmd: Run, tmp_path: Path) -> None:
+    file = written(
+        tmp_path, PLAIN + 'attestations = 1\nrule = {k_of = {count = 2, of = ["auditor"]}}'
+    )
+    root = owners_file(tmp_path, list(OWNERS), 1)
+    ended = swarmd("policy", "check", file, "--root", root, "--json")
+    assert ended.code == 0, ended.err
+    assert ended.document["unfit"] == "policy needs 1 attestations of 0"
+    assert "Only 1 keys could ever give 2 approvals by auditor." in ended.document["warnings"]
+    assert swarmd("policy", "check", file, "--root", file).code == 2
+
+
+EXAMPLES = sorted((Path(__file__).parents[3] / "examples" / "policies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=[file.stem for file in EXAMPLES])
+def test_example_files_stand(swarmd: Run, file: Path) -> None:
+    owners = [] if "[owners]" in file.read_text() else ["--owners", 5]
+    ended = swarmd("policy", "check", file, *owners, "--json")
+    assert ended.code == 0, ended.err
+    assert "unfit" not in ended.document
+    assert "of" in ended.document["means"][0]
+
+
+def test_there_are_examples_of_both_files() -> None:
+    has_owners = {"[owners]" in file.read_text() for file in EXAMPLES}
+    assert has_owners == {True, False}
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -188,7 +240,7 @@ def test_check_tells_what_changes_and_what_it_would_say(
     assert "what changes:" in text.out
     greedy = written(tmp_path, POLICY.replace("attestations = 2", "attestations = 3"))
     ended = swarmd("policy", "check", greedy, "--group", SITE, "-C", node.path)
-    assert "REFUSED by this group: policy needs 3 attestations of 2" in ended.out
+    assert "REFUSED for these owners: policy needs 3 attestations of 2" in ended.out
 
 
 def test_a_policy_is_set_and_vetoed_by_owners(
