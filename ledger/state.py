@@ -85,6 +85,12 @@ _read_group: Final = lru_cache(maxsize=POLICIES_REMEMBERED)(GroupRecord.decode)
 _read_policy: Final = lru_cache(maxsize=POLICIES_REMEMBERED)(decode_policy)
 
 
+PLACEMENTS_REMEMBERED: Final = 1024
+"""Decoded places of groups kept at hand: whom a selector takes is asked for in many transactions,
+and decoding a full one costs several milliseconds."""
+_read_placement: Final = lru_cache(maxsize=PLACEMENTS_REMEMBERED)(decode_placement)
+
+
 class StateReader:
     """Reads records by name; None where there is none."""
 
@@ -154,7 +160,7 @@ class StateReader:
     def placement(self, group: str) -> Placement:
         """A group's parent and selector."""
         raw = self.get(placement_key(group))
-        return Placement() if raw is None else decode_placement(raw)
+        return Placement() if raw is None else _read_placement(raw)
 
     def children(self, parent: str | None) -> tuple[str, ...]:
         """A group's child groups; None: groups without parent that have a selector."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -42,6 +43,16 @@ class KeyAlgorithm(IntEnum):
     """Reserved; no code accepts it yet."""
 
 
+KEY_IDS_REMEMBERED: Final = 4096
+"""Ids of public keys that are kept at hand, about 1 MiB: a policy's rule may compare each of 64
+holders with a hundred ids, for every approval that a block carries."""
+
+
+@lru_cache(maxsize=KEY_IDS_REMEMBERED)
+def _key_id(raw: bytes) -> Digest:
+    return tagged_digest("swarmd/key/1", bytes((KeyAlgorithm.ED25519,)) + raw)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class PublicKey:
     """An Ed25519 public key."""
@@ -70,7 +81,7 @@ class PublicKey:
     @property
     def key_id(self) -> Digest:
         """Digest that names this key."""
-        return tagged_digest("swarmd/key/1", bytes((KeyAlgorithm.ED25519,)) + self.raw)
+        return _key_id(self.raw)
 
     def verify(self, signature: bytes, message: bytes) -> None:
         """Checks a signature over exactly `message`.

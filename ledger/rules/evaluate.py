@@ -20,7 +20,7 @@ from protocol.calendar import (
     minute_of_day,
 )
 from protocol.digest import Digest, short
-from protocol.owner_root import Holder
+from protocol.owner_root import OWNER_ROLE, Holder
 from protocol.rule import (
     Age,
     All,
@@ -82,7 +82,7 @@ class Facts:
     events: Mapping[Counter, tuple[int, ...]] = field(default_factory=dict)
     """Header times of the group's newest events, ascending, milliseconds; no entry: unknown."""
     publisher_groups: tuple[str, ...] | None = None
-    """Groups the publisher belongs to; None: unknown."""
+    """Of the groups that the rule names, those the publisher belongs to; None: unknown."""
     may_be_fewer: bool = False
     """Whether some of those who signed may have done so later than the moment that is judged. Then
     what holds thanks to them is unknown, and false is only what no part of them could make true."""
@@ -117,6 +117,35 @@ def evaluate(rule: Rule, facts: Facts) -> Reason:
             return Reason(truth, "this does not hold", (reason,))
         case _:
             return _leaf(rule, facts)
+
+
+def selector_truth(rule: Rule, fields: Mapping[RuleField, tuple[FactValue, ...]], /) -> Truth:
+    """The truth of a rule about a subject, as `evaluate` finds it, without its reasons (K25).
+
+    A subject is compared with up to 200 selectors at a time, and texts for people take ten times as
+    long as the answer.
+    """
+    match rule:
+        case All(parts):
+            return _all(selector_truth(part, fields) for part in parts)
+        case AnyOf(parts):
+            return _any(selector_truth(part, fields) for part in parts)
+        case Not(part):
+            truth = selector_truth(part, fields)
+            return None if truth is None else not truth
+        case Compare(name, comparison, value):
+            return _compared(fields.get(name, ()), comparison, value)
+        case OneOf(name, values):
+            found = fields.get(name, ())
+            return _known(found, any(one in values for one in found))
+        case _:
+            raise AssertionError("a selector asks for attributes only")
+
+
+def _compared(found: Sequence[FactValue], comparison: Comparison, value: FactValue) -> Truth:
+    if comparison is Comparison.NOT_EQUAL:  # of several values, none is the one
+        return _known(found, value not in found)
+    return _known(found, any(compare(one, comparison, value) for one in found))
 
 
 def _all(truths: Iterable[Truth]) -> Truth:
@@ -164,15 +193,20 @@ def _within(window: WeeklyWindow, time_ms: int | None) -> Reason:
 
 
 def _k_of(count: int, who: Sequence[str | bytes], facts: Facts) -> Reason:
-    names = [holder.name for holder in facts.holders if any(_is_one(holder, one) for one in who)]
+    members = frozenset(who)
+    names = [holder.name for holder in facts.holders if _is_among(holder, members)]
     wanted = " or ".join(who_text(one) for one in who)
     found = ", ".join(names) or "nobody"
     truth = None if facts.may_be_fewer and len(names) >= count else len(names) >= count
     return Reason(truth, f"{count} approvals by {wanted}; so far {found}")
 
 
-def _is_one(holder: Holder, one: str | bytes) -> bool:
-    return holder.has_role(one) if isinstance(one, str) else holder.key.key_id == one
+def _is_among(holder: Holder, members: frozenset[str | bytes]) -> bool:
+    return (
+        (holder.is_owner and OWNER_ROLE in members)
+        or not members.isdisjoint(holder.roles)
+        or holder.key.key_id in members
+    )
 
 
 def _compare(name: RuleField, comparison: Comparison, value: FactValue, facts: Facts) -> Reason:
@@ -181,10 +215,8 @@ def _compare(name: RuleField, comparison: Comparison, value: FactValue, facts: F
     if facts.may_be_fewer and name in _SIGNED:
         possible = any(compare(one, comparison, value) for one in _up_to(found))
         truth = None if possible else False
-    elif comparison is Comparison.NOT_EQUAL:  # of several values, none is the one
-        truth = _known(found, value not in found)
     else:
-        truth = _known(found, any(compare(one, comparison, value) for one in found))
+        truth = _compared(found, comparison, value)
     return Reason(truth, f"{text}; {_found_text(name, found)}")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ledger.rules.evaluate import attribute_facts, evaluate
+from ledger.rules.evaluate import attribute_facts, selector_truth
 from ledger.state import StateReader
 from protocol.digest import DidId
 from protocol.group import GROUP_DEPTH_MAX
@@ -64,13 +64,33 @@ def groups_of(state: StateReader, did: DidId) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def belongs_to(state: StateReader, did: DidId, group: str) -> bool:
+    """Tells whether `groups_of` names a group, at the cost of one path to the top.
+
+    A transaction asks about one group; `groups_of` looks at every child of every group of a
+    subject, and at every group that takes members by selector alone.
+    """
+    record = state.subject(did)
+    if record is None:
+        return False
+    listed = set(record.groups)
+    for own in record.groups:
+        listed.update(ancestors_of(state, own))
+    for level in (group, *ancestors_of(state, group)):
+        if level in listed:
+            return True
+        if not is_selected(state, did, level):
+            return False
+    return True
+
+
 def is_selected(state: StateReader, did: DidId, group: str) -> bool:
     """Tells whether a group's selector takes a subject, be it in the parent or not."""
     selector = state.placement(group).selector
     if selector is None:
         return False
     facts = attribute_facts(effective_attributes(state, did, group))
-    return evaluate(selector, facts).truth is True
+    return selector_truth(selector, facts.fields) is True
 
 
 def accepting_groups(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ledger.records.facts import ManifestFacts
 from ledger.records.manifest import ManifestRecord
 from ledger.rules.evaluate import Facts, FactValue
-from ledger.rules.membership import groups_of
+from ledger.rules.membership import belongs_to
 from ledger.state import StateReader
 from protocol.digest import DidId, Digest, ManifestId
 from protocol.owner_root import BUILDER_ROLE, Holder, OwnerRoot
@@ -92,10 +92,13 @@ def counting_holders(
 def _publisher_groups(
     state: StateReader, publisher: DidId, policy: Policy
 ) -> tuple[str, ...] | None:
-    """Looked up only for a rule that asks."""
-    if policy.rule is None or not any(isinstance(node, InGroup) for node, _ in walk(policy.rule)):
+    """Looked up only for a rule that asks, and only the groups that it names."""
+    if policy.rule is None:
         return None
-    return groups_of(state, publisher)
+    named = dict.fromkeys(node.group for node, _ in walk(policy.rule) if isinstance(node, InGroup))
+    if not named:
+        return None
+    return tuple(group for group in named if belongs_to(state, publisher, group))
 
 
 def release_fields(

@@ -22,7 +22,7 @@ from ledger.records.defence import (
 )
 from ledger.records.group import GroupRecord
 from ledger.records.subject import SubjectRecord, SubjectStatus
-from ledger.rules.membership import groups_of
+from ledger.rules.membership import belongs_to
 from ledger.standing import (
     conviction_of,
     member_count,
@@ -63,7 +63,7 @@ def report_tamper(draft: Draft, signer: DidId, body: ReportTamper, context: Bloc
         raise LedgerError("report.self", "nobody reports itself")
     group = draft.group(body.group)
     reporter = draft.subject(signer)
-    if group is None or reporter is None or body.group not in groups_of(draft, signer):
+    if group is None or reporter is None or not belongs_to(draft, signer, body.group):
         raise LedgerError("report.group", f"the reporter is no member of {body.group!r}")
     _check_reported(draft, body, context)
     rules = draft.policy(group.policy_at(context.time_ms)).defence
@@ -89,7 +89,7 @@ def _check_reported(draft: Draft, body: ReportTamper, context: BlockContext) -> 
     is_validator = any(member.did == body.subject for member in context.validators.members)
     if subject.kind not in EXCHANGING or is_validator:
         raise LedgerError("report.subject", f"a {subject.kind.name.lower()} is not reported")
-    is_peer = body.group in groups_of(draft, body.subject)
+    is_peer = belongs_to(draft, body.subject, body.group)
     if subject.status is not SubjectStatus.ACTIVE or not is_peer:
         raise LedgerError("report.subject", f"the subject is no active peer of {body.group!r}")
 
@@ -247,7 +247,7 @@ def _find_member(draft: Draft, did: DidId, name: str) -> GroupRecord:
     if subject is None:
         raise LedgerNotYetError("quarantine.unknown", "the subject does not exist")
     group = draft.group(name)
-    if group is None or name not in groups_of(draft, did):
+    if group is None or not belongs_to(draft, did, name):
         raise LedgerError("quarantine.group", f"the subject does not belong to group {name!r}")
     return group
 

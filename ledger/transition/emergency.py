@@ -25,6 +25,7 @@ from ledger.transition.context import BlockContext
 from ledger.transition.kind import Kind, Lane
 from protocol.approval import Action
 from protocol.digest import DidId, Digest, PolicyId
+from protocol.encoding import INTEGER_MAX
 from protocol.governance import GOVERNANCE_GROUP, GOVERNANCE_POLICY
 from protocol.group import DAY_MS
 from protocol.owner_root import EMERGENCY_ROLE, OwnerRoot
@@ -68,7 +69,7 @@ def pause_offers(draft: Draft, _signer: DidId, body: PauseOffers, context: Block
         manifest=body.manifest,
         sequence=body.sequence,
         began_ms=context.time_ms,
-        until_ms=context.time_ms + PAUSE_MS,
+        until_ms=min(context.time_ms + PAUSE_MS, INTEGER_MAX),
     )
     following = pauses.replaced(entry)
     if len(following.entries) > PAUSES_MAX:

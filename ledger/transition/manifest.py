@@ -15,7 +15,7 @@ from ledger.bodies.manifest import (
 from ledger.errors import LedgerError, LedgerNotYetError
 from ledger.records.facts import ManifestFacts
 from ledger.records.manifest import ManifestRecord, ManifestStatus
-from ledger.rules.membership import groups_of
+from ledger.rules.membership import belongs_to
 from ledger.rules.membership import is_selected as is_selected_by
 from ledger.state import Draft
 from ledger.state_keys import facts_key, manifest_key
@@ -132,7 +132,7 @@ def _check_may_publish(
     if named:
         is_allowed = publisher in named
     else:
-        is_selected = group in groups_of(draft, publisher) and is_selected_by(
+        is_selected = belongs_to(draft, publisher, group) and is_selected_by(
             draft, publisher, group
         )
         is_allowed = group in record.groups or is_selected

@@ -8,6 +8,7 @@ import pytest
 
 from ledger.records.manifest import ManifestStatus
 from protocol.approval import Action, find_holders
+from protocol.encoding import INTEGER_MAX
 from protocol.image import image_digest
 from protocol.policy import AMEND_DELAY_MS_MIN
 from tests.support.contracts import (
@@ -25,7 +26,8 @@ from tests.support.contracts import (
     site_root,
     wait,
 )
-from tests.support.ledger import make_key
+from tests.support.ledger import make_bench, make_key
+from tests.support.rollout import emergency_group, emergency_keys, pause
 
 NEW = sorted((make_key(f"site/new/{i}") for i in range(2)), key=lambda key: key.public.raw)
 
@@ -119,3 +121,15 @@ def test_the_policy_still_decides_how_many_revoke_while_there_are_enough(count) 
     manifest = proposal(bench)
     bench.apply(revoking(bench, manifest, OWNERS[:count]))
     assert standing(bench, manifest).status is ManifestStatus.PROPOSED
+
+
+def test_no_header_time_makes_a_pause_end_after_all_numbers():
+    """Whoever holds all validators may certify any time; gateways must judge it, not fall over."""
+    bench = make_bench(groups=(emergency_group(),))
+    wait(bench, INTEGER_MAX - bench.time_ms - 5000)
+    (key, *_) = emergency_keys("pumps")
+    body = pause(bench.lab, key, valid_until_ms=INTEGER_MAX)
+    until_ms = INTEGER_MAX
+    bench.apply(bench.lab.transaction(bench.lab.gateways[0], body, valid_until_ms=until_ms))
+    (entry,) = bench.state.pauses("pumps").entries
+    assert entry.until_ms == INTEGER_MAX
