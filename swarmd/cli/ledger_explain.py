@@ -45,6 +45,12 @@ def _text(result: dict[str, Any], device: str | None) -> str:
             lines.append("  offered to " + ("any device" if device is None else f"device {device}"))
         for answer in group["offer"]:
             lines += _tree(answer, answer["rule"], 2)
+    if result.get("node"):
+        lines += ["", "this node, its own reasons included"]
+    for answer in result.get("node", ()):
+        said = "" if answer["truth"] else f"{answer['rule']}: "
+        head = f"  {_MARKS[answer['truth']]} may {answer['question']} it"
+        lines.append(f"{head}: {said}{answer['text']}")
     return "\n".join(plain(line) for line in lines)
 
 

@@ -29,7 +29,7 @@ from swarmd.ledger_host import LedgerHost
 from swarmd.net.network import Network
 from swarmd.peers import PeerRegistry
 from swarmd.publisher import Publisher
-from swarmd.questions import Denial, Permit
+from swarmd.questions import Denial, Permit, Verdict
 from swarmd.services.access_desk import AccessDesk
 from swarmd.services.consensus import ConsensusService
 from swarmd.services.decisions import Decisions
@@ -109,10 +109,18 @@ class Operator:
             **IdentityDesk(
                 self._parts.ledger, self._parts.submission, self._parts.doorkeeper, self._now_ms
             ).handlers(),
-            **PolicyDesk(self._parts.ledger, self._now_ms).handlers(),
+            **PolicyDesk(self._parts.ledger, self._now_ms, self._asked).handlers(),
             **ReleaseDesk(
                 self._parts.ledger, self._parts.submission, self._parts.publisher, self._now_ms
             ).handlers(),
+        }
+
+    def _asked(self, manifest: ManifestId, device: Device) -> dict[str, Verdict]:
+        """What this node itself answers about a manifest now."""
+        authority = self._parts.authority
+        return {
+            "fetch": authority.may_fetch(manifest),
+            "offer": authority.may_offer(manifest, device),
         }
 
     # -- looking -------------------------------------------------------------------------------

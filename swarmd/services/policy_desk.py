@@ -23,6 +23,7 @@ from protocol.errors import ConfigError, EncodingError
 from protocol.owner_root import OwnerRoot
 from protocol.policy import POLICY_BYTES_MAX, Policy, decode_policy
 from swarmd.control.params import Params
+from swarmd.questions import Denial, Verdict
 
 if TYPE_CHECKING:
     from ledger.records.group import GroupRecord
@@ -41,10 +42,25 @@ DEVICE_BYTES_MAX: Final = 256
 class PolicyDesk:
     """Implements the methods."""
 
-    def __init__(self, ledger: LedgerHost, now_ms: Callable[[], int]) -> None:
-        """Reads the ledger; `now_ms` is its time."""
+    def __init__(
+        self,
+        ledger: LedgerHost,
+        now_ms: Callable[[], int],
+        asked: Callable[
+            [ManifestId, Device], Mapping[str, Verdict]
+        ] = lambda _manifest, _device: {},
+    ) -> None:
+        """Reads the ledger.
+
+        Args:
+            ledger: own copy of the chain.
+            now_ms: its time.
+            asked: what the node itself answers about a manifest, by question; its age of
+                knowledge, its floor, alarms and quarantine count there.
+        """
         self._ledger = ledger
         self._now_ms = now_ms
+        self._asked = asked
 
     def handlers(self) -> Mapping[str, Handler]:
         """Methods by name."""
@@ -156,7 +172,15 @@ class PolicyDesk:
             "sequence": signed.manifest.sequence,
             "now_ms": self._now_ms(),
             "groups": groups,
+            "node": self._explain_node(manifest, _device(device)),
         }
+
+    def _explain_node(self, manifest: ManifestId, device: Device) -> list[JSON]:
+        """What this node answers, all of its own reasons included; the first refusal of each."""
+        return [
+            {"question": question, **_verdict(verdict)}
+            for question, verdict in self._asked(manifest, device).items()
+        ]
 
     def _explain_group(self, manifest: ManifestId, group: str, device: str | None) -> JSON:
         state = self._ledger.chain.state
@@ -188,7 +212,7 @@ class PolicyDesk:
             self._ledger.chain.state,
             self._ledger.manifests[manifest],
             group,
-            device=replace(Device(), device_id=None if device is None else device.encode()),
+            device=_device(device),
             now_ms=self._now_ms(),
             block_id=None if height is None else self._ledger.block_id_at(height),
         )
@@ -198,6 +222,17 @@ class PolicyDesk:
         if isinstance(verdict, OfferRefusal):
             said.append({"rule": verdict.rule, "truth": False, "text": verdict.text})
         return said
+
+
+def _device(name: str | None) -> Device:
+    return replace(Device(), device_id=None if name is None else name.encode())
+
+
+def _verdict(verdict: Verdict) -> dict[str, JSON]:
+    if isinstance(verdict, Denial):
+        return {"rule": verdict.rule, "truth": False, "text": verdict.message}
+    groups = ", ".join(verdict.authorised.groups)
+    return {"rule": "permit", "truth": True, "text": f"through {groups}"}
 
 
 def _reason(reason: Reason) -> dict[str, JSON]:

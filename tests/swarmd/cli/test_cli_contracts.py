@@ -19,6 +19,7 @@ from swarmd.datadir import DataDir
 from swarmd.decision import decode_decision, draft_decision
 from swarmd.keys.key_writer import write_key_file
 from swarmd.ledger_host import LedgerHost
+from swarmd.questions import Denial
 from swarmd.services.policy_desk import PolicyDesk
 from tests.support.contracts import AUDITOR, OWNERS, SITE, site_group, site_policy
 from tests.support.control_daemon import ControlDaemon
@@ -66,7 +67,10 @@ class Answers:
         self.manifest = self.lab.manifest(groups=(SITE,))
         advance(self.lab, self.chain, [self.lab.propose(self.manifest)])
         self.host = LedgerHost(self.chain, lambda: GENESIS_MS)
-        desk = PolicyDesk(self.host, lambda: self.chain.head.time_ms)
+        old = Denial("freshness", "my knowledge is too old for serving", True)
+        desk = PolicyDesk(
+            self.host, lambda: self.chain.head.time_ms, lambda _manifest, _device: {"fetch": old}
+        )
         self.methods: dict[str, Callable[[dict[str, Any]], Any]] = {
             name: lambda params, call=call: call(params, None)  # type: ignore[misc]
             for name, call in desk.handlers().items()
@@ -379,6 +383,7 @@ def test_explain_says_rule_by_rule(
     text = swarmd("ledger", "explain", manifest, "--device", "pump-7", "-C", node.path)
     assert "NO  policy.approvals: 2 of 3 owners approve; so far nobody" in text.out
     assert "offered to device pump-7" in text.out
+    assert "NO  may fetch it: freshness: my knowledge is too old for serving" in text.out
     assert swarmd("ledger", "explain", "00" * 32, "-C", node.path).code == 3
 
 
