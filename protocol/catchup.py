@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from protocol.cose import Signed, parse_signed, sign
-from protocol.digest import DIGEST_BYTES, BlockId, ChainId, Digest
+from protocol.digest import DIGEST_BYTES, BlockId, ChainId, DidId, Digest
 from protocol.encoding import (
     Fields,
     Value,
@@ -47,6 +47,7 @@ from protocol.submit_messages import (
     encode_submit_message,
     read_submit_message,
 )
+from protocol.tlog import COSIGNATURE_BYTES
 
 LEDGER_FRAME_BYTES_MAX: Final = 1024 * KIB
 """Largest frame on the ledger stream: a batch of blocks."""
@@ -130,6 +131,24 @@ class FreshnessAnswer:
     """(signed statement, index of the nonce, siblings, batch size) of up to 32 validators."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CosignRequest:
+    """Asks a validator to cosign the log as it was after a block (docs/spec/tlog.md, T15)."""
+
+    height: int
+    """Height of the block, final and among the newest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CosignAnswer:
+    """A validator's cosignature of that checkpoint."""
+
+    did: DidId
+    """Who signed, which the key's name states."""
+    cosignature: bytes
+    """72 bytes: time and signature, as in a note."""
+
+
 LedgerMessage = (
     HeadRequest
     | HeadAnswer
@@ -137,6 +156,8 @@ LedgerMessage = (
     | BlocksAnswer
     | FreshnessRequest
     | FreshnessAnswer
+    | CosignRequest
+    | CosignAnswer
     | StateMessage
     | SubmitMessage
 )
@@ -156,6 +177,10 @@ def encode_ledger_message(message: LedgerMessage) -> bytes:
             return encode_canonical([4, {0: list(message.blocks), 1: message.certificate}])
         case FreshnessRequest():
             return encode_canonical([7, {0: message.nonce, 1: message.relay}])
+        case CosignRequest():
+            return encode_canonical([20, {0: message.height}])
+        case CosignAnswer():
+            return encode_canonical([21, {0: message.did, 1: message.cosignature}])
         case FreshnessAnswer():
             statements: Value = [
                 [signed, index, list(proof), size]
@@ -223,6 +248,13 @@ def _read_message(kind: int, fields: Fields) -> LedgerMessage:
         case 8:
             return FreshnessAnswer(
                 statements=fields.items(0, _read_statement, maximum=VALIDATORS_MAX)
+            )
+        case 20:
+            return CosignRequest(height=fields.uint(0, minimum=1))
+        case 21:
+            return CosignAnswer(
+                did=DidId(fields.digest(0)),
+                cosignature=fields.bytes(1, size=COSIGNATURE_BYTES),
             )
         case 5 | 6 | 9 | 18 | 19:
             return read_submit_message(kind, fields)

@@ -46,6 +46,10 @@ COMMENTS: Final[dict[str, str]] = {
     "floor.offer_freshness_ms": "Milliseconds without news after which nothing is offered; 0: the\n"
     "policy's limit alone.",
     "floor.soak_ms": "Milliseconds between authorisation and the first offer.",
+    "floor.witnesses": "Verifier keys of outside witnesses that must have cosigned the log;\n"
+    "empty: none beyond those of the policies.",
+    "floor.witness_threshold": "How many of them must have, 1 to 16.",
+    "floor.witness_age_ms": "How old their cosignatures may be, milliseconds.",
     "floor.windows": 'When releases are offered, such as "Sat,Sun 01:00-05:00" (UTC); empty:\n'
     "whenever the policy allows.",
     "ledger": "How this node follows the chain, or takes part in it.",

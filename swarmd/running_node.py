@@ -52,6 +52,7 @@ from swarmd.receipts import ReceiptKind, ReceiptLog
 from swarmd.services.consensus import ConsensusService
 from swarmd.services.consensus_epoch import STREAM_BYTES_MAX as CONSENSUS_BYTES_MAX
 from swarmd.services.consensus_epoch import Surroundings
+from swarmd.services.cosigning import CosigningService
 from swarmd.services.doorkeeper import Doorkeeper
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.exchange_ports import StreamLike
@@ -228,7 +229,9 @@ class RunningNode:
             may_vouch=self._may_vouch,
             on_confirmed=self._on_confirmed,
         )
+        self.cosigning = CosigningService(ledger=ledger, registry=registry, seat=self._vote_seat)
         self.ledger_service = LedgerService(
+            cosigning=self.cosigning,
             network=network,
             ledger=ledger,
             registry=registry,
@@ -513,6 +516,8 @@ class RunningNode:
             submission=self.submission,
             consensus=self.consensus,
             publisher=self.publisher,
+            cosigning=self.cosigning,
+            ask=self.ledger_service.ask,
             doorkeeper=self.doorkeeper,
             image_path=partial(_image_file, self._data.images),
             about=self._about,

@@ -163,8 +163,8 @@ def _write_text(target: Path, lines: Iterable[str]) -> None:
 def tlog(output: Output, target: Path, notes: tuple[Path, ...], directory: Path) -> None:
     """Write the log as static files that any C2SP tlog client can read and witness.
 
-    A validator adds its own cosignature to the checkpoint. Collect those of others, and of outside
-    witnesses, by --merge.
+    The node gathers the cosignatures of the validators it reaches. Add those of others, and of
+    outside witnesses, by --merge.
     """
     from ledger.header import decode_header
     from protocol.tlog import NOTE_BYTES_MAX, merge_notes, parse_note
@@ -196,6 +196,7 @@ def tlog(output: Output, target: Path, notes: tuple[Path, ...], directory: Path)
             "root": checkpoint.root.hex(),
             "files": files,
             "cosignatures": len(note.signatures),
+            "quorum": head["quorum"],
         }
     )
 

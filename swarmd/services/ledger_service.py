@@ -24,6 +24,7 @@ from protocol.catchup import (
     LEDGER_FRAME_BYTES_MAX,
     BlocksAnswer,
     BlocksRequest,
+    CosignRequest,
     FreshnessAnswer,
     FreshnessRequest,
     HeadAnswer,
@@ -65,6 +66,7 @@ from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.net.network import Network, Stream
 from swarmd.peers import Offence, PeerClass, PeerRegistry
+from swarmd.services.cosigning import CosigningService
 from swarmd.services.freshness import FreshnessService, Statement
 from swarmd.services.ledger_streams import LedgerStreams
 from swarmd.services.refusal_budget import RefusalBudget
@@ -97,6 +99,7 @@ class LedgerService:
         registry: PeerRegistry,
         freshness: FreshnessService,
         on_pending: Callable[[], None],
+        cosigning: CosigningService | None = None,
     ) -> None:
         """Wires the service; it is passive until `answer` or `ask` is called.
 
@@ -106,11 +109,13 @@ class LedgerService:
             registry: classes and scores of peers.
             freshness: signs or relays nonces.
             on_pending: told when the mempool took a transaction.
+            cosigning: cosigns the log; None: this node does not.
         """
         self._on_pending = on_pending
         self._ledger = ledger
         self._registry = registry
         self._freshness = freshness
+        self._cosigning = cosigning
         self._catching_up = trio.Lock()
         self._refusals = RefusalBudget()
         self._relaying: dict[PeerKey, None] = {}
@@ -146,22 +151,24 @@ class LedgerService:
                     certificate=b"" if certificate is None else certificate.encode(),
                 )
             case BlocksRequest():
-                return await self._ledger.run(lambda: self._blocks(request.from_height))
+                return await self._ledger.serve(peer, lambda: self._blocks(request.from_height))
             case StateHeadRequest():
-                return await self._ledger.run(lambda: chain.state_head(request.epoch))
+                return await self._ledger.serve(peer, lambda: chain.state_head(request.epoch))
             case StatePageRequest():
                 return await self._state_page(request)
             case ManifestsRequest():
                 wanted = request.manifests
-                found = await self._ledger.run(lambda: chain.manifests(wanted))
+                found = await self._ledger.serve(peer, lambda: chain.manifests(wanted))
                 return ManifestsAnswer(manifests=found)
             case HeaderRequest():
-                header = await self._ledger.run(lambda: chain.header_at(request.height))
+                header = await self._ledger.serve(peer, lambda: chain.header_at(request.height))
                 return HeaderAnswer(header=b"" if header is None else header.encode())
             case SubmitRequest() | SubmitBatchRequest():
                 return await self._accept(peer, request)
             case FreshnessRequest():
                 return await self._answer_freshness(peer, request)
+            case CosignRequest() if self._cosigning is not None:
+                return await self._cosigning.answer(request)
             case _:
                 raise RemoteProtocolError(f"{type(request).__name__} is no request")
 

@@ -32,6 +32,7 @@ from swarmd.publisher import Publisher
 from swarmd.questions import Denial, Permit, Verdict
 from swarmd.services.access_desk import AccessDesk
 from swarmd.services.consensus import ConsensusService
+from swarmd.services.cosigning import Ask, CosigningService
 from swarmd.services.decisions import Decisions
 from swarmd.services.doorkeeper import Doorkeeper
 from swarmd.services.exchange import ExchangeService
@@ -70,6 +71,9 @@ class Parts:
     submission: SubmissionService
     consensus: ConsensusService | None
     publisher: Publisher | None
+    cosigning: CosigningService
+    ask: Ask
+    """Sends one request to a peer on the ledger stream."""
     doorkeeper: Doorkeeper
     image_path: Callable[[Digest], Path]
     """Where the complete file of an image is; the reader checks what it reads."""
@@ -354,9 +358,8 @@ class Operator:
         return await self._proving.prove(Params(params))
 
     async def _checkpoint(self, params: Mapping[str, object], _report: Report) -> JSON:
-        consensus = self._parts.consensus
-        seat = None if consensus is None else consensus.seat
-        return self._proving.checkpoint(Params(params), seat, time_ms=self._now_ms())
+        parts = self._parts
+        return await self._proving.checkpoint(Params(params), parts.cosigning, parts.ask)
 
     async def _blocks(self, params: Mapping[str, object], _report: Report) -> JSON:
         return await self._proving.blocks(Params(params))

@@ -14,12 +14,11 @@ from ledger.proof_make import ProofBuilder, make_core_proof, make_proof
 from ledger.state_tree import KEY_BYTES_MAX
 from protocol.digest import DidId, ManifestId, TransactionId
 from protocol.errors import PolicyError
-from protocol.keys import PrivateKey
-from protocol.tlog import cosign, validator_name
 from swarmd.control.params import Params
 from swarmd.control.protocol import JSON
 from swarmd.export.tiles import checkpoint_of
 from swarmd.ledger_host import LedgerHost
+from swarmd.services.cosigning import Ask, CosigningService
 from swarmd.services.receipts import ReceiptService
 
 BLOCKS_BYTES_MAX: Final = 384 * 1024
@@ -95,31 +94,22 @@ class ProvingService:
         wanted = raws[: max(0, end + 1 - start)]
         return {"blocks": [raw.hex() for raw in wanted], "height": chain.head.height}
 
-    def checkpoint(
-        self, reader: Params, seat: tuple[PrivateKey, int] | None, *, time_ms: int
-    ) -> JSON:
-        """Answers the control method `checkpoint`: the log's head, cosigned by this validator.
-
-        A validator's log only grows by final blocks, so that nothing it cosigns contradicts what it
-        cosigned before. Its time is the ledger's, which no wall clock moves.
+    async def checkpoint(self, reader: Params, cosigning: CosigningService, ask: Ask) -> JSON:
+        """Answers the control method `checkpoint`: the log's head with validators' cosignatures.
 
         Args:
             reader: no parameters.
-            seat: this node's vote key and place in the set; None: it cosigns nothing.
-            time_ms: this node's ledger time, milliseconds since 1970.
+            cosigning: gathers them, this node's own among them if it holds a seat.
+            ask: sends one request to a peer on the ledger stream.
         """
         reader.finish()
         chain = self._ledger.chain
-        header = chain.head
-        checkpoint = checkpoint_of(header)
-        lines: list[JSON] = []
-        if seat is not None and self._ledger.alarm is None:
-            key, index = seat
-            name = validator_name(checkpoint.origin, chain.validators.members[index].did)
-            lines.append(cosign(checkpoint, name, key, time_s=time_ms // 1000).encode())
+        header, quorum = chain.head, chain.validators.quorum
+        lines: list[JSON] = [line.encode() for line in await cosigning.gather(header, ask)]
         return {
-            "text": checkpoint.encode(),
+            "text": checkpoint_of(header).encode(),
             "signatures": lines,
+            "quorum": quorum,
             "header": header.encoded.hex(),
             "height": header.height,
         }

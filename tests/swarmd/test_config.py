@@ -159,6 +159,12 @@ def changed_config() -> Config:
         offer_freshness_ms = 1
         soak_ms = 1
         windows = ["Sat,Sun 01:00-05:00"]
+        witnesses = [
+            "w.example+65d6805e+BFeJeyppTXEOvZRINKVFIJb21UsTD5hTtJ6mhomzBm+o",
+            "v.example+c5fc4057+BInbrFtKE45Vpw22mj9xCJeo5tmuEbBXdLq8F0vyiF6O",
+        ]
+        witness_threshold = 2
+        witness_age_ms = 60000
         [ledger]
         view_timeout_ms = 50
         keep_blocks = 5

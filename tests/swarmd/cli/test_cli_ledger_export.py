@@ -40,6 +40,7 @@ def methods_of(world: ProofWorld, *, index: int | None = 0) -> dict[str, Callabl
         "checkpoint": lambda _: {
             "text": checkpoint.encode(),
             "signatures": lines,
+            "quorum": 3,
             "header": chain.head.encoded.hex(),
             "height": chain.head.height,
         },

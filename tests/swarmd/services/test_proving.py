@@ -10,17 +10,27 @@ import pytest
 from ledger.block import decode_block
 from ledger.proof_verify import verify_authorisation, verify_proof
 from ledger.state_keys import subject_key
+from protocol.catchup import LedgerMessage
 from protocol.did import KeyPurpose
 from protocol.digest import sha256
-from protocol.errors import NotYetError, PolicyError, StorageError
+from protocol.errors import NotYetError, PolicyError, StorageError, TransportError
+from protocol.keys import PrivateKey
 from protocol.tlog import NoteKey, SignatureType, parse_note, validator_name, verify_witnesses
+from swarmd.clock import ManualClock
 from swarmd.control.params import Params
 from swarmd.ledger_host import LedgerHost
+from swarmd.net.address import PeerKey
+from swarmd.peers import PeerRegistry
 from swarmd.receipts import ReceiptLog, decode_receipt
+from swarmd.services.cosigning import CosigningService
 from swarmd.services.proving import ProvingService
 from swarmd.services.receipts import ReceiptService
 from tests.support.ledger import FLEET
 from tests.support.proofs import IMAGE, ProofWorld, make_world
+
+
+async def nobody(peer: PeerKey, _request: LedgerMessage) -> LedgerMessage:
+    raise TransportError(f"{peer.hex()} is nobody")
 
 
 class Desk:
@@ -28,7 +38,7 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.world: ProofWorld = make_world()
-        host = LedgerHost(self.world.chain, lambda: self.world.chain.head.time_ms)
+        self.host = host = LedgerHost(self.world.chain, lambda: self.world.chain.head.time_ms)
         log = ReceiptLog(folder / "receipts.db", self.world.lab.chain_id)
         log.append([decode_receipt(entry) for entry in self.world.receipts])
         receipts = ReceiptService(
@@ -83,7 +93,12 @@ async def test_blocks_and_the_heads_cosignature_are_given(tmp_path: Path) -> Non
     assert heights == [2, 3]
     member = desk.world.lab.validators[1]
     key = member.key(KeyPurpose.VALIDATOR)
-    head: Any = desk.service.checkpoint(Params({}), (key, 1), time_ms=chain.head.time_ms)
+    registry = PeerRegistry(desk.world.lab.chain_id, ManualClock(), lambda *_: None)
+    seats: list[tuple[PrivateKey, int]] = [(key, 1)]
+    cosigning = CosigningService(
+        ledger=desk.host, registry=registry, seat=lambda: seats[0] if seats else None
+    )
+    head: Any = await desk.service.checkpoint(Params({}), cosigning, nobody)
     note = parse_note(f"{head['text']}\n{head['signatures'][0]}\n".encode())
     origin = head["text"].splitlines()[0]
     name = validator_name(origin, member.did)
@@ -91,5 +106,6 @@ async def test_blocks_and_the_heads_cosignature_are_given(tmp_path: Path) -> Non
     checkpoint, (witnessed,) = verify_witnesses(note, [cosigner], 1, origin=origin)
     assert (checkpoint.size, checkpoint.root) == (chain.head.log_size, chain.head.log_root)
     assert witnessed.time_s == chain.head.time_ms // 1000
-    alone: Any = desk.service.checkpoint(Params({}), None, time_ms=0)
+    seats.clear()
+    alone: Any = await desk.service.checkpoint(Params({}), cosigning, nobody)
     assert alone["signatures"] == []
