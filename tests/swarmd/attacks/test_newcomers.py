@@ -20,7 +20,7 @@ from protocol.framing import FrameBuffer, encode_frame
 from protocol.keys import PrivateKey
 from protocol.limits import HELLO_BYTES_MAX
 from protocol.version import ProtocolName, protocol_id
-from swarmd.datadir import KeyName
+from swarmd.datadir import KeyName, write_atomic
 from swarmd.enrolment import load_join
 from swarmd.enrolment_request import EnrolmentRequest, TokenFile, write_request
 from swarmd.net.address import PeerKey
@@ -183,6 +183,51 @@ async def judged(lab: Swarm, member: str, request: EnrolmentRequest) -> EnrolAns
     key = request.join.record.key(KeyPurpose.TRANSPORT)
     assert key is not None
     return await lab[member].doorkeeper._judge(PeerKey(key.raw), request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lie", [EnrolStatus.REFUSED, EnrolStatus.ENROLLED, EnrolStatus.WAITING])
+async def test_one_members_word_keeps_nobody_out(tmp_path: Path, lie: EnrolStatus) -> None:
+    """It refuses, or says that it did what it did not; the others are asked all the same."""
+    async with swarm(tmp_path, gateways=1) as lab:
+        await ready(lab)
+        rule = "seat.taken" if lie is EnrolStatus.REFUSED else ""
+        asked: list[PeerKey] = []
+
+        async def judge(peer: PeerKey, _request: EnrolmentRequest) -> EnrolAnswer:
+            await trio.lowlevel.checkpoint()
+            asked.append(peer)
+            return EnrolAnswer(status=lie, rule=rule)
+
+        lab[MEMBER].doorkeeper._judge = judge  # type: ignore[method-assign]
+        newcomer(lab, NAME, token(lab), MEMBER, VALIDATORS[3])
+        await lab.start(NAME)
+        await lab.until_met(NAME, VALIDATORS[3])
+        await until(lambda: is_member(lab), "it is in")
+        assert len(asked) <= 2
+
+
+@pytest.mark.slow
+async def test_whoever_sits_at_an_address_under_another_key_is_not_handed_the_request(
+    tmp_path: Path,
+) -> None:
+    async with swarm(tmp_path, gateways=1) as lab:
+        newcomer(lab, NAME, token(lab), MEMBER)
+        impostor = PrivateKey(sha256(b"impostor"))
+        path = lab.directory(MEMBER).key_path(KeyName.TRANSPORT)
+        write_atomic(path, impostor.to_pem())
+        await lab.start(MEMBER, NAME)
+        greeted: list[PeerKey] = []
+        greet = lab[NAME].joining._greet
+
+        async def noted(peer: PeerKey) -> PeerClass:
+            greeted.append(peer)
+            return await greet(peer)
+
+        lab[NAME].joining._greet = noted
+        await until(lambda: len(greeted) >= 2, "hello was said, and said again")
+        assert set(greeted) == {PeerKey(impostor.public.raw)}
+        assert not lab[MEMBER].doorkeeper._budget._by_address, "no request was brought to it"
 
 
 # -- the checkpoint ----------------------------------------------------------------------------
