@@ -45,11 +45,10 @@ def conviction_of(state: StateReader, did: DidId) -> SelfConvictionRecord | None
 
 def quarantine_level(state: StateReader, did: DidId, group: str, time_ms: int) -> QuarantineLevel:
     """What a subject may not do with a group's images at a header time (D31, D43)."""
-    record = quarantine_of(state, did, group)
-    if record is not None:
-        return record.level_at(time_ms)
-    is_convicted = conviction_of(state, did) is not None  # before it came into this group
-    return QuarantineLevel.NO_EXCHANGE if is_convicted else QuarantineLevel.NONE
+    record, conviction = quarantine_of(state, did, group), conviction_of(state, did)
+    if conviction is not None and (record is None or record.height < conviction.height):
+        return QuarantineLevel.NO_EXCHANGE  # its owners have not spoken since
+    return QuarantineLevel.NONE if record is None else record.level_at(time_ms)
 
 
 def opinion_of(state: StateReader, did: DidId, group: str) -> OpinionRecord:

@@ -311,9 +311,16 @@ def next_set(state: StateReader, current: ValidatorSet) -> ValidatorSet | None:
     named = state.epoch().next_members
     dids = named or tuple(member.did for member in current.members)
     epoch = current.epoch + 1
-    members = tuple(Validator(did, state.validator(did).key_for(epoch)) for did in dids)
+    members = tuple(Validator(did, _seat_key(state, did, epoch)) for did in dids)
     held = sum(1 for member in members if member.key is not None)
     return ValidatorSet(epoch, members) if held >= quorum_of(len(members)) else None
+
+
+def _seat_key(state: StateReader, did: DidId, epoch: int) -> PublicKey | None:
+    """A seat's key; None for one whose subject was revoked after it had been named (E11)."""
+    subject = state.subject(did)
+    is_active = subject is not None and subject.status is SubjectStatus.ACTIVE
+    return state.validator(did).key_for(epoch) if is_active else None
 
 
 def write_first_epoch(draft: Draft, genesis: Genesis, validators: ValidatorSet) -> None:
