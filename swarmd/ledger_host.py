@@ -32,6 +32,7 @@ from protocol.group import Policy
 from protocol.transaction import SignedTransaction
 from swarmd.judgement_line import JudgementLine, Outcome, Round, Submitted
 from swarmd.manifest_library import ManifestLibrary
+from swarmd.net.address import PeerKey
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -53,6 +54,8 @@ class LedgerHost:
         self._time_ms = time_ms
         self._limiter = trio.CapacityLimiter(1)
         self._committing = trio.Lock()
+        self._serving = trio.Lock()
+        self._lanes: dict[PeerKey, trio.Lock] = {}
         self._line = JudgementLine(
             judge=self._judge, run=self._run_round, is_wanted=lambda: self._asked > self._begun
         )
@@ -123,6 +126,20 @@ class LedgerHost:
         finally:
             if not is_begun:  # cancelled in the queue
                 self._asked -= 1
+
+    async def serve(self, peer: PeerKey, call: Callable[[], T]) -> T:
+        """Executes what a peer asked for.
+
+        One question of all is in the worker's line at a time, so that a flood of them cannot stand
+        before consensus; and one of each peer waits to be that one, so that all have their turn.
+        """
+        lane = self._lanes.setdefault(peer, trio.Lock())
+        try:
+            async with lane, self._serving:
+                return await self.run(call)
+        finally:
+            if not lane.statistics().locked:
+                self._lanes.pop(peer, None)
 
     async def submit(self, raw: bytes, *, is_own: bool) -> TransactionId:
         """Takes a transaction into the mempool; an own one is kept durably until it is final.

@@ -46,18 +46,22 @@ from protocol.hello import (
     leading_epoch_steps,
 )
 from protocol.keys import PublicKey
-from protocol.limits import HELLO_BYTES_MAX, HELLO_SECONDS_MAX
+from protocol.limits import HELLO_BYTES_MAX, HELLO_SECONDS_MAX, MIB
 from protocol.version import ProtocolName, protocol_id
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.net.network import Network, Stream
 from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry
+from swarmd.recent_map import RecentMap
 
 logger = logging.getLogger(__name__)
 
 GREETINGS_MAX: Final = 16
 """Hellos to one peer in a row while each brings this node epochs further: 52 of 32 validators take
 four."""
+STEPS_BYTES_KEPT: Final = 2 * MIB
+"""Hand-overs kept in memory for those who say hello; twice as much at the utmost. Reading 64 takes
+tens of milliseconds, and anybody may ask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +112,7 @@ class HelloService:
         self._on_member = on_member
         self._on_demoted = on_demoted
         self._proof: tuple[int, bytes] = (-1, b"")
+        self._steps: Final = RecentMap[int, bytes](STEPS_BYTES_KEPT)
         self._verifier: Final = Ed25519Verifier()
         self._history = EpochHistory(self._own_anchor(), self._verifier)
         self._protocol = protocol_id(ledger.chain_id, ProtocolName.HELLO)
@@ -190,7 +195,7 @@ class HelloService:
         shown = status in (HelloStatus.WELCOME, HelloStatus.READER)
         answer = HelloAnswer(
             status=status,
-            epoch_steps=await self._steps_since(hello),
+            epoch_steps=await self._steps_since(key, hello),
             hello=await self._own_hello() if shown else None,
             checkpoint=self._ledger.chain.checkpoint(),
         )
@@ -242,14 +247,22 @@ class HelloService:
             return None  # only keys that may have been stolen speak for it (G12)
         return self._history.anchor_of(epoch)
 
-    async def _steps_since(self, hello: Hello) -> tuple[bytes, ...]:
-        """The hand-overs a peer lacks, as many as one answer holds."""
+    async def _steps_since(self, peer: PeerKey, hello: Hello) -> tuple[bytes, ...]:
+        """The hand-overs a peer lacks, as many as one answer holds; strangers get them too."""
         chain = self._ledger.chain
         if hello.era != chain.head.era or hello.epoch >= chain.validators.epoch:
             return ()
-        first = hello.epoch
-        steps = await self._ledger.run(lambda: chain.epoch_steps(first, EPOCH_STEPS_MAX))
-        return leading_epoch_steps([step.encode() for step in steps])
+        end = min(hello.epoch + EPOCH_STEPS_MAX, chain.validators.epoch)
+        wanted = range(hello.epoch, end)
+        held = [self._steps.get(epoch) for epoch in wanted]
+        if None in held:
+            first = hello.epoch + held.index(None)
+            loaded = await self._ledger.serve(peer, lambda: chain.epoch_steps(first, end - first))
+            for epoch, step in enumerate(loaded, start=first):
+                raw = step.encode()
+                self._steps.put(epoch, raw, len(raw))
+            held = [*held[: first - hello.epoch], *(step.encode() for step in loaded)]
+        return leading_epoch_steps([raw for raw in held if raw is not None])
 
     async def _own_hello(self) -> Hello:
         chain = self._ledger.chain

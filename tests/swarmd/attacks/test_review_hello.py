@@ -254,3 +254,26 @@ async def test_hand_overs_past_the_trusted_epochs_are_not_even_remembered(
     await node.greet(source)
     assert node.hello._trusted.validators.epoch == 1 + CHECKPOINT_EPOCHS_MAX
     assert node.blamed(source) == {}
+
+
+@pytest.mark.slow
+async def test_hand_overs_are_read_once_for_however_many_strangers(nursery: trio.Nursery) -> None:
+    """Reading 64 of them takes tens of milliseconds of the thread that consensus waits for."""
+    lab = make_lab()
+    history = History(lab)
+    history.pass_epochs(6)
+    source = Node(lab, lab.gateways[1], history.chain, nursery)
+    reads: list[int] = []
+    handover = history.chain._store.handover
+
+    def counted(epoch: int) -> object:
+        reads.append(epoch)
+        return handover(epoch)
+
+    history.chain._store.handover = counted  # type: ignore[method-assign, assignment]
+    for expected in ([1, 2, 3, 4, 5, 6], []):
+        newcomer = Node(lab, lab.gateways[0], lab.open_chain(), nursery)
+        reads.clear()
+        await newcomer.greet(source)
+        assert newcomer.hello._trusted.validators.epoch == 7
+        assert reads == expected
