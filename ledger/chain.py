@@ -313,7 +313,7 @@ class Chain(ChainQueries):
             raise InvalidBlockError(
                 block.block_id, "block.fork", f"height {header.height} is not on the final block"
             )
-        executed = execute_block(block, parent, self.rules)
+        executed = execute_block(block, parent, self.rules, self.mempool.read)
         self._keep(executed)
         return executed
 

@@ -7,7 +7,7 @@ block into what a host wants to know once it is final.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -129,8 +129,19 @@ class Executed:
         return self.outcome.state
 
 
-def execute_block(block: Block, parent: Executed, rules: ChainRules) -> Executed:
+def execute_block(
+    block: Block,
+    parent: Executed,
+    rules: ChainRules,
+    read: Callable[[bytes], SignedTransaction] = read_transaction,
+) -> Executed:
     """Executes a block on its parent and compares all its header commits to (L30, L31).
+
+    Args:
+        block: the block.
+        parent: the block before it, executed.
+        rules: of its epoch.
+        read: parses a transaction, or finds it parsed.
 
     Raises:
         InvalidBlockError: it breaks a rule; the same verdict wherever and whenever it is judged.
@@ -143,7 +154,7 @@ def execute_block(block: Block, parent: Executed, rules: ChainRules) -> Executed
         return _filler(block, parent)
     context = rules.context(height=header.height, time_ms=header.time_ms)
     try:
-        transactions = tuple(read_transaction(raw) for raw in block.transactions)
+        transactions = tuple(read(raw) for raw in block.transactions)
         outcome = apply_block(parent.state, context, transactions, block.evidence, rules.verifier)
     except LedgerError as error:
         raise InvalidBlockError(block.block_id, error.rule, str(error)) from error

@@ -32,7 +32,7 @@ from ledger.transition.shares import (
     lane_of,
     tenant_of,
 )
-from protocol.digest import DidId, TransactionId
+from protocol.digest import DidId, TransactionId, sha256
 from protocol.limits import KIB, MIB
 from protocol.transaction import SignedTransaction
 
@@ -124,6 +124,15 @@ class Mempool:
         """The bytes of a waiting transaction, or None."""
         waiting = self._waiting.get(transaction_id)
         return None if waiting is None else waiting.signed.signed.raw
+
+    def read(self, raw: bytes) -> SignedTransaction:
+        """Parses a transaction, unless it waits here and was parsed.
+
+        Raises:
+            LedgerError: `tx.malformed`.
+        """
+        waiting = self._waiting.get(TransactionId(sha256(raw)))
+        return read_transaction(raw) if waiting is None else waiting.signed
 
     def statistics(self) -> MempoolStatistics:
         """How full it is."""

@@ -138,18 +138,15 @@ class TamperService:
         transaction = signed.transaction
         if transaction.kind != "receipt.anchor":
             return
-        subject = self._ledger.chain.state.subject(transaction.signer)
-        key = None if subject is None else subject.key(KeyPurpose.NODE)
-        if key is None:
-            return
         try:
             anchor = AnchorReceipts.read(Fields(transaction.body, "anchor"))
-            place = (transaction.signer, anchor.size)
-            known = self._anchors.get(place, (anchor, signed.signed.raw))
-            is_seen = place in self._anchors and known[1] == signed.signed.raw
-            if not is_verified and not is_seen:  # what is full is brought again and again
-                signed.verify(key, self._ledger.chain_id)
         except VerificationError:
+            return
+        place = (transaction.signer, anchor.size)
+        known = self._anchors.get(place, (anchor, signed.signed.raw))
+        is_seen = place in self._anchors and known[1] == signed.signed.raw
+        # What is full here is brought again and again.
+        if not is_verified and not is_seen and not self._is_signed(signed):
             return
         self._anchors.pop(place, None)
         self._anchors[place] = known
@@ -158,6 +155,18 @@ class TamperService:
         if known[0].root != anchor.root:
             pair = sorted((known[1], signed.signed.raw))
             self._accuse(transaction.signer, ConflictingAnchors(pair[0], pair[1]))
+
+    def _is_signed(self, signed: SignedTransaction) -> bool:
+        """Whether the signer's current key signed it."""
+        subject = self._ledger.chain.state.subject(signed.transaction.signer)
+        key = None if subject is None else subject.key(KeyPurpose.NODE)
+        if key is None:
+            return False
+        try:
+            signed.verify(key, self._ledger.chain_id)
+        except VerificationError:
+            return False
+        return True
 
     def on_falsehood(self, signed: SignedAnnouncement) -> None:
         """Proves an announcement false if it names this node's newest header, whose state is here.
