@@ -424,7 +424,8 @@ class RunningNode:
 
     # -- running -------------------------------------------------------------------------------
 
-    async def _start_services(self, nursery: trio.Nursery) -> None:
+    def _serve_protocols(self) -> None:
+        """Answers peers from now on."""
         chain_id = self.ledger.chain_id
         handle = self.network.handle
         handle(
@@ -461,6 +462,9 @@ class RunningNode:
                 deadline_s=None,
                 frame_bytes_max=CONSENSUS_BYTES_MAX,
             )
+
+    async def _start_services(self, nursery: trio.Nursery) -> None:
+        self._serve_protocols()
         self.ledger.listen(self._on_commit)
         self.ledger.listen_alarm(self.images.on_alarm)
         operator = Operator(self._parts())
