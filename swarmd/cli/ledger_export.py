@@ -1,19 +1,21 @@
 """`swarmd ledger export` and `swarmd ledger tlog`: the ledger for auditors and for other tools.
 
-Blocks come from the running daemon of a node. A node that prunes holds bodies for a while only;
-what is gone is said, never left out silently.
+Blocks come from the running daemon of a node, or from the data directory of a stopped one. A node
+that prunes holds bodies for a while only; what is gone is said, never left out silently. Blocks are
+read, checked and written one after the other, however many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from protocol.errors import ConfigError, PolicyError, VerificationError
-from swarmd.cli.options import HexDigest, connection, directory_option, examples, pass_output
+from protocol.errors import ConfigError, PolicyError, TransportError, VerificationError
+from swarmd.cli.options import HexDigest, directory_option, examples, pass_output
 from swarmd.cli.output import Output
 
 if TYPE_CHECKING:
@@ -38,7 +40,11 @@ def read_blocks(client: Any, start: int, end: int) -> Iterator[Block]:
     while height <= end:
         answer = client.call("blocks", {"from": height, "to": end}, None)
         if not answer["blocks"]:
-            raise PolicyError("export.pruned", f"this node has no body of block {height} any more")
+            raise PolicyError(
+                "export.pruned",
+                f"block {height} is gone here, bodies from {answer['first']} on are kept: "
+                f"begin there, or ask a node that keeps all (keep_blocks = 0)",
+            )
         for raw in answer["blocks"]:
             block = decode_block(bytes.fromhex(raw))
             if block.header.height != height or parent not in (None, block.header.parent):
@@ -86,7 +92,7 @@ def export(
     from protocol.digest import DidId, ManifestId
     from swarmd.export.rows import Choice
 
-    with connection(directory) as client:
+    with ledger_source(directory) as client:
         status = client.call("status", {}, None)
         last = status["height"] if end is None else min(end, status["height"])
         if start > last:
@@ -167,26 +173,19 @@ def tlog(output: Output, target: Path, notes: tuple[Path, ...], directory: Path)
     outside witnesses, by --merge.
     """
     from ledger.header import decode_header
-    from protocol.tlog import NOTE_BYTES_MAX, merge_notes, parse_note
-    from swarmd.datadir import PUBLIC_FILE_MODE, read_bounded, write_atomic
+    from swarmd.datadir import PUBLIC_FILE_MODE, write_atomic
     from swarmd.export.tiles import CHECKPOINT_NAME, checkpoint_of, entries_of, tile_files
 
-    with connection(directory) as client:
+    with ledger_source(directory) as client:
         head = client.call("checkpoint", {}, None)
         header = decode_header(bytes.fromhex(head["header"]))
         checkpoint = checkpoint_of(header)
-        entries = tuple(entries_of(read_blocks(client, 1, header.height)))
-    found = [_own_note(checkpoint.encode(), line) for line in head["signatures"]]
-    found += [parse_note(read_bounded(path, bytes_max=NOTE_BYTES_MAX)) for path in notes]
-    if not found:
-        raise ConfigError("no cosignature: ask a validator, or --merge a checkpoint of this head")
-    found.insert(0, _checked(found[0], checkpoint.encode()))
-    note = merge_notes(found)
-    files = 0
-    for path, content in tile_files(entries, checkpoint):
-        (target / path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic((target / path).absolute(), content, mode=PUBLIC_FILE_MODE)
-        files += 1
+        note = _note(head["signatures"], notes, checkpoint.encode())
+        files = 0
+        entries = entries_of(read_blocks(client, 1, header.height))
+        for path, content in tile_files(entries, checkpoint):
+            _write_tile((target / path).absolute(), content)
+            files += 1
     write_atomic((target / CHECKPOINT_NAME).absolute(), note.encode(), mode=PUBLIC_FILE_MODE)
     output.result(
         {
@@ -201,18 +200,58 @@ def tlog(output: Output, target: Path, notes: tuple[Path, ...], directory: Path)
     )
 
 
-def _own_note(text: str, line: str) -> Note:
-    from protocol.tlog import parse_note
-
-    return parse_note(f"{text}\n{line}\n".encode())
-
-
-def _checked(note: Note, text: str) -> Note:
-    """A note that is about this head.
+def _note(lines: Sequence[str], paths: Sequence[Path], text: str) -> Note:
+    """The checkpoint with the lines of validators and those of notes to merge.
 
     Raises:
-        VerificationError: it is about another one.
+        ConfigError: nobody cosigned it.
+        VerificationError: a note to merge is of another head.
     """
-    if note.text != text:
+    from protocol.tlog import NOTE_BYTES_MAX, merge_notes, parse_note
+    from swarmd.datadir import read_bounded
+
+    found = [parse_note(f"{text}\n{line}\n".encode()) for line in lines]
+    found += [parse_note(read_bounded(path, bytes_max=NOTE_BYTES_MAX)) for path in paths]
+    if not found:
+        raise ConfigError("no cosignature: ask a validator, or --merge a checkpoint of this head")
+    if any(note.text != text for note in found):
         raise VerificationError("a checkpoint to merge is of another head")
-    return note
+    return merge_notes(found)
+
+
+def _write_tile(path: Path, content: bytes) -> None:
+    """Writes a tile or bundle; one that is there with other bytes is never replaced.
+
+    Raises:
+        VerificationError: it is of another log.
+    """
+    from swarmd.datadir import PUBLIC_FILE_MODE, write_atomic
+
+    if path.is_file():
+        if path.read_bytes() != content:
+            raise VerificationError(f"{path} is of another log: write to another folder")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, content, mode=PUBLIC_FILE_MODE)
+
+
+@contextmanager
+def ledger_source(directory: Path) -> Iterator[Any]:
+    """What answers for a ledger: its daemon or, where none runs, its database (V66).
+
+    Raises:
+        TransportError: a daemon runs and does not answer.
+        StorageError: no daemon runs, and there is no ledger to read.
+    """
+    from swarmd.control.client import ControlClient
+    from swarmd.datadir import open_data_dir
+    from swarmd.export.offline import OfflineLedger
+
+    data = open_data_dir(directory)
+    source: Any
+    try:
+        source = ControlClient(data.control_socket)
+    except TransportError:
+        source = OfflineLedger(data)
+    with source:
+        yield source

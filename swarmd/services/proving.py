@@ -90,9 +90,17 @@ class ProvingService:
         start, end = reader.uint("from", minimum=1), reader.uint("to", minimum=1)
         reader.finish()
         chain = self._ledger.chain
-        raws, _ = await self._ledger.run(lambda: chain.blocks(start, BLOCKS_BYTES_MAX))
-        wanted = raws[: max(0, end + 1 - start)]
-        return {"blocks": [raw.hex() for raw in wanted], "height": chain.head.height}
+
+        def read() -> tuple[tuple[bytes, ...], int]:
+            raws, _ = chain.blocks(start, BLOCKS_BYTES_MAX)
+            if not raws and (header := chain.header_at(start)) is not None:
+                first = chain.block(header.block_id)  # the first of an era, which is in no run
+                raws = () if first is None else (first.encoded,)
+            return raws, chain.first_block
+
+        raws, first = await self._ledger.run(read)
+        wanted = [raw.hex() for raw in raws[: max(0, end + 1 - start)]]
+        return {"blocks": [*wanted], "height": chain.head.height, "first": first}
 
     async def checkpoint(self, reader: Params, cosigning: CosigningService, ask: Ask) -> JSON:
         """Answers the control method `checkpoint`: the log's head with validators' cosignatures.

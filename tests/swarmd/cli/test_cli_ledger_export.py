@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,10 @@ def test_a_manifests_rows_are_picked(swarmd: Run, node: DataDir, tmp_path: Path)
 
 
 def test_what_was_pruned_is_said(swarmd: Run, node: DataDir, tmp_path: Path) -> None:
-    methods = {**methods_of(make_world()), "blocks": lambda _: {"blocks": [], "height": 9}}
+    methods = {
+        **methods_of(make_world()),
+        "blocks": lambda _: {"blocks": [], "height": 9, "first": 5},
+    }
     with ControlDaemon(methods).running(node.control_socket):
         ended = swarmd("ledger", "export", "-o", tmp_path / "out", "-C", node.path)
     assert ended.code == 1
@@ -116,3 +120,69 @@ def test_a_head_nobody_signed_is_not_written(swarmd: Run, node: DataDir, tmp_pat
         ended = swarmd("ledger", "tlog", "-o", tmp_path / "log", "-C", node.path)
     assert ended.code == 2
     assert not (tmp_path / "log").exists()
+
+
+def stopped(node: DataDir) -> ProofWorld:
+    """Puts a ledger into the data directory, as a daemon leaves it."""
+    world = make_world()
+    node.ledger.mkdir(parents=True, exist_ok=True)
+    chain = world.lab.open_chain(node.ledger_file)
+    raws, certificate = world.chain.blocks(1, 1 << 20)
+    assert certificate is not None
+    chain.follow([decode_block(raw) for raw in raws], certificate)
+    chain._store.close()
+    return world
+
+
+def test_a_stopped_nodes_ledger_is_exported_like_a_running_ones(
+    swarmd: Run, node: DataDir, tmp_path: Path
+) -> None:
+    world = make_world()
+    with ControlDaemon(methods_of(world)).running(node.control_socket):
+        ended = swarmd("ledger", "export", "-o", tmp_path / "running", "-C", node.path)
+        assert ended.code == 0, ended.err
+        ended = swarmd("ledger", "tlog", "-o", tmp_path / "log", "-C", node.path)
+        assert ended.code == 0, ended.err
+    world = stopped(node)
+    before = node.ledger_file.read_bytes()
+    ended = swarmd("ledger", "export", "-o", tmp_path / "stopped", "-C", node.path)
+    assert ended.code == 0, ended.err
+    assert (tmp_path / "stopped").read_bytes() == (tmp_path / "running").read_bytes()
+    note = tmp_path / "log" / "checkpoint"
+    ended = swarmd("ledger", "tlog", "-o", tmp_path / "again", "--merge", note, "-C", node.path)
+    assert ended.code == 0, ended.err
+    tiles = {path.relative_to(tmp_path / "log"): path for path in (tmp_path / "log").rglob("*")}
+    for name, path in tiles.items():
+        assert path.is_dir() or (tmp_path / "again" / name).read_bytes() == path.read_bytes()
+    assert node.ledger_file.read_bytes() == before
+    assert world.chain.head.height > 1
+
+
+def test_what_a_stopped_node_pruned_is_said(swarmd: Run, node: DataDir, tmp_path: Path) -> None:
+    stopped(node)
+    with sqlite3.connect(node.ledger_file) as database:
+        database.execute("DELETE FROM bodies WHERE height IN (1, 2, 4)")
+    database.close()
+    for start, reason in ((1, "block 1 is gone"), (3, "block 4 is gone")):
+        ended = swarmd("ledger", "export", "--from", start, "-o", tmp_path / "out", "-C", node.path)
+        assert ended.code == 1
+        assert "export.pruned" in ended.reason
+        assert reason in ended.reason
+        assert "from 3 on" in ended.reason
+    ended = swarmd(
+        "ledger", "export", "--from", 3, "--to", 3, "-o", tmp_path / "out", "-C", node.path
+    )
+    assert ended.code == 0, ended.err
+
+
+def test_tiles_of_another_log_are_never_replaced(
+    swarmd: Run, node: DataDir, tmp_path: Path
+) -> None:
+    target = tmp_path / "log"
+    with ControlDaemon(methods_of(make_world())).running(node.control_socket):
+        assert swarmd("ledger", "tlog", "-o", target, "-C", node.path).code == 0
+        (tile,) = (path for path in (target / "tile" / "0").rglob("*") if path.is_file())
+        tile.write_bytes(bytes(len(tile.read_bytes())))
+        ended = swarmd("ledger", "tlog", "-o", target, "-C", node.path)
+    assert ended.code != 0
+    assert "another log" in ended.reason
