@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,15 @@ from ledger.transition.block import apply_block
 from ledger.transition.context import BlockContext
 from ledger.transition.envelope import read_transaction
 from ledger.transition.genesis import genesis_outcome
+from ledger.transition.kinds import KINDS, PROTECTING_KINDS
 from ledger.vote import Ed25519Verifier, decode_evidence
+from protocol.digest import ChainId
 from protocol.genesis import decode_genesis
 from tests.support import conformance_vectors
 from tests.support.naive import block as naive
+from tests.support.naive.bodies import BODIES, PROTECTING
+from tests.support.naive.cbor import Malformed, decode
+from tests.support.naive.transaction import read_transaction as read_naively
 from tests.support.naive.world import Refused
 
 ROOT = Path(__file__).parents[2]
@@ -43,12 +49,12 @@ def blobs(vector: dict[str, Any], what: str) -> list[bytes]:
     return [bytes.fromhex(raw) for raw in vector[what]]
 
 
-def by_production(genesis: bytes, state: LedgerState, vector: dict[str, Any]) -> LedgerState:
+def by_production(chain: ChainId, state: LedgerState, vector: dict[str, Any]) -> LedgerState:
     """The state after a vector's block; raises LedgerError."""
     validators = state.validators(state.epoch().epoch)
     assert validators is not None
     context = BlockContext(
-        chain=decode_genesis(genesis).chain,
+        chain=chain,
         era=0,
         height=vector["height"],
         time_ms=vector["time_ms"],
@@ -63,11 +69,11 @@ def by_production(genesis: bytes, state: LedgerState, vector: dict[str, Any]) ->
 @pytest.mark.parametrize("name", STORIES)
 def test_production_conforms(name: str) -> None:
     document = json.loads(committed(name))
-    genesis = bytes.fromhex(document["genesis"])
-    states = {"genesis": genesis_outcome(decode_genesis(genesis)).state}
+    genesis = decode_genesis(bytes.fromhex(document["genesis"]))
+    states = {"genesis": genesis_outcome(genesis).state}
     for vector in document["vectors"]:
         try:
-            state = by_production(genesis, states[vector["on"]], vector)
+            state = by_production(genesis.chain, states[vector["on"]], vector)
         except LedgerError as error:
             found = (error.rule, isinstance(error, LedgerNotYetError))
             assert found == (vector["refused"], vector["not_yet"]), vector["name"]
@@ -99,3 +105,100 @@ def test_the_naive_transition_conforms(name: str) -> None:
             continue
         assert naive.state_root(world).hex() == vector.get("state_root"), vector["name"]
         worlds[vector["name"]] = world
+
+
+# What the vectors cover.
+
+UNREACHED = {
+    "tx.share": "64 MiB of one signer",
+    "tx.tenant_rate": "72,000 transactions in an hour",
+    "tx.tenant_share": "256 MiB of one tenant",
+    "approval.full": "more than 128 keys, through several owner roots",
+    "pause.full": "more than 64 emergency keys, through several owner roots",
+    "group.children": "more than 200 groups",
+}
+"""Codes that take more bytes than a vector is worth; the tests of their areas reach them."""
+SOURCES = ("ledger/transition", "ledger/rules", "ledger/contradiction.py")
+RAISERS = ("LedgerError", "LedgerNotYetError", "_require_equal")
+
+
+def codes_in_source() -> set[str]:
+    """First arguments of errors that the transition raises."""
+    found = set()
+    for place in SOURCES:
+        path = ROOT / place
+        for file in [path] if path.suffix else sorted(path.glob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", None) in RAISERS:
+                    first = node.args[0]
+                    if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                        found.add(first.value)
+    return found
+
+
+def every_vector() -> list[dict[str, Any]]:
+    return [vector for name in STORIES for vector in json.loads(committed(name))["vectors"]]
+
+
+def test_every_code_is_reached_or_has_a_reason_not_to_be() -> None:
+    reached = {vector["refused"] for vector in every_vector() if "refused" in vector}
+    expected = codes_in_source()
+    assert len(expected) > 100, "the scan finds the codes"
+    assert expected - reached == set(UNREACHED), "codes without a vector"
+    assert reached <= expected, "codes that the scan does not know"
+
+
+def test_every_kind_is_accepted_and_refused() -> None:
+    accepted, refused = set(), set()
+    for vector in every_vector():
+        for raw in blobs(vector, "transactions"):
+            try:
+                kind = read_naively(raw).content[5]
+            except Malformed:
+                continue  # bytes that are no transaction have no kind
+            (refused if "refused" in vector else accepted).add(kind)
+    assert accepted == set(KINDS) == set(BODIES) == set(naive.KINDS)
+    assert refused >= set(KINDS)
+    assert set(PROTECTING_KINDS) == PROTECTING
+
+
+def rules_and_truths() -> list[tuple[Any, bool]]:
+    """Each rule of `rules.json`, and whether it let a manifest pass."""
+    vectors = {vector["name"]: vector for vector in json.loads(committed("rules"))["vectors"]}
+    found = []
+    for name, vector in vectors.items():
+        if name.startswith("rule: "):
+            (raw,) = blobs(vector, "transactions")
+            policy = decode(read_naively(raw).content[6][1], 8192)
+            outcome = vectors[name.replace("rule: ", "settling: ")]["refused"]
+            found.append((policy[9], outcome == "manifest.settled"))
+    return found
+
+
+def test_every_operator_is_seen_true_and_false() -> None:
+    cases = rules_and_truths()
+    for kind in range(1, 11):
+        truths = {truth for rule, truth in cases if rule[0] == kind}
+        assert truths == {True, False}, f"node {kind}"
+    for comparison in range(1, 7):
+        seen = {truth for rule, truth in cases if rule[0] == 5 and rule[2] == comparison}
+        assert seen == {True, False}, f"comparison {comparison}"
+    for field in range(1, 18):
+        seen = {truth for rule, truth in cases if rule[0] == 5 and rule[1] == field}
+        assert seen == {True, False}, f"field {field}"
+    for kind, what in ((8, "moment"), (9, "event")):
+        numbers = {rule[1] for rule, _ in cases if rule[0] == kind}
+        assert numbers == {1, 2, 3}, what
+
+
+def test_the_naive_transition_shares_no_code_with_production() -> None:
+    folder = Path(naive.__file__).parent
+    for file in sorted(folder.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in getattr(node, "names", [])]
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            elif not isinstance(node, ast.Import):
+                continue
+            for name in names:
+                assert name.split(".")[0] not in ("ledger", "protocol", "chunks", "swarmd"), file

@@ -11,6 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from tests.support.conformance.defence import (
+    capabilities_story,
+    convictions_story,
+    opinions_story,
+    sites_story,
+)
 from tests.support.conformance.envelopes import envelope_story, shares_story
 from tests.support.conformance.groups import (
     creation_story,
@@ -19,8 +25,20 @@ from tests.support.conformance.groups import (
     roots_story,
     selectors_story,
 )
+from tests.support.conformance.manifests import (
+    decisions_story,
+    proposals_story,
+    separation_story,
+)
+from tests.support.conformance.rollouts import (
+    commands_story,
+    emergencies_story,
+    reports_story,
+    shares_of_failure_story,
+)
 from tests.support.conformance.rules import rules_story
 from tests.support.conformance.story import Story
+from tests.support.conformance.validators import epochs_story, keys_of_epochs_story, seats_story
 from tests.support.conformance.subjects import enrolment_story, keys_story, status_story
 
 DIRECTORY: Final = Path(__file__).parents[1] / "vectors" / "conformance"
@@ -36,6 +54,20 @@ STORIES: Final[dict[str, Callable[[], Story]]] = {
     "places": places_story,
     "selectors": selectors_story,
     "rules": rules_story,
+    "proposals": proposals_story,
+    "decisions": decisions_story,
+    "separation": separation_story,
+    "commands": commands_story,
+    "reports": reports_story,
+    "failures": shares_of_failure_story,
+    "emergencies": emergencies_story,
+    "opinions": opinions_story,
+    "sites": sites_story,
+    "convictions": convictions_story,
+    "capabilities": capabilities_story,
+    "certified": keys_of_epochs_story,
+    "seats": seats_story,
+    "epochs": epochs_story,
 }
 """Every file by name, without its suffix."""
 

@@ -45,7 +45,9 @@ _million = whole(0, 1_000_000)
 
 def _contradiction(value: object) -> object:
     first = isinstance(value, list) and value[:1] == [1]
-    return (_CONTRADICTION_1 if first else _CONTRADICTION_2)(value)
+    found: list[bytes] = (_CONTRADICTION_1 if first else _CONTRADICTION_2)(value)
+    need(not first or found[1] < found[2])
+    return found
 
 
 def _by_group(last: Form) -> Form:

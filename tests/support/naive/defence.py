@@ -7,7 +7,7 @@ from typing import Any
 from tests.support.naive import tree
 from tests.support.naive.cbor import Malformed, decode
 from tests.support.naive.crypto import Signed, key_id, sha, tagged
-from tests.support.naive.forms import digest, display, fields, maybe, need, one, uint
+from tests.support.naive.forms import digest, display, fields, maybe, one, uint
 from tests.support.naive.objects import (
     cap_id,
     read_capability,
@@ -36,8 +36,10 @@ def marks(world: World, did: bytes, group: str) -> list[bytes]:
 
 
 def _level(world: World, did: bytes, group: str) -> int:
-    """D31."""
-    record = world.get("q/", did, group)
+    """D31, D43."""
+    record, conviction = world.get("q/", did, group), world.get("cv/", did)
+    if conviction is not None and (record is None or record[7] < conviction[4]):
+        return 2
     if record is None or (record[4] is not None and world.now >= record[4]):
         return 0
     return int(record[1])
@@ -114,7 +116,7 @@ def _consider(world: World, rules: dict[int, Any], did: bytes, group: str) -> No
     if count + before >= members * rules[5] // 10_000:
         return
     world.put({0: 1, 1: today, 2: count + 1, 3: before}, "qd/", group)
-    _set(world, did, group, level=1, cause=1, until=world.now + rules[6])
+    _set(world, did, group, level=1, cause=1, until=world.after(rules[6]))
 
 
 def _set(
@@ -161,7 +163,7 @@ def release(world: World, signer: bytes, body: dict[int, Any]) -> None:
     subject = digest_of("swarmd/release/1", [did, group, _changes(world, did, group)])
     policy = world.in_force(group)
     world.agree(raws, RELEASE, subject, group, policy[1])
-    immune = world.now + policy[16][7] if 16 in policy else world.now
+    immune = world.after(policy[16][7] if 16 in policy else 0)
     _set(world, did, group, level=0, cause=4, until=None, immune=immune)
     if world.get("r/", did, group) is not None:
         world.put({0: 1, 1: []}, "r/", did, group)
@@ -196,18 +198,17 @@ def contradict(world: World, signer: bytes, body: dict[int, Any]) -> None:
 
 def _check_anchors(world: World, did: bytes, key: bytes, evidence: list[Any]) -> None:
     """D41."""
-    need(evidence[1] < evidence[2])
-    signed = [read_transaction(raw) for raw in evidence[1:]]
-    contents = [each.content for each in signed]
-    for content in contents:
-        need(content[5] == "receipt.anchor")
-        fields({0: uint, 1: digest})(content[6])
-    check(all(content[2] == did for content in contents), "contradiction.subject")
-    check(all(content[1] == world.era for content in contents), "contradiction.era")
-    for each in signed:
-        good = each.is_by(key, "swarmd/transaction/1", world.chain, world.era)
+    anchors = []
+    for raw in evidence[1:]:
+        signed = read_transaction(raw)
+        content = signed.content
+        check(content[2] == did, "contradiction.subject")
+        check(content[1] == world.era, "contradiction.era")
+        check(content[5] == "receipt.anchor", "contradiction.consistent")
+        anchors.append(fields({0: uint, 1: digest})(content[6]))
+        good = signed.is_by(key, "swarmd/transaction/1", world.chain, world.era)
         check(good, "contradiction.signature")
-    first, second = contents[0][6], contents[1][6]
+    first, second = anchors
     check(first[0] == second[0] and first[1] != second[1], "contradiction.consistent")
 
 
@@ -220,20 +221,22 @@ def _check_announcement(world: World, did: bytes, key: bytes, evidence: list[Any
     """D42."""
     signed = Signed(evidence[1], 1024)
     content = _ANNOUNCEMENT(signed.content)
-    header, proof = read_header(evidence[2]), read_proof(evidence[3])
     check(content[2] == did, "contradiction.subject")
     check(content[1] == world.era, "contradiction.era")
-    good = signed.is_by(key, "swarmd/announcement/1", world.chain, world.era)
-    check(good, "contradiction.signature")
-    prefix = f"/swarmd/{world.chain.hex()}/"
-    check(content[3].startswith(prefix), "contradiction.chain")
-    parts = content[3][len(prefix) :].split("/")
-    topical = len(parts) == 3 and parts[0] == "group" and parts[2] == "1"
-    check(topical and content[4] is not None, "contradiction.consistent")
+    check(content[4] is not None, "contradiction.consistent")
+    header = read_header(evidence[2])
+    check(header[1] == world.chain, "contradiction.chain")
+    check(header[2] == world.era, "contradiction.era")
     named = sha(evidence[2]) == content[6] and header[5] == content[5]
     check(named, "contradiction.header")
-    check(header[1] == world.chain and header[2] == world.era, "contradiction.header")
-    check(proof[0] == name_key("m/", content[4], parts[1]), "contradiction.proof")
+    good = signed.is_by(key, "swarmd/announcement/1", world.chain, world.era)
+    check(good, "contradiction.signature")
+    proof = read_proof(evidence[3])
+    topic = content[3].split("/")
+    group = topic[4] if len(topic) == 6 else ""
+    expected = f"/swarmd/{world.chain.hex()}/group/{group}/1"
+    check(group and content[3] == expected, "contradiction.chain")
+    check(proof[0] == name_key("m/", content[4], group), "contradiction.proof")
     check(_holds(header[13], proof), "contradiction.proof")
     if proof[1] is not None:
         record = decode(proof[1], 16_384)

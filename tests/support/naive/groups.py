@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.naive.cbor import INTEGER_MAX, Malformed, decode
+from tests.support.naive.cbor import Malformed, decode
 from tests.support.naive.crypto import key_id, sha, tagged
 from tests.support.naive.objects import (
     check_root,
@@ -155,7 +155,7 @@ def set_policy(world: World, signer: bytes, body: dict[int, Any]) -> None:
     check(following != in_force or waiting, "policy.same")
     old = world.policy(in_force)
     world.agree(raws, AMEND, following, name, old[3], fresh=True)
-    scheduled = [following, min(world.now + old[5], INTEGER_MAX)]
+    scheduled = [following, world.after(old[5])]
     world.put({**record, 2: in_force, 3: scheduled}, "g/", name)
     world.store[b"p/" + following] = raw
 

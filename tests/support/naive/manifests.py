@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tests.support.naive.cbor import Malformed
@@ -148,18 +149,29 @@ def _everybody(root: dict[int, Any]) -> set[bytes]:
 
 
 def _add(
-    world: World, body: dict[int, Any], action: int, subject: bytes, keys: set[bytes], at: int
+    world: World,
+    body: dict[int, Any],
+    action: int,
+    subject: bytes,
+    keys: set[bytes],
+    at: int,
+    skip: Callable[[dict[int, Any]], bool] = lambda record: False,
 ) -> dict[int, Any]:
-    """Adds the key ids of new approvals to a record's list; those listed are passed over."""
+    """Adds the key ids of new approvals to a record's list; those listed are passed over.
+
+    Where `skip` is true of the record, approvals are checked and nobody is added.
+    """
     group = body[1]
     record = _record(world, body)
     found = world.accept(body[2], action, subject, group, record[5], keys)
+    if skip(record):
+        return record
     if action in (AUTHORISE, ATTEST):
         for public in found:
             check(world.holder(public) != record[2], "approval.self")
     fresh = {public: raw for public, raw in found.items() if key_id(public) not in record[at]}
     check(fresh, "approval.duplicate")
-    world.note(fresh, action, subject, group)
+    world.note(fresh, action, body[0], group)  # K46
     listed = sorted([*record[at], *map(key_id, fresh)])
     check(len(listed) <= 128, "approval.full")
     record[at] = listed
@@ -212,9 +224,14 @@ def revoke(world: World, signer: bytes, body: dict[int, Any]) -> None:
     check(_record(world, body)[1] != REVOKED, "manifest.revoked")
     group = body[1]
     owners = role_keys(world.root(group), "owner")
-    record = _add(world, body, REVOKE, body[0], owners, 11)
     ids = {key_id(public) for public in owners}
-    if len(ids & set(record[11])) >= world.policy(record[5])[2]:
+
+    def suffices(record: dict[int, Any]) -> bool:
+        needed = min(world.policy(record[5])[2], len(ids))
+        return len(ids & set(record[11])) >= int(needed)
+
+    record = _add(world, body, REVOKE, body[0], owners, 11, suffices)
+    if suffices(record):
         record[1], record[9] = REVOKED, world.height
         _note_event(world, group, 3)
     world.put(record, "m/", body[0], group)

@@ -132,7 +132,7 @@ def report(world: World, signer: bytes, body: dict[int, Any]) -> None:
     before = world.get("h/", manifest_id, signer, group)
     last = before or {1: 0, 2: 0, 3: 0, 4: None}
     check(good >= last[1] and bad >= last[2], "health.falling")
-    check([good, bad, body[4]] != [last[1], last[2], last[3]], "health.same")
+    check(before is None or body[4] != last[3] or [good, bad] != [last[1], last[2]], "health.same")
     if before is not None and not (bad and not last[2]):
         check(world.now >= last[4] + 300_000, "health.early", later=True)
     counts = {0: 1, 1: good, 2: bad, 3: body[4], 4: world.now}
@@ -205,7 +205,7 @@ def pause(world: World, signer: bytes, body: dict[int, Any]) -> None:
     check(len(kept) < 64, "pause.full", later=True)
     world.note(found, PAUSE, subject, name)
     entry = {1: key_id(public), 2: product, 3: release, 4: sequence, 5: world.now}
-    entry |= {6: world.now + 72 * HOUR, 7: False, 8: False}
+    entry |= {6: world.after(72 * HOUR), 7: False, 8: False}
     world.put({0: 1, 1: sorted([*kept, entry], key=lambda each: each[1])}, "em/", where)
 
 

@@ -267,7 +267,7 @@ def recover(world: World, signer: bytes, body: dict[int, Any]) -> None:
         check(len(lists) == len(record[5]), "did.groups")
         for group, raws in zip(record[5], lists, strict=True):
             world.agree(raws, RECOVER, subject, group, world.in_force(group)[3], noted=False)
-    pending = [subject, record[9], world.now + 86_400_000]
+    pending = [subject, record[9], world.after(86_400_000)]
     world.put({**record, 9: record[9] + 1, 10: pending}, "d/", did)
 
 

@@ -122,8 +122,8 @@ def upgrade(world: World, signer: bytes, body: dict[int, Any]) -> None:
     """`gov.upgrade` (E50)."""
     version, first, raws = body[0], body[1], body[2]
     epoch = world.epoch()
-    if version == 0 and first == 0:
-        check(epoch[8] is not None, "upgrade.none")
+    if version == 0:
+        check(epoch[8] is not None and first == 0, "upgrade.none")
     else:
         check(version > epoch[4], "upgrade.version")
         check(first > epoch[1], "upgrade.epoch")
@@ -166,7 +166,9 @@ def close_epoch(world: World) -> None:
     seats = []
     for did in members:
         convicted = _record(world, did)[2] is not None
-        seats.append([did, None if convicted else _vote_key(world, did, following)])
+        active = world.subject(did)[6] == 1
+        fit = active and not convicted
+        seats.append([did, _vote_key(world, did, following) if fit else None])
     if sum(seat[1] is not None for seat in seats) < _quorum(len(seats)):
         return
     value = {0: 1, 1: following, 2: world.now, 3: world.height, 4: epoch[4]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.naive.cbor import Malformed, decode, encode
+from tests.support.naive.cbor import INTEGER_MAX, Malformed, decode, encode
 from tests.support.naive.crypto import Signed, key_id, tagged
 from tests.support.naive.forms import digest, fields, group_name, one, uint, whole
 from tests.support.naive.objects import read_policy
@@ -64,6 +64,10 @@ class World:
     def put(self, value: Any, *parts: bytes | str) -> None:
         """Writes a record."""
         self.store[name_key(*parts)] = encode(value)
+
+    def after(self, milliseconds: int) -> int:
+        """A later header time; none is above 2^63 - 1."""
+        return min(self.now + milliseconds, INTEGER_MAX)
 
     # ---- subjects
 

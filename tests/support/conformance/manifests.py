@@ -1,0 +1,263 @@
+"""Manifests and anchors: L55 to L58, K16, K17, K30 to K49, Q20."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ledger.bodies.manifest import (
+    ApproveManifest,
+    AttestManifest,
+    OverrideManifest,
+    ProposeManifest,
+    RevokeManifest,
+    SettleManifest,
+)
+from ledger.bodies.receipt import AnchorReceipts
+from protocol.calendar import DAY_MS, HOUR_MS, Freeze
+from protocol.cose import sign
+from protocol.did import KeyPurpose
+from protocol.digest import sha256
+from protocol.keys import PrivateKey
+from protocol.manifest import MANIFEST_TAG, SignedManifest, sign_manifest
+from protocol.policy import Policy
+from protocol.transaction import SignedTransaction
+from tests.support.conformance.story import Story
+from tests.support.contracts import (
+    AUDITOR,
+    BUILDERS,
+    OWNERS,
+    SITE,
+    STRANGER,
+    approving,
+    attesting,
+    overriding,
+    revoking,
+    settling,
+    site_group,
+    site_policy,
+    site_root,
+)
+from tests.support.ledger import GENESIS_MS, Member, make_group, make_lab
+from tests.support.subjects import suspension
+
+
+def proposals_story() -> Story:
+    """`manifest.propose` and `receipt.anchor`."""
+    named = make_group("named", site_policy())
+    closed = make_group("closed", replace(site_policy(), publishers=(make_lab().gateways[0].did,)))
+    brief = make_group("brief", site_policy(manifest_lifetime_ms_max=DAY_MS))
+    story = Story("proposals", groups=[named, closed, brief])
+    lab = story.lab
+    person = lab.publisher.key(KeyPurpose.PERSON)
+    gateway = lab.gateways[0]
+    good = lab.manifest()
+
+    def made(key: PrivateKey = person, **changes: object) -> SignedManifest:
+        return sign_manifest(replace(good.manifest, **changes), key, lab.chain_id)  # type: ignore[arg-type]
+
+    def by(signed: SignedManifest, member: Member = lab.publisher) -> SignedTransaction:
+        return lab.transaction(member, ProposeManifest(manifest=signed.signed.raw))
+
+    def raw(content: bytes) -> SignedTransaction:
+        return lab.transaction(lab.publisher, ProposeManifest(manifest=content))
+
+    late = story.bench.time_ms + 1000 + DAY_MS + 1
+    foreign = sign_manifest(good.manifest, person, sha256(b"x"))  # type: ignore[arg-type]
+    for code, name, signed in (
+        ("manifest.malformed", "no manifest", raw(b"\x80")),
+        ("manifest.malformed", "bytes behind it", raw(good.signed.raw + b"\0")),
+        ("manifest.malformed", "a deceptive version", raw(_deceptive(story, good))),
+        ("manifest.era", "a manifest of another era", by(made(era=1))),
+        ("manifest.expired", "an expired manifest", by(made(expires_ms=GENESIS_MS + 999))),
+        ("manifest.publisher", "proposed by another", by(good, gateway)),
+        ("manifest.publisher", "a gateway's manifest", _by_gateway(story, good)),
+        ("manifest.signature", "the publisher's node key", by(made(lab.publisher.key(KeyPurpose.NODE)))),
+        ("manifest.signature", "a manifest for another chain", by(foreign)),
+        ("group.unknown", "no such target", by(made(groups=("nowhere",)))),
+        ("manifest.publisher", "not among the named", by(made(groups=("closed",)))),
+        ("manifest.lifetime", "no expiry where one is asked", by(made(groups=("brief",)))),
+        ("manifest.lifetime", "too long a life", by(made(groups=("brief",), expires_ms=late))),
+    ):
+        story.no(code, name, signed)
+    story.ok("a life to the last moment", by(made(groups=("brief",), expires_ms=late - 1)))
+    story.ok("manifest.propose in two groups", by(made(groups=("fleet", "named"))))
+    story.ok("manifest.propose", by(good))
+    story.no("manifest.known", "the same again", by(good))
+    story.ok("receipt.anchor", _anchor(story, 3, b"a"))
+    story.no("anchor.shrunk", "a log that shrinks", _anchor(story, 2, b"a"))
+    story.no("anchor.conflict", "two roots for one size", _anchor(story, 3, b"b"))
+    story.ok("the same anchor again", _anchor(story, 3, b"a"))
+    story.ok("a log that grows", _anchor(story, 4, b"b"))
+    _open_ones(story)
+    return story
+
+
+def _anchor(story: Story, size: int, root: bytes) -> SignedTransaction:
+    return story.lab.transaction(story.lab.gateways[0], AnchorReceipts(size=size, root=sha256(root)))
+
+
+def _deceptive(story: Story, good: SignedManifest) -> bytes:
+    content = replace(good.manifest, version="1.0\u202e0.1")
+    key = story.lab.publisher.key(KeyPurpose.PERSON)
+    return sign(content.encode(), key, tag=MANIFEST_TAG, chain=story.lab.chain_id, era=0)
+
+
+def _by_gateway(story: Story, good: SignedManifest) -> SignedTransaction:
+    gateway = story.lab.gateways[0]
+    content = replace(good.manifest, publisher=gateway.did)
+    signed = sign_manifest(content, gateway.key(KeyPurpose.NODE), story.lab.chain_id)
+    return story.lab.transaction(gateway, ProposeManifest(manifest=signed.signed.raw))
+
+
+def _open_ones(story: Story) -> None:
+    """64 open manifests; what is closed is swept when one more comes (Q20 to Q22)."""
+    lab = story.lab
+    story.back("genesis")
+    expires = story.bench.time_ms + HOUR_MS
+    for part in range(4):
+        manifests = [
+            lab.manifest(sequence=1 + part * 16 + index, expires_ms=expires + (part > 0) * DAY_MS)
+            for index in range(16)
+        ]
+        proposals = [
+            lab.transaction(
+                lab.publisher, ProposeManifest(manifest=manifest.signed.raw), nonce=part * 16 + i
+            )
+            for i, manifest in enumerate(manifests)
+        ]
+        story.ok(f"proposals {part * 16 + 1} to {part * 16 + 16}", *proposals)
+    one_more = lab.manifest(sequence=99)
+    story.no("manifest.open", "a 65th open manifest", lab.propose(one_more))
+    story.wait(2 * HOUR_MS)
+    story.ok("16 have expired and are swept", lab.propose(one_more))
+
+
+def _policy(**changes: object) -> Policy:
+    freeze = Freeze(GENESIS_MS + 2 * DAY_MS, GENESIS_MS + 3 * DAY_MS)
+    return site_policy(attestations=1, soak_ms=HOUR_MS, freezes=(freeze,), **changes)
+
+
+def decisions_story() -> Story:
+    """`manifest.approve`, `.attest`, `.settle`, `.override`, `.revoke`."""
+    story = Story("decisions", groups=[site_group(_policy())])
+    bench, lab = story.bench, story.lab
+    manifest = lab.manifest(groups=(SITE,), expires_ms=GENESIS_MS + 30 * DAY_MS)
+    unknown = sha256(b"unknown")
+    for name, body in (
+        ("approval of nothing", ApproveManifest(manifest=unknown, group=SITE, approvals=(b"",))),  # type: ignore[arg-type]
+        ("attestation of nothing", AttestManifest(manifest=unknown, group=SITE, approvals=(b"",))),  # type: ignore[arg-type]
+        ("override of nothing", OverrideManifest(manifest=unknown, group=SITE, approvals=(b"",))),  # type: ignore[arg-type]
+        ("revocation of nothing", RevokeManifest(manifest=unknown, group=SITE, approvals=(b"",))),  # type: ignore[arg-type]
+        ("settling of nothing", SettleManifest(manifest=unknown, group=SITE)),  # type: ignore[arg-type]
+    ):
+        story.no("manifest.unknown", name, lab.transaction(lab.gateways[1], body))
+    story.ok("proposed", lab.propose(manifest))
+    for code, name, signed in (
+        ("approval.owner", "approval by a stranger", approving(bench, manifest, [STRANGER])),
+        ("approval.action", "a revocation for an approval", _crossed(story, manifest)),
+        ("approval.owner", "attestation by an owner", attesting(bench, manifest, OWNERS[:1])),
+        ("approval.subject", "attestation of the manifest", _about_manifest(story, manifest)),
+        ("approval.owner", "revocation by an auditor", revoking(bench, manifest, [AUDITOR])),
+        ("approval.threshold", "override by one owner", overriding(bench, manifest, OWNERS[:1])),
+        ("manifest.unsettled", "settling before anything", settling(bench, manifest)),
+    ):
+        story.no(code, name, signed)
+    story.ok("manifest.approve by an auditor", approving(bench, manifest, [AUDITOR]))
+    story.ok("manifest.approve by two owners", approving(bench, manifest, OWNERS[:2]))
+    story.no("approval.duplicate", "approved again", approving(bench, manifest, OWNERS[:2]))
+    story.ok("one of them new", approving(bench, manifest, OWNERS))
+    story.back("manifest.approve by two owners")
+    story.ok("manifest.attest", attesting(bench, manifest, BUILDERS[:1]))
+    story.no("approval.duplicate", "attested again", attesting(bench, manifest, BUILDERS[:1]))
+    story.no("manifest.unsettled", "settling within the soak", settling(bench, manifest))
+    story.wait(HOUR_MS)
+    story.ok("manifest.settle", settling(bench, manifest))
+    story.no("manifest.settled", "settled already", settling(bench, manifest))
+    _authorised(story, manifest)
+    _frozen(story, manifest)
+    _stale(story, manifest)
+    return story
+
+
+def _crossed(story: Story, manifest: SignedManifest) -> SignedTransaction:
+    signed = revoking(story.bench, manifest, OWNERS[:1])
+    body = ApproveManifest(
+        manifest=manifest.manifest_id,
+        group=SITE,
+        approvals=tuple(signed.transaction.body[2]),  # type: ignore[arg-type]
+    )
+    return story.lab.transaction(story.lab.gateways[1], body)
+
+
+def _about_manifest(story: Story, manifest: SignedManifest) -> SignedTransaction:
+    return attesting(story.bench, manifest, BUILDERS[:1], subject=manifest.manifest_id)
+
+
+def _authorised(story: Story, manifest: SignedManifest) -> None:
+    bench, lab = story.bench, story.lab
+    lower = lab.manifest(image=b"other", groups=(SITE,))
+    story.no("manifest.sequence", "a sequence that is not above", lab.propose(lower))
+    story.ok("a further approval is recorded", approving(bench, manifest, OWNERS[2:]))
+    story.ok("manifest.override of what is authorised", overriding(bench, manifest, OWNERS[:2]))
+    story.no("manifest.override", "overridden twice", overriding(bench, manifest, OWNERS[:2]))
+    story.back("manifest.settle")
+    story.ok("manifest.revoke by one of two", revoking(bench, manifest, OWNERS[:1]))
+    story.no("approval.duplicate", "revoked by the same", revoking(bench, manifest, OWNERS[:1]))
+    story.ok("manifest.revoke", revoking(bench, manifest, OWNERS[:2]))
+    for name, signed in (
+        ("approval of what is revoked", approving(bench, manifest, OWNERS[2:])),
+        ("attestation of what is revoked", attesting(bench, manifest, BUILDERS[1:])),
+        ("override of what is revoked", overriding(bench, manifest, OWNERS[:2])),
+        ("settling of what is revoked", settling(bench, manifest)),
+        ("revocation of what is revoked", revoking(bench, manifest, OWNERS[2:])),
+    ):
+        story.no("manifest.revoked", name, signed)
+    story.no("manifest.sequence", "the floor stays", lab.propose(lower))
+
+
+def _frozen(story: Story, manifest: SignedManifest) -> None:
+    bench = story.bench
+    story.back("manifest.attest")
+    story.wait(2 * DAY_MS)
+    story.no("manifest.unsettled", "settling in a freeze", settling(bench, manifest))
+    story.ok("manifest.override in a freeze", overriding(bench, manifest, OWNERS[:2]))
+    story.no("manifest.settled", "the override authorised it", settling(bench, manifest))
+    story.back("manifest.attest")
+    story.wait(3 * DAY_MS)
+    story.ok("after the freeze", settling(bench, manifest))
+
+
+def _stale(story: Story, manifest: SignedManifest) -> None:
+    """Expired, overtaken, of a suspended publisher, of a publisher that approves."""
+    bench, lab = story.bench, story.lab
+    story.back("manifest.attest")
+    story.wait(30 * DAY_MS)
+    story.no("manifest.expired", "approval of what expired", approving(bench, manifest, OWNERS[2:]))
+    story.no("manifest.expired", "settling of what expired", settling(bench, manifest))
+    story.ok("revocation of what expired", revoking(bench, manifest, OWNERS[:2]))
+    story.back("manifest.attest")
+    story.ok("its publisher is suspended", suspension(bench, lab.publisher.did))
+    story.no("manifest.publisher", "settling meanwhile", settling(bench, manifest))
+    story.back("manifest.attest")
+    newer = lab.manifest(sequence=2, groups=(SITE,))
+    story.ok("a newer one is proposed", lab.propose(newer))
+    story.ok("attested", attesting(bench, newer, BUILDERS[:1]))
+    story.wait(HOUR_MS)
+    story.ok("the newer one is authorised", approving(bench, newer, OWNERS[:2]))
+    story.no("manifest.sequence", "settling of what was overtaken", settling(bench, manifest))
+    story.no("manifest.sequence", "approval of what was overtaken", approving(bench, manifest, OWNERS[2:]))
+
+
+def separation_story() -> Story:
+    """A publisher whose key is an owner's (K41)."""
+    person = make_lab().publisher.key(KeyPurpose.PERSON)
+    owners = sorted([person, *OWNERS[:2]], key=lambda key: key.public.raw)
+    story = Story("separation", groups=[site_group(owner_root=site_root(owners))])
+    bench, lab = story.bench, story.lab
+    manifest = lab.manifest(groups=(SITE,))
+    story.ok("proposed by an owner", lab.propose(manifest))
+    story.no("approval.self", "approved by its publisher", approving(bench, manifest, [person]))
+    story.no("approval.self", "among others", approving(bench, manifest, [OWNERS[0], person]))
+    story.ok("approved by the others", approving(bench, manifest, OWNERS[:2]))
+    story.ok("revoked by its publisher and one more", revoking(bench, manifest, [OWNERS[0], person]))
+    return story
