@@ -200,6 +200,22 @@ def test_an_undamaged_database_passes(gateway: DataDir) -> None:
     assert findings["databases"].detail == "1 without damage"
 
 
+def test_a_validator_need_not_keep_the_vote_key_of_its_record(
+    template: Path, tmp_path: Path
+) -> None:
+    """It is deleted when its epoch is over; every other key must be there."""
+    validator = DataDir(shutil.copytree(template.parent / "validator-1", tmp_path / "validator-1"))
+
+    def keys_are_well() -> bool:
+        findings = examine(validator, ManualClock(wall_ms=NOW_MS))
+        return next(finding.ok for finding in findings if finding.check == "keys")
+
+    validator.key_path("validator").unlink()
+    assert keys_are_well()
+    validator.key_path("node").unlink()
+    assert not keys_are_well()
+
+
 def test_a_clock_before_the_chain_is_found(gateway: DataDir) -> None:
     findings = {finding.check: finding for finding in examine(gateway, ManualClock(wall_ms=0))}
     assert [check for check, finding in findings.items() if not finding.ok] == ["clock"]

@@ -16,7 +16,7 @@ from swarmd.datadir import DataDir, KeyName
 from swarmd.enrolment import load_join
 from swarmd.enrolment_request import load_token_file
 from tests.support.commands import command, rule_of
-from tests.support.swarm import GROUP, VALIDATORS, Swarm, swarm
+from tests.support.swarm import GROUP, VALIDATORS, Swarm, swarm, until
 
 MEMBER = "gateway-1"
 
@@ -113,6 +113,34 @@ async def test_a_newcomer_is_confirmed_by_its_code(lab: Swarm) -> None:
     assert await rule_of(*confirm, owner(lab, 3), thief) in ("seat.taken", "seat.code")
     listed = await command("enrol", "show", "-C", lab.path / MEMBER)
     assert listed.out == "nobody waits here\n", "the seat is gone, and with it who waited for it"
+
+
+@pytest.mark.slow
+async def test_a_newcomer_that_runs_says_where_it_stands_and_joins_by_itself(lab: Swarm) -> None:
+    token = await give(lab, "gw9", "--confirm")
+    code = (await take(lab, "gw9", token))["code"]
+    await lab.start("gw9")
+    member = VALIDATORS[0]
+    await until(lab[member].doorkeeper.waiting, "it waits at an address of its token")
+    await until(lambda: lab["gw9"].joining._answers, "it was told so")
+    status = await command("status", "-C", lab.path / "gw9", "--json")
+    assert status.document["joining"]["code"] == code
+    assert {item["status"] for item in status.document["joining"]["answers"].values()} == {
+        "waiting"
+    }
+    doctor = await command("doctor", "-C", lab.path / "gw9", "--json")
+    checks = {item["check"]: item for item in doctor.document["checks"]}
+    joining = checks["daemon: joining"]
+    assert not joining["ok"]
+    assert joining["detail"] == (
+        f"no member yet; members say: waiting; confirmation code {code}, for an owner"
+    )
+    confirm = ("enrol", "confirm", code, "-C", lab.path / member, "--yes", "--key", owner(lab, 1))
+    assert (await command(*confirm)).code == 0
+    await lab.until_met(member, "gw9")
+    await until(lambda: not lab["gw9"].joining.is_joining, "its own copy knows it")
+    status = await command("status", "-C", lab.path / "gw9", "--json")
+    assert status.document["joining"] is None
 
 
 @pytest.mark.slow
