@@ -347,6 +347,7 @@ class Authority:
             signed,
             group,
             root=root,
+            roots=self._pins.roots_of(group),
             chain=self._ledger.chain_id,
             era=self._ledger.chain.head.era,
         )

@@ -6,12 +6,15 @@ the policy's counts are made anew, and its rule must not be refuted by what is s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ledger.records.facts import ManifestFacts
 from ledger.records.manifest import ManifestRecord
 from ledger.rules.judge import check_consent
 from ledger.state import StateReader
-from protocol.approval import Action, check_holders, find_holders
-from protocol.digest import ChainId, ManifestId
+from ledger.state_keys import policy_key
+from protocol.approval import Action, check_holders, find_holders, verify_threshold
+from protocol.digest import ChainId, Digest, ManifestId
 from protocol.errors import VerificationError
 from protocol.image import image_digest
 from protocol.manifest import SignedManifest
@@ -25,6 +28,7 @@ def verified_consent(
     group: str,
     *,
     root: OwnerRoot,
+    roots: Sequence[OwnerRoot],
     chain: ChainId,
     era: int,
 ) -> tuple[Holder, ...]:
@@ -35,6 +39,7 @@ def verified_consent(
         signed: the manifest.
         group: group that authorised it.
         root: the owner root under which it was, pinned or followed from a pinned one.
+        roots: every owner root of the group so far; an override may have come under another one.
         chain: chain of the ledger.
         era: newest era that approvals may be signed for.
 
@@ -42,15 +47,15 @@ def verified_consent(
         Owners and holders of roles whose approvals verify.
 
     Raises:
-        VerificationError: too few owners or builders signed, or the rule cannot have been met.
+        VerificationError: too few owners or builders signed, the rule cannot have been met, the
+            record says something else than the manifest, or claims an override that nobody signed.
     """
     manifest = signed.manifest_id
     record = state.manifest(manifest, group)
     if record is None:
         raise VerificationError(f"no record of manifest {manifest.hex()[:8]} in group {group!r}")
-    policy = state.policy(record.policy)
-    if policy.policy_id != record.policy:
-        raise VerificationError(f"group {group!r}: the ledger names another policy than it has")
+    policy = _find_policy(state, record, group)
+    _check_record(record, signed, group)
 
     def found(action: Action, subject: bytes) -> tuple[Holder, ...]:
         return find_holders(
@@ -75,7 +80,61 @@ def verified_consent(
     attesters = found(Action.ATTEST, image_digest(signed.manifest))
     builders = sum(holder.has_role(BUILDER_ROLE) for holder in attesters)
     _check_rule(policy, record, signed, group, holders=holders, builders=builders)
+    if record.is_override and not any(
+        _is_override(state, signed, group, policy, root=one, chain=chain, era=era) for one in roots
+    ):
+        raise VerificationError(
+            f"group {group!r}: owners agreed to no override of {_name(manifest)}"
+        )
     return holders
+
+
+def _find_policy(state: StateReader, record: ManifestRecord, group: str) -> Policy:
+    is_there = state.get(policy_key(record.policy)) is not None
+    policy = state.policy(record.policy) if is_there else None
+    if policy is None or policy.policy_id != record.policy:
+        raise VerificationError(f"group {group!r}: the ledger names another policy than it has")
+    return policy
+
+
+def _check_record(record: ManifestRecord, signed: SignedManifest, group: str) -> None:
+    """A record repeats the manifest: rules, pauses and the floor against rollback read it there."""
+    content = signed.manifest
+    said = (record.publisher, record.product, record.sequence, record.expires_ms)
+    if said != (content.publisher, content.product, content.sequence, content.expires_ms):
+        raise VerificationError(
+            f"group {group!r}: the record of {_name(signed.manifest_id)} is another manifest's"
+        )
+
+
+def _is_override(
+    state: StateReader,
+    signed: SignedManifest,
+    group: str,
+    policy: Policy,
+    *,
+    root: OwnerRoot,
+    chain: ChainId,
+    era: int,
+) -> bool:
+    """Whether as many owners of a root as K47 asks for let a release pass freezes and pauses."""
+    subject = Digest(signed.manifest_id)
+    stored = (state.approval(subject, Action.OVERRIDE, key_id, group) for key_id in root.key_ids())
+    try:
+        verify_threshold(
+            (raw for raw in stored if raw is not None),
+            root=root,
+            threshold=policy.amend_threshold,
+            chain=chain,
+            era=era,
+            action=Action.OVERRIDE,
+            subject=subject,
+            group=group,
+            policy=policy.policy_id,
+        )
+    except VerificationError:
+        return False
+    return True
 
 
 def _check_rule(

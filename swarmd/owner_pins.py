@@ -62,6 +62,10 @@ class OwnerPins:
                 return root
         raise VerificationError(f"group {name!r}: owner root {version} was never pinned")
 
+    def roots_of(self, name: str) -> tuple[OwnerRoot, ...]:
+        """Every root of a group whose root was asked for before, ascending by version."""
+        return tuple(self._roots[name])
+
     def _verify_creation(
         self, name: str, record: GroupRecord, state: StateReader, era: int
     ) -> OwnerRoot:

@@ -26,7 +26,7 @@ def test_a_validator_revoked_before_its_epoch_begins_has_no_seat():
         bench.apply(lab.transaction(member, certify(lab, member, 2)))
     following = bench.state.validators(2)
     assert following is not None
-    assert [member.did for member in following.members][0] == late.did
+    assert following.members[0].did == late.did
     assert [member.key is None for member in following.members] == [True, False, False, False]
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ledger.bodies.manifest import ApproveManifest
+from ledger.state_keys import approval_key, manifest_key
 from protocol.approval import Action
+from protocol.digest import Digest, PolicyId
 from protocol.rule import All, Compare, Comparison, KOf, Not, OneOf, RuleField
 from swarmd.questions import Permit
 from tests.support.authority import Bench, make_bench
@@ -50,3 +54,41 @@ async def test_an_approval_after_the_authorisation_raises_no_alarm(rule, late) -
     await approve(bench, manifest, [late])
     assert isinstance(bench.authority.verdict(manifest.manifest_id), Permit)
     assert bench.ledger.alarm is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "changes", "holds"),
+    [
+        (OWNERS[:2], {"is_override": True}, True),
+        ([], {"is_override": True}, False),
+        (OWNERS[:1], {"is_override": True}, False),
+        ([OWNERS[0], AUDITOR], {"is_override": True}, False),
+        ([], {"sequence": 9}, False),
+        ([], {"product": "valve"}, False),
+        ([], {"expires_ms": 1}, False),
+        ([], {"policy": PolicyId(bytes(32))}, False),
+        ([], {}, True),
+    ],
+)
+async def test_validators_alone_neither_override_nor_rewrite_what_a_manifest_says(
+    keys, changes, holds
+) -> None:
+    """All of them together let a release pass freezes and pauses, or fit another rule."""
+    bench = site(site_policy())
+    manifest = await bench.propose(bench.lab.manifest(groups=(SITE,)))
+    await approve(bench, manifest, OWNERS[:2])
+    record = bench.chain.state.manifest(manifest.manifest_id, SITE)
+    assert record is not None
+    subject = Digest(manifest.manifest_id)
+    writes = {
+        approval_key(subject, Action.OVERRIDE, key.public.key_id, SITE): bench.lab.approval(
+            Action.OVERRIDE, subject, key, group=SITE, policy=record.policy
+        )
+        for key in keys
+    }
+    claim = replace(record, **changes)
+    bench.poison({**writes, manifest_key(subject, SITE): claim.encode()})
+    verdict = bench.authority.verdict(manifest.manifest_id)
+    assert isinstance(verdict, Permit) is holds
+    if "expires_ms" not in changes:
+        assert (bench.ledger.alarm is None) is holds
