@@ -25,7 +25,8 @@ from swarmd.receipts import ReceiptLog, decode_receipt
 from swarmd.services.cosigning import CosigningService
 from swarmd.services.proving import ProvingService
 from swarmd.services.receipts import ReceiptService
-from tests.support.ledger import FLEET
+from tests.support.ledger import FLEET, advance, make_key, make_lab
+from tests.support.proof_eras import recovery_from
 from tests.support.proofs import IMAGE, ProofWorld, make_world
 
 
@@ -41,7 +42,7 @@ class Desk:
         self.host = host = LedgerHost(self.world.chain, lambda: self.world.chain.head.time_ms)
         log = ReceiptLog(folder / "receipts.db", self.world.lab.chain_id)
         log.append([decode_receipt(entry) for entry in self.world.receipts])
-        receipts = ReceiptService(
+        self.receipts = receipts = ReceiptService(
             log=log, ledger=host, own_did=self.world.did, time_ms=lambda: 1_700_000_000_000
         )
         self.service = ProvingService(host, receipts)
@@ -109,3 +110,25 @@ async def test_blocks_and_the_heads_cosignature_are_given(tmp_path: Path) -> Non
     seats.clear()
     alone: Any = await desk.service.checkpoint(Params({}), cosigning, nobody)
     assert alone["signatures"] == []
+
+
+async def test_the_first_block_of_an_era_is_given_like_any_other(tmp_path: Path) -> None:
+    lab = make_lab()
+    chain = lab.open_chain()
+    advance(lab, chain)
+    certificate = chain.certificate
+    assert certificate is not None
+    recovery = recovery_from(
+        lab, chain.head, certificate.encode(), keys=lambda one: make_key(f"{one.label}/era")
+    )
+    begun = chain.recover(recovery)
+    host = LedgerHost(chain, lambda: chain.head.time_ms)
+    desk = Desk(tmp_path)
+    service = ProvingService(host, desk.receipts)
+    for height in (1, 2):
+        answer: Any = await service.blocks(Params({"from": height, "to": 9}))
+        (raw,) = answer["blocks"]
+        assert decode_block(bytes.fromhex(raw)).header.height == height
+    assert decode_block(bytes.fromhex(raw)).header == begun
+    nothing: Any = await service.blocks(Params({"from": 3, "to": 9}))
+    assert (nothing["blocks"], nothing["first"]) == ([], 1)
