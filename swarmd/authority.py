@@ -34,7 +34,7 @@ from protocol.limits import MIB
 from protocol.manifest import SignedManifest
 from protocol.policy import Policy, Witnesses
 from swarmd.access_rules import AccessRules
-from swarmd.consent import verified_consent
+from swarmd.consent import verified_consent, verify_revocation
 from swarmd.floor import Floor
 from swarmd.freshness import FreshnessClock
 from swarmd.ledger_host import LedgerHost
@@ -316,7 +316,8 @@ class Authority:
         if record is None:
             return Denial("manifest.unknown", f"not proposed in group {group!r}", True)
         if (denial := _standing(record, group, self._ledger.chain.head.time_ms)) is not None:
-            return denial
+            is_claim = record.status is ManifestStatus.REVOKED
+            return self._doubt_revocation(manifest, group, record) or denial if is_claim else denial
         checked = self._checked.get((manifest, group))
         if checked is not None and checked[0] == record:
             return checked[1], record.policy
@@ -330,6 +331,23 @@ class Authority:
         # Signatures do not change with blocks.
         self._checked.put((manifest, group), (record, names))
         return names, record.policy
+
+    def _doubt_revocation(
+        self, manifest: ManifestId, group: str, record: ManifestRecord
+    ) -> Denial | None:
+        """None if owners revoked it; else an alarm, for stored bytes go by their word alone."""
+        state, head = self._ledger.chain.state, self._ledger.chain.head
+        try:
+            known = state.group(group)
+            if known is None:
+                raise VerificationError(f"a manifest is revoked in unknown group {group!r}")
+            self._pins.root(group, known, state, head.era)
+            roots, chain = self._pins.roots_of(group), self._ledger.chain_id
+            verify_revocation(state, manifest, group, record, roots, chain=chain, era=head.era)
+        except VerificationError as error:
+            self._ledger.raise_alarm(error)
+            return Denial("node.alarm", str(error))
+        return None
 
     def _check_owners(
         self, manifest: ManifestId, group: str, record: ManifestRecord

@@ -89,6 +89,40 @@ def verified_consent(
     return holders
 
 
+def verify_revocation(
+    state: StateReader,
+    manifest: ManifestId,
+    group: str,
+    record: ManifestRecord,
+    roots: Sequence[OwnerRoot],
+    *,
+    chain: ChainId,
+    era: int,
+) -> None:
+    """Checks that as many owners of one of a group's roots revoked a manifest as L57 asks for.
+
+    Raises:
+        VerificationError: they did not.
+    """
+    policy = _find_policy(state, record, group)
+    stored = state.approvals(manifest, group, Action.REVOKE)
+    for root in roots:
+        holders = find_holders(
+            stored,
+            root=root,
+            chain=chain,
+            era=era,
+            action=Action.REVOKE,
+            subject=manifest,
+            group=group,
+            policy=record.policy,
+        )
+        needed = min(policy.revoke_threshold, len(root.owners))
+        if sum(holder.is_owner for holder in holders) >= needed:
+            return
+    raise VerificationError(f"group {group!r}: owners did not revoke {_name(manifest)}")
+
+
 def _find_policy(state: StateReader, record: ManifestRecord, group: str) -> Policy:
     is_there = state.get(policy_key(record.policy)) is not None
     policy = state.policy(record.policy) if is_there else None

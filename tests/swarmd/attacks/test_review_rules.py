@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from ledger.bodies.manifest import ApproveManifest
+from ledger.records.manifest import ManifestStatus
 from ledger.state_keys import approval_key, manifest_key
 from protocol.approval import Action
 from protocol.digest import Digest, PolicyId
 from protocol.rule import All, Compare, Comparison, KOf, Not, OneOf, RuleField
+from swarmd.authority import REFUSALS
 from swarmd.questions import Permit
 from tests.support.authority import Bench, make_bench
 from tests.support.contracts import AUDITOR, OWNERS, SITE, site_group, site_policy
@@ -92,3 +94,38 @@ async def test_validators_alone_neither_override_nor_rewrite_what_a_manifest_say
     assert isinstance(verdict, Permit) is holds
     if "expires_ms" not in changes:
         assert (bench.ledger.alarm is None) is holds
+
+
+@pytest.mark.parametrize(
+    ("keys", "rule"),
+    [
+        (OWNERS[:2], "manifest.revoked"),
+        ([], "node.alarm"),
+        (OWNERS[:1], "node.alarm"),
+        ([OWNERS[0], AUDITOR], "node.alarm"),
+    ],
+)
+async def test_validators_alone_revoke_nothing(keys, rule) -> None:
+    """Stored bytes of a revoked release go: all validators together must wipe no fleet."""
+    bench = site(site_policy())
+    manifest = await bench.propose(bench.lab.manifest(groups=(SITE,)))
+    await approve(bench, manifest, OWNERS[:2])
+    record = bench.chain.state.manifest(manifest.manifest_id, SITE)
+    assert record is not None
+    subject = Digest(manifest.manifest_id)
+    writes = {
+        approval_key(subject, Action.REVOKE, key.public.key_id, SITE): bench.lab.approval(
+            Action.REVOKE, subject, key, group=SITE, policy=record.policy
+        )
+        for key in keys
+    }
+    claim = replace(
+        record,
+        status=ManifestStatus.REVOKED,
+        revoked_height=3,
+        revokers=tuple(sorted(key.public.key_id for key in keys)),
+    )
+    bench.poison({**writes, manifest_key(subject, SITE): claim.encode()})
+    assert bench.refusal(manifest) == rule
+    assert (rule in REFUSALS) is (len(keys) == 2 and AUDITOR not in keys)
+    assert (bench.ledger.alarm is None) is (rule in REFUSALS)
