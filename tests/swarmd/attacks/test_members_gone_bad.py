@@ -22,13 +22,18 @@ from protocol.catchup import (
     HeadAnswer,
     HeadRequest,
 )
-from protocol.digest import BlockId, ChainId, sha256
+from protocol.digest import BlockId, ChainId, TransactionId, sha256
 from protocol.encoding import encode_canonical
 from protocol.errors import NotYetError, PolicyError, TransportError
 from protocol.framing import encode_frame
 from protocol.keys import PrivateKey
 from protocol.limits import TRANSACTION_BYTES_MAX
-from protocol.submit_messages import SubmitAnswer, SubmitRequest
+from protocol.submit_messages import (
+    SubmitAnswer,
+    SubmitBatchAnswer,
+    SubmitBatchRequest,
+    SubmitRequest,
+)
 from protocol.transaction import parse_transaction, sign_transaction
 from protocol.version import ProtocolName, group_topic, heads_topic, protocol_id, transactions_topic
 from swarmd.net.address import PeerKey
@@ -89,8 +94,12 @@ async def test_a_suspended_member_becomes_a_reader_within_a_second(tmp_path: Pat
         assert isinstance(
             await ask(peer, FreshnessRequest(nonce=b"n" * 32, relay=True)), FreshnessAnswer
         )
-        with pytest.raises(PolicyError, match=r"peer\.reader"):
-            await ask(peer, SubmitRequest(transaction=b"x"))
+        for request in (
+            SubmitRequest(transaction=b"x"),
+            SubmitBatchRequest(transactions=(b"x", b"y")),
+        ):
+            with pytest.raises(PolicyError, match=r"peer\.reader"):
+                await ask(peer, request)
         # It learns of its own suspension, says hello again, and stays a reader.
         bad.follower.hear(peer, 1)
         await until(lambda: lab.height("gateway-2") == 1, "it reads on")
@@ -320,6 +329,43 @@ async def test_transactions_of_all_bad_kinds(tmp_path: Path) -> None:
         assert not gossip._is_relayable(topic, relayer, b"junk")
         assert validator.registry._scores[relayer][0] == 50
         await gossip._take_transaction(GossipMessage(topic, relayer, raw))
+        assert lab.is_alive("validator-1")
+        assert validator.network.statistics().handler_faults == 0
+        forge.close()
+
+
+@pytest.mark.slow
+async def test_a_batch_hides_nothing_that_is_wrong_with_its_parts(tmp_path: Path) -> None:
+    async with swarm(tmp_path) as lab:
+        await lab.start("gateway-1", "validator-1")
+        await lab.until_met("gateway-1", "validator-1")
+        forge = Forge(lab)
+        validator = lab["validator-1"]
+        peer, culprit = lab.peer("validator-1"), lab.peer("gateway-1")
+        body = AnchorReceipts(size=1, root=sha256(b"root"))
+        first, second = (forge.transaction(body, by="gateway-2", nonce=item) for item in (0, 1))
+        forged = bytearray(second)
+        forged[-1] ^= 1
+        raws = (b"junk", first, bytes(forged), second, first)
+        answer = await lab["gateway-1"].ledger_service.ask(
+            peer, SubmitBatchRequest(transactions=raws)
+        )
+        assert isinstance(answer, SubmitBatchAnswer)
+        rules = [None if refusal is None else refusal.rule for refusal in answer.refusals]
+        assert rules == ["tx.malformed", None, "tx.signature", None, None]
+        waiting = validator.ledger.chain.mempool.pending
+        taken = [TransactionId(sha256(raw)) in waiting for raw in raws]
+        assert taken == [False, True, False, True, True]
+        assert 90 <= validator.registry._scores[culprit][0] < 91, "two offences, as one by one"
+        # A batch over its bounds is no batch.
+        stream = await lab["gateway-1"].network.open_stream(
+            peer, protocol_id(lab.chain, ProtocolName.LEDGER), frame_bytes_max=2**20
+        )
+        await stream.send_frame(encode_canonical([18, {0: [b"x"] * 65}]))
+        with contextlib.suppress(TransportError):
+            assert await stream.receive_frame() is None
+        await stream.reset()
+        await until(lambda: "malformed" in _offences(lab), "it is scored")
         assert lab.is_alive("validator-1")
         assert validator.network.statistics().handler_faults == 0
         forge.close()
