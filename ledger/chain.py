@@ -63,9 +63,10 @@ from protocol.transaction import SignedTransaction
 
 SPECULATIVE_BLOCKS_MAX: Final = 256
 """Executed blocks kept above the final one; what is not an ancestor of the newest goes first."""
-UNFINAL_BYTES_MAX: Final = 512 * KIB
-"""A leader adds no transactions beyond this many bytes above the final block, so that the run that
-becomes final at once fits one answer to a follower. Ordinary ones end a quarter below it (Q31)."""
+UNFINAL_BYTES_MAX: Final = 448 * KIB
+"""A leader adds no transactions beyond this many bytes above the final block, and voters wait with
+a block that does: so the run that becomes final at once, empty blocks included, fits an answer of
+512 KiB to a follower. Ordinary ones end a quarter below it (Q31)."""
 
 
 class Chain(ChainQueries):
@@ -284,7 +285,7 @@ class Chain(ChainQueries):
 
         Raises:
             InvalidBlockError: never valid.
-            BlockNotReadyError: an ancestor must be fetched first.
+            BlockNotReadyError: an ancestor must be fetched first, or become final (Q31).
         """
         if self._store.height_of(block.block_id) is not None:
             return
@@ -293,7 +294,13 @@ class Chain(ChainQueries):
         parent = self._lookup(block.header.parent)
         if now_ms is not None and parent is not None:
             check_clock(block.header, parent.header, now_ms)
-        self._execute(block)
+        executed = self._execute(block)
+        if now_ms is not None and block.transactions:
+            unfinal = sum(len(item.block.encoded) for item in self._path(executed))
+            if unfinal > UNFINAL_BYTES_MAX:
+                raise BlockNotReadyError(
+                    block.block_id, block.header.parent, f"{unfinal} bytes wait for finality"
+                )
 
     def _prepare(self, ancestors: Sequence[Block]) -> None:
         for ancestor in ancestors:

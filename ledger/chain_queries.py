@@ -286,9 +286,19 @@ class ChainQueries:
 
         Args:
             from_height: first height wanted, at least 1.
-            bytes_max: aimed bound of the blocks, bytes.
+            bytes_max: aimed bound of the blocks, bytes; the shortest run that a certificate makes
+                final may exceed it, and the count of 256.
         """
-        run = self._store.blocks(from_height, bytes_max=bytes_max, count_max=BLOCKS_COUNT_MAX)
+        blocks, certificate = self._certified(from_height, bytes_max, BLOCKS_COUNT_MAX)
+        if len(blocks) > BLOCKS_COUNT_MAX or sum(map(len, blocks)) > bytes_max:
+            return self._certified(from_height, 1, 1)  # fillers may be too many for a long run
+        return blocks, certificate
+
+    def _certified(
+        self, from_height: int, bytes_max: int, count_max: int
+    ) -> tuple[tuple[bytes, ...], Certificate | None]:
+        """Final blocks with the fillers and the certificate that make them final."""
+        run = self._store.blocks(from_height, bytes_max=bytes_max, count_max=count_max)
         if not run:
             return (), None
         last = self._store.header(from_height + len(run) - 1)

@@ -19,6 +19,7 @@ import trio
 from ledger.block import Block, decode_block
 from ledger.certificate import Certificate
 from ledger.consensus_messages import (
+    BLOCKS_COUNT_MAX,
     MESSAGE_BYTES_MAX,
     Blocks,
     Message,
@@ -410,8 +411,11 @@ class ConsensusEpoch:
             return Blocks(blocks=tuple(decode_block(raw) for raw in raws), certificate=certificate)
 
         answer = await self._ledger.run(read)
-        if answer.blocks:
-            self._post(job.to, encode_message(answer))
+        if not 0 < len(answer.blocks) <= BLOCKS_COUNT_MAX:
+            return
+        data = encode_message(answer)
+        if len(data) <= MESSAGE_BYTES_MAX:  # else it follows by the ledger stream
+            self._post(job.to, data)
 
     # -- streams -------------------------------------------------------------------------------
 

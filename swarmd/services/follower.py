@@ -24,7 +24,7 @@ from protocol.limits import STATE_SNAPSHOT_INTERVAL
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.peers import PeerClass, PeerRegistry
-from swarmd.services.ledger_service import PRUNED_RULE, LedgerService
+from swarmd.services.ledger_service import LARGE_RULE, PRUNED_RULE, LedgerService
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class FollowerService:
                 await self._service.catch_up(peer)
         except PolicyError as error:
             logger.info("following %s: %s", peer[:4].hex(), error)
-            if error.rule == PRUNED_RULE:
+            if error.rule in (PRUNED_RULE, LARGE_RULE):
                 await self._without_blocks(peer)
         except (TransportError, VerificationError, RemoteProtocolError) as error:
             logger.info("following %s: %s", peer[:4].hex(), error)

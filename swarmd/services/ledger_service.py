@@ -21,6 +21,7 @@ from ledger.errors import BlockNotReadyError, ForkAlarmError
 from ledger.state_range import StatePage
 from protocol.catchup import (
     BLOCKS_BYTES_MAX,
+    BLOCKS_MAX,
     LEDGER_FRAME_BYTES_MAX,
     BlocksAnswer,
     BlocksRequest,
@@ -84,6 +85,8 @@ FORM_RULES: Final = ("tx.malformed", "tx.body", "tx.signature")
 """Refusals that no older copy of the ledger excuses; the others may have lost a race."""
 PRUNED_RULE: Final = "blocks.pruned"
 """Refusal of blocks whose bodies this node dropped."""
+LARGE_RULE: Final = "blocks.large"
+"""Refusal of blocks that became final with so many others that no answer holds them."""
 KNOWN_RULES: Final = ("mempool.known", "tx.final")
 """Refusals that mean: it is here already; good news to whoever hands it over again."""
 
@@ -200,6 +203,12 @@ class LedgerService:
         blocks, certificate = self._ledger.chain.blocks(from_height, BLOCKS_BYTES_MAX)
         if certificate is None:
             return BlocksAnswer(blocks=(), certificate=b"")
+        if len(blocks) > BLOCKS_MAX or sum(map(len, blocks)) > BLOCKS_BYTES_MAX:
+            return Refusal(
+                rule=LARGE_RULE,
+                message=f"blocks from {from_height} to a certificate fit no answer",
+                may_retry=False,
+            )
         return BlocksAnswer(blocks=blocks, certificate=certificate.encode())
 
     async def _accept(
