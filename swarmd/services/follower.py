@@ -66,7 +66,7 @@ class FollowerService:
         self._patience_s = patience_s
         self._heard: dict[PeerKey, int] = {}
         self._failures: dict[PeerKey, int] = {}
-        self._pruned: dict[PeerKey, None] = {}
+        self._useless: dict[PeerKey, None] = {}  # asked since the head moved, for nothing
         self._fetch_state = fetch_state
         self._wake = trio.Event()
 
@@ -115,6 +115,12 @@ class FollowerService:
                 "blocks cannot be stored: %s", error
             )
         height = self._ledger.chain.head.height
+        if height > before:
+            self._useless.clear()
+        else:
+            self._useless[peer] = None
+        while len(self._useless) > FAILURES_MAX:
+            self._useless.pop(next(iter(self._useless)))
         if before < height < told:
             self._heard.setdefault(peer, told)  # what a fetched state lacks comes by blocks
         self._note_outcome(peer, told)
@@ -132,16 +138,22 @@ class FollowerService:
         return self._ledger.chain.head.height == 0 and told > NEWCOMER_BLOCKS
 
     async def _without_blocks(self, peer: PeerKey) -> None:
-        """Fetches the state if nobody at hand has the blocks that follow here."""
-        self._pruned[peer] = None
+        """Fetches the state if nobody at hand has the blocks that follow here.
+
+        A peer that is ahead and was not asked yet is asked first, whether it announces heights or
+        not; one that promises and does not deliver holds nothing up.
+        """
+        self._useless[peer] = None
         height = self._ledger.chain.head.height
-        ahead = [
+        unasked = [
             other.key
             for other in self._registry.at_least(PeerClass.MEMBER)
-            if other.height > height or other.key in self._heard
+            if (other.height > height or other.key in self._heard)
+            and other.key not in self._useless
         ]
-        if all(key in self._pruned for key in ahead):
-            self._pruned.clear()
+        for key in unasked:
+            self._heard.setdefault(key, 0)
+        if not unasked:
             await self._fetch_if_possible()
 
     async def _fetch_if_possible(self) -> None:

@@ -415,6 +415,40 @@ async def test_a_follower_fetches_the_state_when_all_have_pruned(lab, mock_clock
 
 
 @pytest.mark.slow
+async def test_neither_a_liar_nor_a_failed_fetch_keeps_a_follower_from_the_state(lab, mock_clock):
+    """One peer promises a height, gives nothing and tells of no more; the first fetch fails."""
+    sources = make_sources(lab, "ab", keys=10, blocks=9)
+    honest, liar = sources
+    newcomer = Node(lab, "new")
+    newcomer.meets(*sources)
+    newcomer.registry.get(liar.peer).height = 1 << 40
+    liar.lie = lambda _request, _reply: ManifestsAnswer(manifests=())
+    mock_clock.rate = 20  # it pauses between peers
+    tries = 0
+
+    async def fetch() -> bool:
+        nonlocal tries
+        tries += 1
+        return tries > 1 and await newcomer.sync.fetch()
+
+    follower = FollowerService(
+        ledger=newcomer.host,
+        registry=newcomer.registry,
+        service=newcomer.service,
+        fetch_state=fetch,
+    )
+    await PruningService(honest.host, 1).prune()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follower.run)
+        with trio.fail_after(60):
+            while newcomer.chain.head != honest.chain.head:
+                follower.hear(honest.peer, honest.chain.head.height)
+                await trio.sleep(0.5)
+        nursery.cancel_scope.cancel()
+    assert tries == 2
+
+
+@pytest.mark.slow
 async def test_pruning_follows_the_chain_and_keeps_all_if_told_so(lab):
     (source,) = make_sources(lab, "a", keys=0, blocks=9)
     await PruningService(source.host, 0).run()
