@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from ledger.bodies.rollout import Command, StopRollout
 from ledger.records.manifest import ManifestStatus
+from ledger.records.rollout import RolloutStatus
 from protocol.approval import Action, find_holders
 from protocol.encoding import INTEGER_MAX
 from protocol.image import image_digest
@@ -21,13 +23,15 @@ from tests.support.contracts import (
     proposal,
     revoking,
     rotating,
+    signed,
     site_bench,
     site_policy,
     site_root,
+    submit,
     wait,
 )
 from tests.support.ledger import make_bench, make_key
-from tests.support.rollout import emergency_group, emergency_keys, pause
+from tests.support.rollout import emergency_group, emergency_keys, make_plan, pause
 
 NEW = sorted((make_key(f"site/new/{i}") for i in range(2)), key=lambda key: key.public.raw)
 
@@ -133,3 +137,30 @@ def test_no_header_time_makes_a_pause_end_after_all_numbers():
     bench.apply(bench.lab.transaction(bench.lab.gateways[0], body, valid_until_ms=until_ms))
     (entry,) = bench.state.pauses("pumps").entries
     assert entry.until_ms == INTEGER_MAX
+
+
+def test_a_rollout_can_be_halted_after_a_rotation_to_fewer_owners():
+    plan = make_plan()
+    bench = site_bench(site_policy(**STRICT, rollout=plan))
+    manifest = proposal(bench)
+    bench.apply(approving(bench, manifest, OWNERS[:2]))
+    assert bench.state.rollout(manifest.manifest_id, SITE) is not None
+    policy = standing(bench, manifest).policy
+    shrunk(bench, OWNERS[:2])
+
+    def halt(keys):
+        body = StopRollout(
+            manifest=manifest.manifest_id,
+            group=SITE,
+            command=Command.HALT,
+            sequence=0,
+            approvals=(),
+        )
+        given = signed(bench, Action.ROLLOUT, body.subject, keys, policy=policy)
+        return submit(bench, replace(body, approvals=given))
+
+    assert bench.refusal(halt(OWNERS[:1])).rule == "approval.threshold"
+    bench.apply(halt(OWNERS[:2]))
+    record = bench.state.rollout(manifest.manifest_id, SITE)
+    assert record is not None
+    assert record.status is RolloutStatus.HALTED
