@@ -63,6 +63,8 @@ class ValidatorKeys:
     """Vote keys in index order; None: an empty seat."""
     fault_limit: int
     """f; f+1 answers contain an honest one."""
+    era: int | None = None
+    """Era of the set: who is in another one signs with other keys; None: not compared."""
 
 
 class FreshnessRound:
@@ -87,6 +89,8 @@ class FreshnessRound:
             content = signed.freshness
             if content.epoch != self._validators.epoch:
                 continue  # said by one who is beyond an edge that I am not, or the reverse
+            if self._validators.era not in (None, content.era):
+                continue  # so too about a recovery (G27)
             if content.validator >= len(self._validators.keys):
                 raise VerificationError(f"freshness statement of validator {content.validator}")
             key = self._validators.keys[content.validator]

@@ -189,6 +189,7 @@ class FreshnessService:
             epoch=validators.epoch,
             keys=tuple(member.key for member in validators.members),
             fault_limit=validators.fault_limit,
+            era=self._ledger.chain.rules.era,
         )
 
     @property

@@ -324,6 +324,8 @@ class LedgerService:
 
         def follow() -> tuple[CommitResult, ...]:
             blocks = tuple(decode_block(raw) for raw in answer.blocks)
+            if blocks[0].header.era != chain.rules.era:
+                return ()  # a recovery that one of us has not adopted is no offence (G27)
             return chain.follow(blocks, decode_certificate(answer.certificate))
 
         try:
