@@ -1,4 +1,4 @@
-"""A recovery is no offence: who is in another era says other things, and is not sent away for it."""
+"""A recovery is no offence: who is in another era says other things, and is not banned for it."""
 
 from __future__ import annotations
 
