@@ -140,16 +140,14 @@ class FollowerService:
     async def _without_blocks(self, peer: PeerKey) -> None:
         """Fetches the state if nobody at hand has the blocks that follow here.
 
-        A peer that is ahead and was not asked yet is asked first, whether it announces heights or
-        not; one that promises and does not deliver holds nothing up.
+        Every other peer is asked first, for what it told of its height may be old; one that
+        promises and does not deliver holds nothing up.
         """
         self._useless[peer] = None
-        height = self._ledger.chain.head.height
         unasked = [
             other.key
             for other in self._registry.at_least(PeerClass.MEMBER)
-            if (other.height > height or other.key in self._heard)
-            and other.key not in self._useless
+            if other.key not in self._useless
         ]
         for key in unasked:
             self._heard.setdefault(key, 0)
