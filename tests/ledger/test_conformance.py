@@ -20,11 +20,12 @@ from ledger.vote import Ed25519Verifier, decode_evidence
 from protocol.digest import ChainId
 from protocol.genesis import decode_genesis
 from tests.support import conformance_vectors
+from tests.support.conformance.walks import Walk
 from tests.support.naive import block as naive
 from tests.support.naive.bodies import BODIES, PROTECTING
 from tests.support.naive.cbor import Malformed, decode
 from tests.support.naive.transaction import read_transaction as read_naively
-from tests.support.naive.world import Refused
+from tests.support.naive.world import Refused, World
 
 ROOT = Path(__file__).parents[2]
 STORIES = sorted(conformance_vectors.STORIES)
@@ -202,3 +203,48 @@ def test_the_naive_transition_shares_no_code_with_production() -> None:
                 continue
             for name in names:
                 assert name.split(".")[0] not in ("ledger", "protocol", "chunks", "swarmd"), file
+
+
+# Both transitions on random sequences.
+
+WALKS, STEPS = 24, 40
+"""Sequences and transactions of each: about five seconds; ten thousand transactions were tried."""
+
+
+def production_step(walk: Walk, raw: bytes) -> tuple[LedgerState | None, tuple[str, bool] | None]:
+    try:
+        return walk.bench.execute([raw]), None
+    except LedgerError as error:
+        return None, (error.rule, isinstance(error, LedgerNotYetError))
+
+
+def naive_step(walk: Walk, world: World, raw: bytes) -> tuple[World, tuple[str, bool] | None]:
+    height, time_ms = walk.bench.height + 1, walk.bench.time_ms + 1000
+    try:
+        return (
+            naive.apply_block(
+                world, height=height, time_ms=time_ms, transactions=[raw], evidence=[]
+            ),
+            None,
+        )
+    except Refused as refused:
+        return world, (refused.code, refused.later)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(WALKS))
+def test_both_transitions_agree_on_random_sequences(seed: int) -> None:
+    walk = Walk(seed)
+    world = naive.genesis(walk.lab.genesis.encode())
+    accepted = 0
+    for step in range(STEPS):
+        raw = walk.step()
+        state, refusal = production_step(walk, raw)
+        world, naive_refusal = naive_step(walk, world, raw)
+        assert refusal == naive_refusal, f"seed {seed}, step {step}: {raw.hex()}"
+        if state is None:
+            continue
+        assert naive.state_root(world) == state.tree.root, f"seed {seed}, step {step}: {raw.hex()}"
+        walk.accept(raw, state)
+        accepted += 1
+    assert accepted >= 5, "the sequence says something"

@@ -1,7 +1,7 @@
 """Writes the conformance vectors: `python -m tests.support.conformance_vectors`.
 
-Each story is a file: a genesis document and blocks upon named states, with the root or the code that
-follows. docs/spec/conformance.md and the README beside the files say how to read them.
+Each story is a file: a genesis document and blocks upon named states, with the root or the code
+that follows. docs/spec/conformance.md and the README beside the files say how to read them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tests.support.conformance.groups import (
 )
 from tests.support.conformance.manifests import (
     decisions_story,
+    fewer_owners_story,
     proposals_story,
     separation_story,
 )
@@ -38,8 +39,8 @@ from tests.support.conformance.rollouts import (
 )
 from tests.support.conformance.rules import rules_story
 from tests.support.conformance.story import Story
-from tests.support.conformance.validators import epochs_story, keys_of_epochs_story, seats_story
 from tests.support.conformance.subjects import enrolment_story, keys_story, status_story
+from tests.support.conformance.validators import epochs_story, keys_of_epochs_story, seats_story
 
 DIRECTORY: Final = Path(__file__).parents[1] / "vectors" / "conformance"
 STORIES: Final[dict[str, Callable[[], Story]]] = {
@@ -56,6 +57,7 @@ STORIES: Final[dict[str, Callable[[], Story]]] = {
     "rules": rules_story,
     "proposals": proposals_story,
     "decisions": decisions_story,
+    "fewer": fewer_owners_story,
     "separation": separation_story,
     "commands": commands_story,
     "reports": reports_story,

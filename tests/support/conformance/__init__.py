@@ -1,1 +1,1 @@
-"""Stories that the conformance vectors are told from, one module an area (docs/spec/conformance.md)."""
+"""Stories that the conformance vectors are told from (docs/spec/conformance.md)."""

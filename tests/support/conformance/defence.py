@@ -28,9 +28,12 @@ from protocol.defence import DefenceRules, QuarantineLevel
 from protocol.did import KeyPurpose, SubjectKind
 from protocol.digest import sha256
 from protocol.encoding import encode_canonical
+from protocol.group import Placement
+from protocol.rule import Compare, Comparison, RuleField
 from protocol.transaction import SignedTransaction, Transaction, sign_transaction
 from protocol.version import group_topic, heads_topic
 from tests.support.conformance.story import Story
+from tests.support.contracts import moving
 from tests.support.ledger import (
     FLEET,
     GENESIS_MS,
@@ -62,13 +65,21 @@ def _enrol(story: Story, label: str, *owners: int) -> Member:
     return member
 
 
-def _report(story: Story, reporter: Member, subject: Member, group: str = FLEET) -> SignedTransaction:
+def _report(
+    story: Story, reporter: Member, subject: Member, group: str = FLEET
+) -> SignedTransaction:
     body = ReportTamper(subject=subject.did, group=group, complaint=Complaint.BAD_CHUNK)
     return story.lab.transaction(reporter, body)
 
 
 def _held(
-    story: Story, subject: Member, until_ms: int | None, sequence: int, *, owners: int = 2, group: str = FLEET
+    story: Story,
+    subject: Member,
+    until_ms: int | None,
+    sequence: int,
+    *,
+    owners: int = 2,
+    group: str = FLEET,
 ) -> SignedTransaction:
     level = QuarantineLevel.NO_EXCHANGE
     digest = quarantine_digest(
@@ -81,7 +92,9 @@ def _held(
     return _send(story, body)
 
 
-def _released(story: Story, subject: Member, sequence: int, *, owners: int = 2) -> SignedTransaction:
+def _released(
+    story: Story, subject: Member, sequence: int, *, owners: int = 2
+) -> SignedTransaction:
     digest = release_digest(subject.did, FLEET, sequence)
     approvals = story.agree(Action.RELEASE, digest, owners)
     return _send(story, ReleaseQuarantine(subject=subject.did, group=FLEET, approvals=approvals))
@@ -110,7 +123,9 @@ def opinions_story() -> Story:
     story.no("report.repeat", "a voice that shares an owner", _report(story, both, victim))
     story.ok("a second voice", _report(story, voices[1], victim))
     story.ok("the third voice: quarantine", _report(story, voices[2], victim))
-    story.no("report.reputation", "the word of who is in quarantine", _report(story, victim, helper))
+    story.no(
+        "report.reputation", "the word of who is in quarantine", _report(story, victim, helper)
+    )
     story.ok("quarantine.release", _released(story, victim, 2))
     story.ok("protected for a while: 1", _report(story, voices[0], victim))
     story.ok("protected for a while: 2", _report(story, voices[1], victim))
@@ -159,7 +174,9 @@ def sites_story() -> Story:
     lab = story.lab
     victim, one, same, two, founder = lab.gateways
     for member, site in ((one, "north"), (same, "north"), (two, "south")):
-        story.ok(f"site of {member.label}", certification(story.bench, member.did, (("site", site),)))
+        story.ok(
+            f"site of {member.label}", certification(story.bench, member.did, (("site", site),))
+        )
     story.ok("a site's report", _report(story, one, victim))
     story.no("report.repeat", "the same site", _report(story, same, victim))
     story.ok("another site: a group of six is too small", _report(story, two, victim))
@@ -168,12 +185,16 @@ def sites_story() -> Story:
     peer = Member(label="peer", kind=SubjectKind.GATEWAY, groups=(OTHER,))
     for each in (member, peer):
         lists = (story.agree(Action.ENROL, each.did, group=OTHER),)
-        story.ok(f"enrolled: {each.label}", _send(story, CreateSubject(join=each.join, approvals=lists)))
+        story.ok(
+            f"enrolled: {each.label}", _send(story, CreateSubject(join=each.join, approvals=lists))
+        )
     story.no("report.off", "a group without rules", _report(story, member, peer, OTHER))
     return story
 
 
-def _anchor(story: Story, member: Member, root: bytes, *, size: int = 3, **changes: object) -> bytes:
+def _anchor(
+    story: Story, member: Member, root: bytes, *, size: int = 3, **changes: object
+) -> bytes:
     chain = changes.pop("chain", story.lab.chain_id)
     values: dict[str, object] = {
         "era": 0,
@@ -190,7 +211,7 @@ def _anchor(story: Story, member: Member, root: bytes, *, size: int = 3, **chang
 
 def convictions_story() -> Story:
     """`report.contradiction`."""
-    story = Story("convictions")
+    story = Story("convictions", groups=[make_group("lab")])
     lab = story.lab
     culprit, other = lab.gateways
     first = _anchor(story, culprit, b"1")
@@ -208,9 +229,21 @@ def convictions_story() -> Story:
         ("contradiction.unknown", "nobody accused", accuse(good, nobody)),
         ("contradiction.subject", "somebody else accused", accuse(good, other)),
         ("contradiction.malformed", "no transaction", accuse(pair(b"\x80"))),
-        ("contradiction.consistent", "two sizes", accuse(pair(_anchor(story, culprit, b"2", size=4)))),
-        ("contradiction.consistent", "one root", accuse(pair(_anchor(story, culprit, b"1", nonce=8)))),
-        ("contradiction.era", "another era's anchor", accuse(pair(_anchor(story, culprit, b"2", era=1)))),
+        (
+            "contradiction.consistent",
+            "two sizes",
+            accuse(pair(_anchor(story, culprit, b"2", size=4))),
+        ),
+        (
+            "contradiction.consistent",
+            "one root",
+            accuse(pair(_anchor(story, culprit, b"1", nonce=8))),
+        ),
+        (
+            "contradiction.era",
+            "another era's anchor",
+            accuse(pair(_anchor(story, culprit, b"2", era=1))),
+        ),
         (
             "contradiction.signature",
             "another chain's anchor",
@@ -225,6 +258,8 @@ def convictions_story() -> Story:
         story.no(code, name, signed)
     story.ok("report.contradiction by anchors", accuse(good))
     story.no("contradiction.known", "convicted twice", accuse(good))
+    _in_other_groups(story, culprit)
+    story.back("report.contradiction by anchors")
     story.ok("the convicted keys are rotated", _send(story, lab.rotation(culprit)))
     story.no("contradiction.signature", "a retired key convicts nobody", accuse(good))
     story.back("genesis")
@@ -234,6 +269,21 @@ def convictions_story() -> Story:
     story.back("genesis")
     _announcements(story)
     return story
+
+
+def _in_other_groups(story: Story, culprit: Member) -> None:
+    """A conviction counts in a group that the subject comes into later, until released (D43)."""
+    bench = story.bench
+    acme = Compare(RuleField.VENDOR, Comparison.EQUAL, "acme")
+    story.ok("a group by selector", moving(bench, "lab", Placement(FLEET, acme)))
+    story.ok("it takes the convicted", certification(bench, culprit.did, (("vendor", "acme"),)))
+    digest = release_digest(culprit.did, "lab", 1)
+    approvals = story.agree(Action.RELEASE, digest, group="lab")
+    body = ReleaseQuarantine(subject=culprit.did, group="lab", approvals=approvals)
+    story.ok("released where nothing is on record", _send(story, body))
+    again = release_digest(culprit.did, "lab", 2)
+    body = replace(body, approvals=story.agree(Action.RELEASE, again, group="lab"))
+    story.no("quarantine.none", "released twice", _send(story, body))
 
 
 def _announcements(story: Story) -> None:
@@ -277,12 +327,20 @@ def _announcements(story: Story) -> None:
         ("contradiction.consistent", "a head is announced", case(manifest=None)),
         ("contradiction.chain", "a topic of another chain", case(topic=topic)),
         ("contradiction.chain", "the topic of heads", case(topic=heads_topic(lab.chain_id))),
-        ("contradiction.chain", "a header of another chain", case(header=replace(header, chain=sha256(b"c")))),  # type: ignore[arg-type]
+        (
+            "contradiction.chain",
+            "a header of another chain",
+            case(header=replace(header, chain=sha256(b"c"))),
+        ),  # type: ignore[arg-type]
         ("contradiction.header", "another header", case(named=replace(header, proposer=1))),
         ("contradiction.header", "another height", case(height=5)),
         ("contradiction.signature", "an announcement for another chain", case(chain=sha256(b"c"))),
         ("contradiction.proof", "a proof of something else", case(proof=other_key)),
-        ("contradiction.proof", "a proof under another root", case(header=replace(header, state_root=sha256(b"r")))),
+        (
+            "contradiction.proof",
+            "a proof under another root",
+            case(header=replace(header, state_root=sha256(b"r"))),
+        ),
         ("contradiction.malformed", "a proof that is none", case(proof=b"\xa0")),
     ):
         story.no(code, name, signed)
@@ -301,7 +359,11 @@ def _announcements(story: Story) -> None:
         story.bench.state.tree.prove(manifest_key(release.manifest_id, FLEET)).to_value()
     )
     authorised = replace(header, height=2, state_root=story.bench.state.tree.root)
-    story.no("contradiction.consistent", "announced when authorised", case(header=authorised, proof=shown))
+    story.no(
+        "contradiction.consistent",
+        "announced when authorised",
+        case(header=authorised, proof=shown),
+    )
 
 
 def _capability(story: Story, **changes: object) -> Capability:
@@ -323,7 +385,9 @@ def capabilities_story() -> Story:
     first, _ = lab.gateways
     good = _capability(story)
 
-    def granting(capability: Capability, count: int = 2, raw: bytes | None = None, nonce: int | None = None) -> SignedTransaction:
+    def granting(
+        capability: Capability, count: int = 2, raw: bytes | None = None, nonce: int | None = None
+    ) -> SignedTransaction:
         approvals = story.agree(Action.GRANT, capability.capability_id, count, group=OTHER)
         body = GrantCapability(
             capability=capability.encode() if raw is None else raw, approvals=approvals
@@ -332,7 +396,9 @@ def capabilities_story() -> Story:
 
     def withdrawing(capability: Capability, count: int = 2) -> SignedTransaction:
         approvals = story.agree(Action.WITHDRAW, capability.capability_id, count, group=OTHER)
-        return _send(story, RevokeCapability(capability=capability.capability_id, approvals=approvals))
+        return _send(
+            story, RevokeCapability(capability=capability.capability_id, approvals=approvals)
+        )
 
     now_ms = bench.time_ms + 1000
     nobody = _capability(story, subject=sha256(b"nobody"))
@@ -381,15 +447,19 @@ def _publishing(story: Story, granting: object) -> None:
     ):
         story.back("genesis")
         capability = _capability(
-            story, subject=lab.publisher.did, verbs=verbs, product=product, expires_ms=GENESIS_MS + HOUR_MS
+            story,
+            subject=lab.publisher.did,
+            verbs=verbs,
+            product=product,
+            expires_ms=GENESIS_MS + HOUR_MS,
         )
         story.ok(f"a capability {name}", granting(capability))
         if not is_allowed:
-            story.no("manifest.publisher", f"proposed by a capability {name}", lab.propose(manifest))
+            story.no(
+                "manifest.publisher", f"proposed by a capability {name}", lab.propose(manifest)
+            )
             continue
         story.ok(f"proposed by a capability {name}", lab.propose(manifest))
         story.back(f"a capability {name}")
         story.wait(HOUR_MS)
         story.no("manifest.publisher", "proposed by a void capability", lab.propose(manifest))
-
-

@@ -9,10 +9,9 @@ from ledger.bodies.subject import CreateSubject, SuspendSubject
 from protocol.approval import Action
 from protocol.did import KeyPurpose, SubjectKind
 from protocol.digest import ChainId, sha256
-from protocol.keys import PrivateKey
 from protocol.transaction import SignedTransaction, sign_transaction
 from tests.support.conformance.story import Story
-from tests.support.ledger import FLEET, HOUR_MS, Member
+from tests.support.ledger import FLEET, HOUR_MS, Member, owner_keys
 
 DAY_MS = 24 * HOUR_MS
 
@@ -25,7 +24,7 @@ def envelope_story() -> Story:
     """One thing wrong with an envelope each; the limits themselves pass."""
     story = Story("envelope")
     lab = story.lab
-    first, second = lab.gateways
+    first = lab.gateways[0]
     good = _anchor(story, first)
     now_ms = story.bench.time_ms + 1000
     for code, name, changes in (
@@ -91,7 +90,7 @@ def _approvals(story: Story) -> None:
     """One thing wrong with an approval each (L42), by the example of `did.suspend`."""
     lab, action = story.lab, Action.SUSPEND
     first, second = lab.gateways
-    keys = [key for key in _owners()]
+    keys = owner_keys(FLEET)
     good = lab.approval(action, first.did, keys[0])
 
     def suspending(*approvals: bytes) -> SignedTransaction:
@@ -129,12 +128,6 @@ def _approvals(story: Story) -> None:
     story.ok("an approval to its last moment", suspending(good, one(valid_until_ms=now_ms)))
 
 
-def _owners() -> list[PrivateKey]:
-    from tests.support.ledger import owner_keys
-
-    return owner_keys(FLEET)
-
-
 def shares_story() -> Story:
     """Hourly bounds and the share of lanes in a block."""
     story = Story("shares", gateways=2)
@@ -160,7 +153,7 @@ def shares_story() -> Story:
 def _lanes(story: Story) -> None:
     """384 ordinary transactions fill the ordinary part of a block (Q30)."""
     lab = story.lab
-    first, second = lab.gateways
+    second = lab.gateways[1]
     anchors = [_anchor(story, second, size, nonce=size) for size in range(385)]
     manifest = lab.manifest()
     story.ok("a proposal", lab.propose(manifest))

@@ -181,9 +181,8 @@ def _fields(signed: SignedTransaction):  # type: ignore[no-untyped-def]
 
 def places_story() -> Story:
     """`group.update` and what selectors select."""
-    chain = [make_group("g0")]
-    for index in range(1, 8):
-        chain.append(replace(make_group(f"g{index}"), placement=Placement(f"g{index - 1}")))
+    below = [replace(make_group(f"g{i}"), placement=Placement(f"g{i - 1}")) for i in range(1, 8)]
+    chain = [make_group("g0"), *below]
     story = Story("places", groups=[make_group("child"), *chain])
     bench, lab = story.bench, story.lab
     place = Placement(parent=FLEET)

@@ -13,6 +13,8 @@ from ledger.bodies.manifest import (
     SettleManifest,
 )
 from ledger.bodies.receipt import AnchorReceipts
+from ledger.bodies.rollout import Command, StopRollout
+from protocol.approval import Action
 from protocol.calendar import DAY_MS, HOUR_MS, Freeze
 from protocol.cose import sign
 from protocol.did import KeyPurpose
@@ -28,16 +30,20 @@ from tests.support.contracts import (
     OWNERS,
     SITE,
     STRANGER,
+    amending,
     approving,
     attesting,
     overriding,
     revoking,
+    rotating,
     settling,
     site_group,
     site_policy,
     site_root,
 )
+from tests.support.contracts import signed as signed_by
 from tests.support.ledger import GENESIS_MS, Member, make_group, make_lab
+from tests.support.rollout import make_plan
 from tests.support.subjects import suspension
 
 
@@ -71,7 +77,11 @@ def proposals_story() -> Story:
         ("manifest.expired", "an expired manifest", by(made(expires_ms=GENESIS_MS + 999))),
         ("manifest.publisher", "proposed by another", by(good, gateway)),
         ("manifest.publisher", "a gateway's manifest", _by_gateway(story, good)),
-        ("manifest.signature", "the publisher's node key", by(made(lab.publisher.key(KeyPurpose.NODE)))),
+        (
+            "manifest.signature",
+            "the publisher's node key",
+            by(made(lab.publisher.key(KeyPurpose.NODE))),
+        ),
         ("manifest.signature", "a manifest for another chain", by(foreign)),
         ("group.unknown", "no such target", by(made(groups=("nowhere",)))),
         ("manifest.publisher", "not among the named", by(made(groups=("closed",)))),
@@ -93,7 +103,9 @@ def proposals_story() -> Story:
 
 
 def _anchor(story: Story, size: int, root: bytes) -> SignedTransaction:
-    return story.lab.transaction(story.lab.gateways[0], AnchorReceipts(size=size, root=sha256(root)))
+    return story.lab.transaction(
+        story.lab.gateways[0], AnchorReceipts(size=size, root=sha256(root))
+    )
 
 
 def _deceptive(story: Story, good: SignedManifest) -> bytes:
@@ -245,7 +257,43 @@ def _stale(story: Story, manifest: SignedManifest) -> None:
     story.wait(HOUR_MS)
     story.ok("the newer one is authorised", approving(bench, newer, OWNERS[:2]))
     story.no("manifest.sequence", "settling of what was overtaken", settling(bench, manifest))
-    story.no("manifest.sequence", "approval of what was overtaken", approving(bench, manifest, OWNERS[2:]))
+    story.no(
+        "manifest.sequence",
+        "approval of what was overtaken",
+        approving(bench, manifest, OWNERS[2:]),
+    )
+
+
+def fewer_owners_story() -> Story:
+    """Revocations and approvals after a rotation to other owners (K53, L57)."""
+    strict = site_policy(revoke_threshold=1)
+    story = Story("fewer", groups=[site_group(strict)])
+    bench, lab = story.bench, story.lab
+    three = replace(strict, revoke_threshold=3, rollout=make_plan())
+    story.ok("revoking asks for three", amending(bench, three))
+    story.wait(DAY_MS)
+    manifest = lab.manifest(groups=(SITE,))
+    story.ok("proposed under it", lab.propose(manifest))
+    story.ok("authorised, with a rollout", approving(bench, manifest, OWNERS[:2]))
+    story.ok("one owner revokes", revoking(bench, manifest, OWNERS[:1]))
+    story.ok("a second one revokes", revoking(bench, manifest, OWNERS[1:2]))
+    story.ok("the policy asks for one", amending(bench, strict))
+    story.wait(DAY_MS)
+    two = site_root(sorted(OWNERS[:2], key=lambda key: key.public.raw), version=2)
+    story.ok("rotated to the two who revoked", rotating(bench, two, OWNERS[:2]))
+    halt = StopRollout(
+        manifest=manifest.manifest_id, group=SITE, command=Command.HALT, sequence=0, approvals=()
+    )
+    policy = three.policy_id
+    halting = signed_by(bench, Action.ROLLOUT, halt.subject, OWNERS[:2], policy=policy)
+    by_one = lab.transaction(lab.gateways[1], replace(halt, approvals=halting[:1]))
+    story.no("approval.threshold", "halted by one of two", by_one)
+    by_all = lab.transaction(lab.gateways[1], replace(halt, approvals=halting))
+    story.ok("halted by all there are, where three were asked", by_all)
+    story.no("approval.owner", "who left revokes no more", revoking(bench, manifest, OWNERS[2:]))
+    story.ok("all there are have revoked", revoking(bench, manifest, OWNERS[:1]))
+    story.no("manifest.revoked", "revoked for good", revoking(bench, manifest, OWNERS[1:2]))
+    return story
 
 
 def separation_story() -> Story:
@@ -259,5 +307,7 @@ def separation_story() -> Story:
     story.no("approval.self", "approved by its publisher", approving(bench, manifest, [person]))
     story.no("approval.self", "among others", approving(bench, manifest, [OWNERS[0], person]))
     story.ok("approved by the others", approving(bench, manifest, OWNERS[:2]))
-    story.ok("revoked by its publisher and one more", revoking(bench, manifest, [OWNERS[0], person]))
+    story.ok(
+        "revoked by its publisher and one more", revoking(bench, manifest, [OWNERS[0], person])
+    )
     return story

@@ -35,7 +35,9 @@ def _begin(story: Story, sites: int = 2) -> ManifestId:
         story.ok(f"site {index}", certify_site(lab, lab.gateways[index], f"site {index}"))
     manifest = lab.manifest(expires_ms=GENESIS_MS + 100 * 24 * HOUR_MS)
     story.ok("proposed", lab.propose(manifest))
-    story.no("rollout.unknown", "a command too early", command(lab, manifest.manifest_id, Command.HALT))
+    story.no(
+        "rollout.unknown", "a command too early", command(lab, manifest.manifest_id, Command.HALT)
+    )
     early = health(lab, manifest.manifest_id, lab.gateways[0], good=1)
     story.no("health.manifest", "a report of a mere proposal", early)
     story.ok("authorised", lab.approve(manifest.manifest_id))
@@ -53,29 +55,51 @@ def commands_story() -> Story:
         ("rollout.status", "resuming what runs", command(lab, release, Command.RESUME)),
         ("rollout.same", "the same priority", command(lab, release, Command.PRIORITY)),
         ("rollout.consent", "nobody's promotion", command(lab, release, Command.PROMOTE, owners=0)),
-        ("approval.threshold", "one owner's promotion", command(lab, release, Command.PROMOTE, owners=1)),
+        (
+            "approval.threshold",
+            "one owner's promotion",
+            command(lab, release, Command.PROMOTE, owners=1),
+        ),
         ("approval.threshold", "one owner's halt", command(lab, release, Command.HALT, owners=1)),
         ("approval.policy", "another policy", _other_policy(story, release)),
     ):
         story.no(code, name, signed)
     story.ok("rollout.command: promote", command(lab, release, Command.PROMOTE))
     story.no("rollout.sequence", "promoted by the same", command(lab, release, Command.PROMOTE))
-    story.ok("rollout.command: priority", command(lab, release, Command.PRIORITY, priority=7, sequence=1))
+    story.ok(
+        "rollout.command: priority", command(lab, release, Command.PRIORITY, priority=7, sequence=1)
+    )
     story.ok("rollout.stop: pause", command(lab, release, Command.PAUSE, owners=1, sequence=2))
-    story.no("rollout.status", "paused twice", command(lab, release, Command.PAUSE, owners=1, sequence=3))
-    story.no("rollout.status", "promoting what is paused", command(lab, release, Command.PROMOTE, sequence=3))
+    story.no(
+        "rollout.status", "paused twice", command(lab, release, Command.PAUSE, owners=1, sequence=3)
+    )
+    story.no(
+        "rollout.status",
+        "promoting what is paused",
+        command(lab, release, Command.PROMOTE, sequence=3),
+    )
     story.ok("resumed after a pause", command(lab, release, Command.RESUME, sequence=3))
     story.ok("rollout.stop: halt", command(lab, release, Command.HALT, sequence=4))
     story.no("rollout.status", "halted twice", command(lab, release, Command.HALT, sequence=5))
-    story.no("rollout.sequence", "a stop from before", command(lab, release, Command.PAUSE, owners=1, sequence=4))
+    story.no(
+        "rollout.sequence",
+        "a stop from before",
+        command(lab, release, Command.PAUSE, owners=1, sequence=4),
+    )
     story.ok("resumed after a halt", command(lab, release, Command.RESUME, sequence=5))
     story.ok("the last stage", command(lab, release, Command.PROMOTE, sequence=6))
     story.ok("done", command(lab, release, Command.PROMOTE, sequence=7))
-    story.no("rollout.status", "promoting what is done", command(lab, release, Command.PROMOTE, sequence=8))
+    story.no(
+        "rollout.status",
+        "promoting what is done",
+        command(lab, release, Command.PROMOTE, sequence=8),
+    )
     story.ok("what is done is halted", command(lab, release, Command.HALT, sequence=8))
     story.back("authorised")
     story.ok("the release is revoked", lab.revoke(release))
-    story.no("rollout.manifest", "promoting what is revoked", command(lab, release, Command.PROMOTE))
+    story.no(
+        "rollout.manifest", "promoting what is revoked", command(lab, release, Command.PROMOTE)
+    )
     return story
 
 
@@ -95,22 +119,34 @@ def reports_story() -> Story:
         ("health.reporter", "a validator reports", health(lab, release, lab.validators[0], good=1)),
         ("health.reporter", "a group it is not in", _elsewhere(story, release)),
         ("health.manifest", "no such release", health(lab, NOBODY, one, good=1)),
-        ("rollout.conditions", "promotion before any success", command(lab, release, Command.PROMOTE, owners=0)),
+        (
+            "rollout.conditions",
+            "promotion before any success",
+            command(lab, release, Command.PROMOTE, owners=0),
+        ),
         ("rollout.consent", "nobody's resumption", command(lab, release, Command.RESUME, owners=0)),
     ):
         story.no(code, name, signed)
     story.ok("a first report of nothing", health(lab, release, one))
     story.back("authorised")
     story.ok("report.health", health(lab, release, one, good=3, devices=3))
-    story.no("health.early", "a report a moment later", health(lab, release, one, good=4, devices=4))
+    story.no(
+        "health.early", "a report a moment later", health(lab, release, one, good=4, devices=4)
+    )
     story.ok("the first failure may hurry", health(lab, release, one, good=3, bad=1, devices=3))
-    story.no("health.early", "the second may not", health(lab, release, one, good=3, bad=2, devices=3))
+    story.no(
+        "health.early", "the second may not", health(lab, release, one, good=3, bad=2, devices=3)
+    )
     story.wait(5 * MINUTE_MS)
     story.no("health.falling", "a count that falls", health(lab, release, one, good=2, bad=1))
     story.no("health.same", "nothing new", health(lab, release, one, good=3, bad=1, devices=3))
     story.ok("fewer run it now", health(lab, release, one, good=3, bad=1, devices=2))
     story.back("report.health")
-    story.no("rollout.conditions", "promotion within the soak", command(lab, release, Command.PROMOTE, owners=0))
+    story.no(
+        "rollout.conditions",
+        "promotion within the soak",
+        command(lab, release, Command.PROMOTE, owners=0),
+    )
     story.wait(HOUR_MS)
     story.ok("rollout.command by nobody", command(lab, release, Command.PROMOTE, owners=0))
     story.back("report.health")
@@ -134,7 +170,9 @@ def _halts(story: Story, release: ManifestId) -> None:
     one, two = lab.gateways[:2]
     story.back("authorised")
     story.ok("one site fails much and halts nothing", health(lab, release, one, good=1, bad=900))
-    story.ok("two sites fail: more than the stage tolerates", health(lab, release, two, good=9, bad=1))
+    story.ok(
+        "two sites fail: more than the stage tolerates", health(lab, release, two, good=9, bad=1)
+    )
     story.ok("a report while halted counts", health(lab, release, lab.gateways[2], good=5))
     story.ok("resumed in a new period", command(lab, release, Command.RESUME, sequence=1))
     story.wait(5 * MINUTE_MS)

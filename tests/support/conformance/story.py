@@ -14,7 +14,8 @@ from ledger.transition.envelope import read_transaction
 from ledger.transition.kind import Body
 from ledger.vote import Ed25519Verifier, Evidence
 from protocol.approval import Action
-from protocol.transaction import SignedTransaction
+from protocol.did import KeyPurpose
+from protocol.transaction import SignedTransaction, sign_transaction
 from tests.support.ledger import GENESIS_MS, HOUR_MS, Bench, Lab, Member, make_bench
 
 Entry = SignedTransaction | bytes
@@ -82,16 +83,20 @@ class Story:
     def no(self, code: str, name: str, *entries: Entry, evidence: Sequence[Evidence] = ()) -> None:
         """A block that is refused with a code; nothing changes."""
         vector = self._vector(name, entries, evidence)
+        error = self._refusal(entries, evidence)
+        rule = None if error is None else error.rule
+        assert rule == code, f"{self.name}: {name}: {rule}, expected {code}: {error}"
+        later = isinstance(error, LedgerNotYetError)
+        self.vectors.append({**vector, "refused": code, "not_yet": later})
+
+    def _refusal(
+        self, entries: Sequence[Entry], evidence: Sequence[Evidence]
+    ) -> LedgerError | None:
         try:
             self.bench.execute(entries, evidence)
         except LedgerError as error:
-            assert error.rule == code, (
-                f"{self.name}: {name}: {error.rule}, expected {code}: {error}"
-            )
-            later = isinstance(error, LedgerNotYetError)
-            self.vectors.append({**vector, "refused": code, "not_yet": later})
-            return
-        raise AssertionError(f"{self.name}: {name} was accepted, expected {code}")
+            return error
+        return None
 
     def back(self, name: str) -> None:
         """Goes back to an earlier state."""
@@ -110,9 +115,6 @@ class Story:
 
     def altered(self, signed: SignedTransaction, member: Member, **changes: Any) -> bytes:
         """A transaction changed and signed again."""
-        from protocol.did import KeyPurpose
-        from protocol.transaction import sign_transaction
-
         transaction = replace(signed.transaction, **changes)
         key = member.key(KeyPurpose.NODE)
         return sign_transaction(transaction, key, self.lab.chain_id).signed.raw

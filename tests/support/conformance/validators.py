@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ledger.bodies.governance import SetCheckpoint
-from ledger.bodies.validators import Accuse, CertifyKey
+from ledger.bodies.validators import Accuse, CertifyKey, Upgrade, upgrade_digest
 from ledger.header import Header
 from ledger.transition.genesis import genesis_block
 from ledger.transition.kind import Body
 from ledger.validators import ValidatorSet
 from ledger.vote import Evidence
 from protocol.approval import Action
-from protocol.did import JoinStatement, KeyPurpose, SubjectKind
+from protocol.did import KeyPurpose, SubjectKind
 from protocol.digest import sha256
 from protocol.genesis import EPOCH_MS, Parameters
-from protocol.governance import checkpoint_digest
+from protocol.governance import GOVERNANCE_GROUP, GOVERNANCE_POLICY, checkpoint_digest
 from protocol.transaction import SignedTransaction
 from tests.support.conformance.story import Story
 from tests.support.epochs import (
@@ -28,7 +28,8 @@ from tests.support.epochs import (
     set_validators,
     upgrade,
 )
-from tests.support.ledger import FLEET, Member, owner_keys
+from tests.support.ledger import FLEET, GENESIS_MS, HOUR_MS, Member
+from tests.support.subjects import revocation
 
 NUMBERS = Parameters(heartbeat_ms=5000, epoch_ms=60_000)
 
@@ -55,14 +56,26 @@ def keys_of_epochs_story() -> Story:
         return lab.transaction(signer, body)
 
     for code, name, signed in (
-        ("validator.kind", "a gateway's vote key", by(certify(lab, lab.gateways[0], 2), lab.gateways[0])),
+        (
+            "validator.kind",
+            "a gateway's vote key",
+            by(certify(lab, lab.gateways[0], 2), lab.gateways[0]),
+        ),
         ("validator.epoch", "a key for this epoch", by(certify(lab, member, 1))),
         ("validator.ahead", "a key for the fifth epoch from now", by(certify(lab, member, 6))),
         ("validator.proof", "the key did not sign", by(replace(good, proof=bytes(64)))),
         ("validator.proof", "signed for another epoch", by(replace(good, epoch=3))),
         ("validator.proof", "signed for another subject", by(good, other)),
-        ("validator.key", "its own node key", by(certify(lab, member, 2, key=member.key(KeyPurpose.NODE)))),
-        ("validator.key", "another's vote key", by(certify(lab, member, 2, key=other.key(KeyPurpose.VALIDATOR)))),
+        (
+            "validator.key",
+            "its own node key",
+            by(certify(lab, member, 2, key=member.key(KeyPurpose.NODE))),
+        ),
+        (
+            "validator.key",
+            "another's vote key",
+            by(certify(lab, member, 2, key=other.key(KeyPurpose.VALIDATOR))),
+        ),
     ):
         story.no(code, name, signed)
     story.ok("validator.certify", by(good))
@@ -103,17 +116,37 @@ def seats_story() -> Story:
     gateway = Member(label="a gateway", kind=SubjectKind.GATEWAY, groups=(FLEET,))
     members = [*keep[1:], one]
     for code, name, body in (
-        ("validators.replaced", "two of four seats", set_validators(lab, 1, [*keep[2:], one, two], joins=[one, two])),
+        (
+            "validators.replaced",
+            "two of four seats",
+            set_validators(lab, 1, [*keep[2:], one, two], joins=[one, two]),
+        ),
         ("validators.unknown", "a newcomer without record", set_validators(lab, 1, members)),
         ("validators.kind", "a record for no seat", set_validators(lab, 1, keep, joins=[one])),
-        ("validators.kind", "a gateway's seat", set_validators(lab, 1, [*keep[1:], lab.gateways[0]])),
-        ("validators.kind", "a newcomer that is a gateway", set_validators(lab, 1, [*keep[1:], gateway], joins=[gateway])),
+        (
+            "validators.kind",
+            "a gateway's seat",
+            set_validators(lab, 1, [*keep[1:], lab.gateways[0]]),
+        ),
+        (
+            "validators.kind",
+            "a newcomer that is a gateway",
+            set_validators(lab, 1, [*keep[1:], gateway], joins=[gateway]),
+        ),
         ("did.known", "a record of who is known", set_validators(lab, 1, keep, joins=[keep[0]])),
         ("did.join", "a newcomer's key did not sign", replace(good, joins=(broken,))),
-        ("group.unknown", "a newcomer of no group", set_validators(lab, 1, [*keep[1:], lost], joins=[lost])),
+        (
+            "group.unknown",
+            "a newcomer of no group",
+            set_validators(lab, 1, [*keep[1:], lost], joins=[lost]),
+        ),
         ("approval.threshold", "one governor", set_validators(lab, 1, keep, count=1)),
         ("approval.subject", "decided in another epoch", set_validators(lab, 2, keep)),
-        ("approval.subject", "another order", replace(good, members=(*good.members[1:], good.members[0]))),
+        (
+            "approval.subject",
+            "another order",
+            replace(good, members=(*good.members[1:], good.members[0])),
+        ),
         ("approval.duplicate", "a governor twice", replace(good, approvals=good.approvals[:1] * 2)),
         ("did.key", "a newcomer with another's key", _with_taken_key(story)),
     ):
@@ -121,6 +154,10 @@ def seats_story() -> Story:
     story.ok("validators.set: named, and waiting for keys", _send(story, good))
     story.ok("taken back", _send(story, set_validators(lab, 1, keep)))
     story.no("approval.used", "named by the same words", _send(story, replace(good, joins=())))
+    story.back("validators.set: named, and waiting for keys")
+    story.ok("a named newcomer is revoked", revocation(story.bench, one.did, governed=True))
+    _certified(story, 2, keep[1:3])
+    assert story.bench.state.epoch().epoch == 1, "the newcomer's seat would be empty (E11)"
     story.back("validators.set: named, and waiting for keys")
     _certified(story, 2, keep[1:2])
     last = lab.transaction(keep[2], certify(lab, keep[2], 2))
@@ -171,19 +208,39 @@ def epochs_story() -> Story:
     story = Story("epochs")
     lab = story.lab
     for code, name, body in (
-        ("approval.threshold", "parameters by one governor", set_parameters(lab, 1, NUMBERS, count=1)),
+        (
+            "approval.threshold",
+            "parameters by one governor",
+            set_parameters(lab, 1, NUMBERS, count=1),
+        ),
         ("approval.subject", "parameters of another epoch", set_parameters(lab, 2, NUMBERS)),
         ("upgrade.version", "the version in force", upgrade(lab, 1, version=1, epoch=3)),
         ("upgrade.epoch", "an epoch that has begun", upgrade(lab, 1, version=2, epoch=1)),
         ("upgrade.none", "nothing to take back", upgrade(lab, 1, version=0, epoch=0)),
-        ("approval.threshold", "an upgrade by one governor", upgrade(lab, 1, version=2, epoch=3, count=1)),
+        (
+            "approval.threshold",
+            "an upgrade by one governor",
+            upgrade(lab, 1, version=2, epoch=3, count=1),
+        ),
     ):
         story.no(code, name, _send(story, body))
     story.ok("gov.parameters", _send(story, set_parameters(lab, 1, NUMBERS)))
-    story.no("approval.used", "the same parameters again", _send(story, set_parameters(lab, 1, NUMBERS)))
+    story.no(
+        "approval.used", "the same parameters again", _send(story, set_parameters(lab, 1, NUMBERS))
+    )
     story.ok("gov.upgrade", _send(story, upgrade(lab, 1, version=2, epoch=3)))
     story.ok("an upgrade is taken back", _send(story, upgrade(lab, 1, version=0, epoch=0)))
-    story.no("approval.used", "planned by the same words", _send(story, upgrade(lab, 1, version=2, epoch=3)))
+    story.no(
+        "approval.used",
+        "planned by the same words",
+        _send(story, upgrade(lab, 1, version=2, epoch=3)),
+    )
+    later = _planned_again(story)
+    story.ok("planned by later words", later)
+    back_again = _planned_again(story, version=0, epoch=0)
+    story.ok("taken back by later words", back_again)
+    replay = _send(story, upgrade(lab, 1, version=2, epoch=3))
+    story.no("approval.used", "the first words, replaced on record, serve no more", replay)
     story.back("gov.upgrade")
     _certified(story, 2, lab.validators[:2])
     story.wait(EPOCH_MS)
@@ -194,9 +251,31 @@ def epochs_story() -> Story:
     return story
 
 
+def _planned_again(story: Story, *, version: int = 2, epoch: int = 3) -> SignedTransaction:
+    """An upgrade by approvals that are valid for longer than those on record."""
+    lab = story.lab
+    subject = upgrade_digest(1, version, epoch)
+    approvals = tuple(
+        lab.approval(
+            Action.UPGRADE,
+            subject,
+            key,
+            group=GOVERNANCE_GROUP,
+            policy=GOVERNANCE_POLICY,
+            valid_until_ms=GENESIS_MS + 20_000 * HOUR_MS,
+        )
+        for key in lab.governance[:2]
+    )
+    return _send(story, Upgrade(version=version, epoch=epoch, approvals=approvals))
+
+
 def _second(story: Story) -> None:
     lab = story.lab
-    story.no("upgrade.none", "taken back with an epoch", _send(story, upgrade(lab, 2, version=0, epoch=3)))
+    story.no(
+        "upgrade.none",
+        "taken back with an epoch",
+        _send(story, upgrade(lab, 2, version=0, epoch=3)),
+    )
     begun = story.at
     _certified(story, 3, lab.validators)
     story.ok("epoch 2 goes on")

@@ -54,6 +54,18 @@ def _by_group(last: Form) -> Form:
     return fields({0: digest, 1: group_name, 2: last})
 
 
+def _command(required: dict[int, Form]) -> Form:
+    """A priority comes with the command to set one only."""
+    form = fields(required)
+
+    def check(value: object) -> object:
+        found: dict[int, int] = form(value)
+        need(found[2] == 3 or found[3] == 0)
+        return found
+
+    return check
+
+
 BODIES: dict[str, Form] = {
     "did.create": fields({0: join_form, 1: many(approvals, 0, 16), 2: maybe(_seat)}),
     "did.rotate": fields({0: digest, 1: keys_form, 2: maybe(digest), 3: many(signature, 0, 4)}),
@@ -74,7 +86,7 @@ BODIES: dict[str, Form] = {
     "did.certify": fields({0: digest, 1: group_name, 2: _attributes, 3: approvals}),
     "group.create": fields({0: blob(0, 15_360), 1: approvals}),
     "group.update": fields(
-        {0: group_name, 1: blob(0, 8192), 2: approvals, 3: many(blob(0, 512), 0, 32)}
+        {0: group_name, 1: blob(0, 4224), 2: approvals, 3: many(blob(0, 512), 0, 32)}
     ),
     "group.rotate": fields({0: group_name, 1: blob(0, 8192), 2: many(blob(0, 512), 1, 64)}),
     "policy.set": fields({0: group_name, 1: blob(0, 8192), 2: approvals}),
@@ -100,7 +112,7 @@ BODIES: dict[str, Form] = {
     "quarantine.release": _by_group(approvals),
     "cap.grant": fields({0: blob(0, 512), 1: approvals}),
     "cap.revoke": fields({0: digest, 1: approvals}),
-    "rollout.command": fields(
+    "rollout.command": _command(
         {
             0: digest,
             1: group_name,

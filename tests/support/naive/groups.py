@@ -83,9 +83,9 @@ def create(world: World, signer: bytes, body: dict[int, Any]) -> None:
         placement[1] = group[4]
     if 5 in group:
         placement[2] = group[5]
-    check_place(world, group[1], placement)
     policy_id = tagged("swarmd/policy/1", group[3])
     found = world.govern(raws, CREATE_GROUP, sha(raw), group=group[1], policy=policy_id, once=False)
+    check_place(world, group[1], placement)
     write_group(world, raw, group, [key_id(public) for public in found])
     place(world, group[1], placement)
 
@@ -95,12 +95,11 @@ def update(world: World, signer: bytes, body: dict[int, Any]) -> None:
     name, raw, raws, adoption = body[0], body[1], body[2], body[3]
     world.group(name)
     try:
-        placement = read_placement(decode(raw, 8192))
+        placement = read_placement(decode(raw, 4224))
     except Malformed as error:
         raise Refused("group.malformed") from error
     before = world.placement(name)
     check(placement != before, "group.same")
-    check_place(world, name, placement)
     subject = tagged("swarmd/group-update/1", raw)
     world.agree(raws, UPDATE_GROUP, subject, name, world.in_force(name)[3], fresh=True)
     parent = placement.get(1)
@@ -110,6 +109,7 @@ def update(world: World, signer: bytes, body: dict[int, Any]) -> None:
         consent = digest_of("swarmd/group-adoption/1", [name])
         threshold = world.in_force(parent)[4]
         world.agree(adoption, UPDATE_GROUP, consent, parent, threshold, fresh=True)
+    check_place(world, name, placement)
     place(world, name, placement)
 
 

@@ -34,7 +34,15 @@ from tests.support.naive.rules import check_rule
 
 YEAR = 31_622_400_000
 _PURPOSES = {1: [1, 2, 3], 2: [1, 2], 3: [1, 2, 4], 4: [4]}
-keys_form = many(row(whole(1, 4), key), 1, 4)
+
+
+def keys_form(value: Any) -> Any:
+    """A key list: purposes strictly ascending."""
+    keys = many(row(whole(1, 4), key), 1, 4)(value)
+    ascending([purpose for purpose, _ in keys])
+    return keys
+
+
 approvals = many(blob(0, 512), 1, 32)
 parameters_form = fields({0: whole(1000, 86_400_000), 1: whole(2000, YEAR)})
 
@@ -334,7 +342,7 @@ _HEADER = fields(
 
 def read_header(raw: bytes) -> dict[int, Any]:
     """A header (C10)."""
-    return dict(_HEADER(decode(raw, 4096)))
+    return dict(_HEADER(decode(raw, 512)))
 
 
 _PROOF = fields(

@@ -101,6 +101,7 @@ def _agree(
     content = [manifest_id, group, number, priority, sequence]
     subject = digest_of("swarmd/rollout-command/1", content)
     owners = role_keys(world.root(group), "owner")
+    threshold = min(threshold, len(owners))
     found = world.accept(raws, ROLLOUT, subject, group, record[5], owners)
     check(len(found) >= threshold, "approval.threshold")
     world.note(found, ROLLOUT, subject, group)

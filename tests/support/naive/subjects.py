@@ -58,19 +58,20 @@ def create(world: World, signer: bytes, body: dict[int, Any]) -> None:
     did, record = read_newcomer(body[0])
     check(record[1] != VALIDATOR, "did.kind")
     groups, lists, seat = record[5], body[1], body[2]
-    check(groups and (seat is not None or len(lists) == len(groups)), "did.groups")
-    for group in groups:
-        world.group(group)
     check(world.subject(did) is None, "did.known")
-    check(all(world.holder(raw) is None for _, (_, raw) in record[3]), "did.key")
-    confirm = True
-    if seat is not None:
+    confirm = seat is None
+    if seat is None:
+        check(groups and len(lists) == len(groups), "did.groups")
+    else:
+        for group in groups:
+            world.group(group)
         confirm = use_seat(world, did, record, seat)
         check(len(lists) == (len(groups) if confirm else 0), "seat.confirmation")
     if confirm:
         for group, raws in zip(groups, lists, strict=True):
             asked = 1 if seat is not None else world.in_force(group)[4]
             world.agree(raws, ENROL, did, group, asked)
+    check(all(world.holder(raw) is None for _, (_, raw) in record[3]), "did.key")
     write_subject(world, did, record)
 
 

@@ -57,7 +57,7 @@ def convict(world: World, raw: bytes) -> None:
     try:
         first, second = read_evidence(raw)
     except Malformed as error:
-        raise Refused("evidence.malformed") from error
+        raise Refused("tx.body") from error
     epoch, index = first[1], first[4]
     current = world.epoch()[1]
     seats = (world.validators(epoch) if current - 1 <= epoch <= current else None) or {}
