@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from ledger.bodies.capability import GrantCapability, RevokeCapability
@@ -205,8 +206,8 @@ def _anchor(
         "body": AnchorReceipts(size=size, root=sha256(root)).to_value(),
         **changes,
     }
-    transaction = Transaction(**values)  # type: ignore[arg-type]
-    return sign_transaction(transaction, member.key(KeyPurpose.NODE), chain).signed.raw  # type: ignore[arg-type]
+    transaction = Transaction(**values)
+    return sign_transaction(transaction, member.key(KeyPurpose.NODE), chain).signed.raw
 
 
 def convictions_story() -> Story:
@@ -311,16 +312,16 @@ def _announcements(story: Story) -> None:
             "block_id": named.block_id,
             **changes,
         }
-        content = Announcement(**values)  # type: ignore[arg-type]
+        content = Announcement(**values)
         key = culprit.key(KeyPurpose.NODE)
-        signed = sign_announcement(content, key, chain)  # type: ignore[arg-type]
+        signed = sign_announcement(content, key, chain)
         evidence = FalseAnnouncement(
             announcement=signed.signed.raw, header=header.encoded, proof=proof
         )
         return _send(story, ReportContradiction(subject=culprit.did, evidence=evidence))
 
     other_key = encode_canonical(story.bench.state.tree.prove(b"m/other").to_value())
-    topic = group_topic(sha256(b"another"), FLEET)  # type: ignore[arg-type]
+    topic = group_topic(sha256(b"another"), FLEET)
     for code, name, signed in (
         ("contradiction.subject", "an announcement by another", case(author=lab.gateways[1].did)),
         ("contradiction.era", "an announcement of another era", case(era=1)),
@@ -331,7 +332,7 @@ def _announcements(story: Story) -> None:
             "contradiction.chain",
             "a header of another chain",
             case(header=replace(header, chain=sha256(b"c"))),
-        ),  # type: ignore[arg-type]
+        ),
         ("contradiction.header", "another header", case(named=replace(header, proposer=1))),
         ("contradiction.header", "another height", case(height=5)),
         ("contradiction.signature", "an announcement for another chain", case(chain=sha256(b"c"))),
@@ -345,6 +346,12 @@ def _announcements(story: Story) -> None:
     ):
         story.no(code, name, signed)
     story.ok("report.contradiction by an announcement", case())
+    _announced_later(story, header, case)
+
+
+def _announced_later(story: Story, header: Header, case: Callable[..., SignedTransaction]) -> None:
+    """An announcement is judged by the state of the header that it names."""
+    lab = story.lab
     story.back("genesis")
     release = lab.manifest()
     story.ok("proposed and not authorised", lab.propose(release))
@@ -375,7 +382,7 @@ def _capability(story: Story, **changes: object) -> Capability:
         "expires_ms": story.bench.time_ms + HOUR_MS,
         **changes,
     }
-    return Capability(**values)  # type: ignore[arg-type]
+    return Capability(**values)
 
 
 def capabilities_story() -> Story:

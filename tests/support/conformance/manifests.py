@@ -59,7 +59,7 @@ def proposals_story() -> Story:
     good = lab.manifest()
 
     def made(key: PrivateKey = person, **changes: object) -> SignedManifest:
-        return sign_manifest(replace(good.manifest, **changes), key, lab.chain_id)  # type: ignore[arg-type]
+        return sign_manifest(replace(good.manifest, **changes), key, lab.chain_id)
 
     def by(signed: SignedManifest, member: Member = lab.publisher) -> SignedTransaction:
         return lab.transaction(member, ProposeManifest(manifest=signed.signed.raw))
@@ -68,7 +68,7 @@ def proposals_story() -> Story:
         return lab.transaction(lab.publisher, ProposeManifest(manifest=content))
 
     late = story.bench.time_ms + 1000 + DAY_MS + 1
-    foreign = sign_manifest(good.manifest, person, sha256(b"x"))  # type: ignore[arg-type]
+    foreign = sign_manifest(good.manifest, person, sha256(b"x"))
     for code, name, signed in (
         ("manifest.malformed", "no manifest", raw(b"\x80")),
         ("manifest.malformed", "bytes behind it", raw(good.signed.raw + b"\0")),
@@ -156,11 +156,11 @@ def decisions_story() -> Story:
     manifest = lab.manifest(groups=(SITE,), expires_ms=GENESIS_MS + 30 * DAY_MS)
     unknown = sha256(b"unknown")
     for name, body in (
-        ("approval of nothing", ApproveManifest(manifest=unknown, group=SITE, approvals=(b"",))),  # type: ignore[arg-type]
-        ("attestation of nothing", AttestManifest(manifest=unknown, group=SITE, approvals=(b"",))),  # type: ignore[arg-type]
-        ("override of nothing", OverrideManifest(manifest=unknown, group=SITE, approvals=(b"",))),  # type: ignore[arg-type]
-        ("revocation of nothing", RevokeManifest(manifest=unknown, group=SITE, approvals=(b"",))),  # type: ignore[arg-type]
-        ("settling of nothing", SettleManifest(manifest=unknown, group=SITE)),  # type: ignore[arg-type]
+        ("approval of nothing", ApproveManifest(manifest=unknown, group=SITE, approvals=(b"",))),
+        ("attestation of nothing", AttestManifest(manifest=unknown, group=SITE, approvals=(b"",))),
+        ("override of nothing", OverrideManifest(manifest=unknown, group=SITE, approvals=(b"",))),
+        ("revocation of nothing", RevokeManifest(manifest=unknown, group=SITE, approvals=(b"",))),
+        ("settling of nothing", SettleManifest(manifest=unknown, group=SITE)),
     ):
         story.no("manifest.unknown", name, lab.transaction(lab.gateways[1], body))
     story.ok("proposed", lab.propose(manifest))
@@ -196,7 +196,7 @@ def _crossed(story: Story, manifest: SignedManifest) -> SignedTransaction:
     body = ApproveManifest(
         manifest=manifest.manifest_id,
         group=SITE,
-        approvals=tuple(signed.transaction.body[2]),  # type: ignore[arg-type]
+        approvals=tuple(signed.transaction.body[2]),
     )
     return story.lab.transaction(story.lab.gateways[1], body)
 

@@ -102,7 +102,7 @@ def _seats(story: Story) -> None:
     for code, name, seat in (
         ("seat.malformed", "a token that is none", replace(good, tokens=(b"\x80",))),
         ("seat.mixed", "tokens that differ", mixed),
-        ("seat.chain", "a seat of another chain", make_seat(sha256(b"another"))),  # type: ignore[arg-type]
+        ("seat.chain", "a seat of another chain", make_seat(sha256(b"another"))),
         ("seat.era", "a seat of another era", make_seat(chain, era=1)),
         ("seat.expired", "an expired seat", make_seat(chain, expiry_s=GENESIS_MS // 1000)),
         ("seat.kind", "a publisher's seat", make_seat(chain, kind=SubjectKind.PUBLISHER)),
@@ -284,4 +284,4 @@ def _resume_nobody(story: Story) -> SignedTransaction:
 
     nobody = sha256(b"nobody")
     approvals = story.agree(Action.RESUME, nobody)
-    return _send(story, ResumeSubject(did=nobody, group=FLEET, approvals=approvals))  # type: ignore[arg-type]
+    return _send(story, ResumeSubject(did=nobody, group=FLEET, approvals=approvals))
