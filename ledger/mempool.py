@@ -2,15 +2,15 @@
 
 A machine without I/O. What enters was well signed by a known active subject and judged against the
 newest final state; what is valid, or may become so once others are final, stays. After each final
-block everything is looked at again. Kinds that protect go first, have a quarter of the space for
-themselves, and are counted but never refused for what their signer or tenant holds already. Once
-more waits than a block takes, tenants take turns.
+block everything is looked at again. Kinds that protect go first and have a quarter of the space for
+themselves, of which one sponsor may hold a quarter; what is beyond that waits as ordinary ones do.
+Sponsors take turns, and so do tenants once more waits than a block takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from ledger.errors import LedgerError, LedgerNotYetError
@@ -32,8 +32,9 @@ from ledger.transition.shares import (
     lane_of,
     tenant_of,
 )
+from protocol.did import SubjectKind
 from protocol.digest import DidId, TransactionId, sha256
-from protocol.limits import KIB, MIB
+from protocol.limits import KIB, MIB, NONCE_WINDOW
 from protocol.transaction import SignedTransaction
 
 TRANSACTIONS_MAX: Final = 4096
@@ -46,6 +47,10 @@ TENANT_TRANSACTIONS_MAX: Final = 768
 """Transactions of one tenant: a quarter of what ordinary ones may be, two blocks of them."""
 TENANT_BYTES_MAX: Final = 1536 * KIB
 """Bytes of one tenant: a quarter of what ordinary ones may take."""
+RESERVED_SIGNER_BYTES_MAX: Final = 128 * KIB
+"""Bytes of one signer in the reserve: a full nonce window of revocations with 32 approvals."""
+SPONSOR_TRANSACTIONS_MIN: Final = NONCE_WINDOW
+"""Transactions that one sponsor may have in the reserve, however small that is."""
 REJUDGED_MAX: Final = 128
 """Transactions judged anew, signatures and all, after each block: about 40 ms."""
 K = TypeVar("K")
@@ -61,8 +66,11 @@ class Waiting:
     """The transaction."""
     tenant: Tenant
     """Who answers for it."""
+    sponsor: Tenant
+    """Who answers for it in the reserve (Q46)."""
     is_reserved: bool
-    """Whether it is of a kind that protects and was valid when it was last judged."""
+    """Whether it is of a kind that protects, was valid when it was last judged, and its signer and
+    sponsor had room in the reserve."""
 
     @property
     def size_bytes(self) -> int:
@@ -108,6 +116,8 @@ class Mempool:
         self._ordinary = Tally()
         self._signers: dict[DidId, Tally] = {}
         self._tenants: dict[Tenant, Tally] = {}
+        self._reserved_signers: dict[DidId, Tally] = {}
+        self._sponsors: dict[Tenant, Tally] = {}
 
     def __contains__(self, transaction_id: TransactionId) -> bool:
         return transaction_id in self._waiting
@@ -168,12 +178,28 @@ class Mempool:
             raise LedgerError("mempool.nonce", "another transaction with this nonce waits")
         # Bounds come before signatures: a flood must not cost a verification each.
         tenant: Tenant = tenant_of(state, transaction.signer) or transaction.signer
-        is_claimed = lane_of(transaction.kind) is Lane.PROTECTING
+        sponsor = _sponsor_of(state, transaction.signer)
+        is_protecting = lane_of(transaction.kind) is Lane.PROTECTING
+        is_claimed = is_protecting and self._has_share(signed, sponsor)
         self._check_room(signed, tenant, is_reserved=is_claimed)
-        waiting = Waiting(signed, tenant, is_reserved=_judge(signed, state, context))
-        if is_claimed and not waiting.is_reserved:
+        is_reserved = _judge(signed, state, context) and is_claimed
+        if is_claimed and not is_reserved:
             self._check_room(signed, tenant, is_reserved=False)
-        self._insert(waiting)
+        self._insert(Waiting(signed, tenant, sponsor, is_reserved))
+
+    def _has_share(self, signed: SignedTransaction, sponsor: Tenant) -> bool:
+        """Whether signer and sponsor may have one more in the reserve (Q46).
+
+        Without this, owners of one group, who approve of whatever they like, could fill it.
+        """
+        size = len(signed.signed.raw)
+        own = self._reserved_signers.get(signed.transaction.signer, Tally())
+        if own.size_bytes + size > RESERVED_SIGNER_BYTES_MAX:
+            return False
+        shared = self._sponsors.get(sponsor, Tally())
+        part = RESERVED_DIVISOR * RESERVED_DIVISOR
+        count_max = max(TRANSACTIONS_MAX // part, SPONSOR_TRANSACTIONS_MIN)
+        return shared.count < count_max and shared.size_bytes + size <= BYTES_MAX // part
 
     def _check_room(self, signed: SignedTransaction, tenant: Tenant, *, is_reserved: bool) -> None:
         size = len(signed.signed.raw)
@@ -213,9 +239,13 @@ class Mempool:
 
     def _count(self, waiting: Waiting, sign: int) -> None:
         self._all.add(waiting, sign)
-        if not waiting.is_reserved:
+        signer = waiting.signed.transaction.signer
+        if waiting.is_reserved:
+            _tally(self._reserved_signers, signer, waiting, sign)
+            _tally(self._sponsors, waiting.sponsor, waiting, sign)
+        else:
             self._ordinary.add(waiting, sign)
-        _tally(self._signers, waiting.signed.transaction.signer, waiting, sign)
+        _tally(self._signers, signer, waiting, sign)
         _tally(self._tenants, waiting.tenant, waiting, sign)
 
     def remove(self, transaction_id: TransactionId) -> None:
@@ -233,8 +263,9 @@ class Mempool:
         ordinary = [item for item in self._waiting.values() if not item.is_reserved]
         held = self._ordinary
         if held.count > ORDINARY_COUNT_MAX or held.size_bytes > ORDINARY_BYTES_MAX:
-            ordinary = _in_turns(ordinary)
-        return (waiting.signed for waiting in (*reserved, *ordinary))
+            ordinary = _in_turns(ordinary, lambda item: item.tenant)
+        protecting = _in_turns(reserved, lambda item: item.sponsor)
+        return (waiting.signed for waiting in (*protecting, *ordinary))
 
     def revalidate(
         self, included: Sequence[TransactionId], state: LedgerState, context: BlockContext
@@ -269,11 +300,14 @@ class Mempool:
 
     def _rejudge(self, waiting: Waiting, state: LedgerState, context: BlockContext) -> None:
         """Judges a transaction again; one that has become valid may become reserved."""
-        is_reserved = _judge(waiting.signed, state, context)
+        signed, sponsor = waiting.signed, waiting.sponsor
+        is_reserved = _judge(signed, state, context)
+        if is_reserved and not waiting.is_reserved:
+            is_reserved = self._has_share(signed, sponsor)
         if is_reserved != waiting.is_reserved:
             self._count(waiting, -1)
-            following = Waiting(waiting.signed, waiting.tenant, is_reserved)
-            self._waiting[waiting.signed.transaction_id] = following
+            following = replace(waiting, is_reserved=is_reserved)
+            self._waiting[signed.transaction_id] = following
             self._count(following, 1)
 
 
@@ -307,13 +341,25 @@ def _tally(tallies: dict[K, Tally], name: K, waiting: Waiting, sign: int) -> Non
         del tallies[name]
 
 
-def _in_turns(waiting: Sequence[Waiting]) -> list[Waiting]:
-    """Lets tenants take turns: the first of each, then the second of each, by arrival."""
+def _sponsor_of(state: StateReader, signer: DidId) -> Tenant:
+    """Who answers for a signer in the reserve: the first of its groups, or the signer (Q46).
+
+    Unlike `tenant_of` this counts publishers against their group: its owners admit as many as they
+    like, and each would have a share of its own. Only governance admits validators.
+    """
+    subject = state.subject(signer)
+    if subject is None or subject.kind is SubjectKind.VALIDATOR or not subject.groups:
+        return signer
+    return subject.groups[0]
+
+
+def _in_turns(waiting: Sequence[Waiting], party: Callable[[Waiting], Tenant]) -> list[Waiting]:
+    """Lets parties take turns: the first of each, then the second of each, by arrival."""
     taken: dict[Tenant, int] = {}
     ranked: list[tuple[int, int, Waiting]] = []
     for arrival, item in enumerate(waiting):
-        rank = taken.get(item.tenant, 0)
-        taken[item.tenant] = rank + 1
+        rank = taken.get(party(item), 0)
+        taken[party(item)] = rank + 1
         ranked.append((rank, arrival, item))
     ranked.sort(key=lambda entry: entry[:2])
     return [item for _, _, item in ranked]
