@@ -1,7 +1,4 @@
-"""Checks a swarmd proof file with nothing of swarmd: a second reading of docs/spec/proofs.md.
-
-Run: python examples/verify_proof.py PROOF DIGEST_OF_THE_GENESIS_THAT_IS_TRUSTED [IMAGE]
-"""
+"""Checks a proof file without swarmd: verify_proof.py PROOF TRUSTED_GENESIS_DIGEST [IMAGE]."""
 # ruff: noqa: D103 - one screen a part: what a function does stands behind its name
 
 import hashlib
@@ -16,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 EMPTY = b"SPARSE_MERKLE_PLACEHOLDER_HASH__"
 AUTHORISE, CREATE_GROUP, ROTATE_ROOT, FINALIZE, VOTE_KEY, BYTES_MAX = 1, 5, 20, 3, 3, 5 << 20
 CHECKPOINT, RECOVERY, GOVERNANCE, SET = 26, 27, ["governance", bytes(32)], "swarmd/validators/1"
+PINNED = Path(__file__).parents[1] / "tests/vectors/ledger/pinned.hex"
+PINNED_DIGEST = "12812a52c4a82e34a04564df29b3cd4bf839afc583abe3dcc056dcb29a16392a"
 REFUSALS = (ValueError, TypeError, LookupError, AttributeError, StopIteration, InvalidSignature)
 
 
@@ -284,8 +283,7 @@ def verify(data, digest, image=None):  # what a file shows if the genesis is tru
         leaf, (_, size, root, *_) = sha(b"\x00", receipt[2]), decode(anchor).values()
         require(log_root(leaf, receipt[1], size, receipt[3]) == root, "receipt log")
     complete = [item for item in manifests if item["open"] and {"owners", "content"} <= set(item)]
-    parts = [part for item in complete for part in item["content"][7]]
-    images = [part[key][1] for part in parts for key in (2, 6) if key in part]
+    images = [p[n][1] for item in complete for p in item["content"][7] for n in (2, 6) if n in p]
     require(image is None or image in images, "it does not authorise this image")
     shown = {"height": header[5], "time_ms": header[8], "facts": facts, "manifests": manifests}
     return {**shown, "entries": entries, "receipts": receipts}
@@ -293,8 +291,10 @@ def verify(data, digest, image=None):  # what a file shows if the genesis is tru
 
 if __name__ == "__main__":
     try:
-        data, *image = (Path(name).read_bytes() for name in [sys.argv[1], *sys.argv[3:]])
-        shown = verify(data, bytes.fromhex(sys.argv[2]), *map(sha, image))
+        proof, digest, *image = sys.argv[1:] or (PINNED, PINNED_DIGEST)
+        data, *image = (Path(name).read_bytes() for name in [proof, *image])
+        data = bytes.fromhex(data.decode()) if proof is PINNED else data
+        shown = verify(data, bytes.fromhex(digest), *map(sha, image))
         print(json.dumps(shown, default=bytes.hex, indent=1))
     except REFUSALS as error:
         sys.exit(f"refused: {error!r}")

@@ -25,6 +25,7 @@ from ledger.offer import UNKNOWN_DEVICE, Device, OfferRefusal, OfferVerdict, off
 from ledger.records.manifest import ManifestRecord, ManifestStatus
 from ledger.rules.membership import accepting_groups, is_closed
 from ledger.state import LedgerState
+from ledger.state_keys import capabilities_key
 from protocol.authorised import AuthorisedManifest
 from protocol.capability import Verb
 from protocol.digest import DIGEST_BYTES, BlockId, DidId, ManifestId, PolicyId
@@ -213,6 +214,16 @@ class Authority:
         return self.ask(PeerSubject(peer), ImageAct.TAKE, manifest)
 
     # -- verdicts ------------------------------------------------------------------------------
+
+    @property
+    def fetching_groups(self) -> tuple[str, ...]:
+        """Groups whose releases this node may want: its own, and those it was granted something in.
+
+        Whether it may fetch one of them is each verdict's matter.
+        """
+        granted = self._ledger.chain.state.scan(capabilities_key(self._own_did, ""))
+        named = (key.decode() for key, _value in granted)
+        return tuple(dict.fromkeys((*self._own_groups(), *named)))
 
     @property
     def own_groups(self) -> tuple[str, ...]:

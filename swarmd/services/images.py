@@ -199,7 +199,7 @@ class ImageService:
             lasting.update(dict.fromkeys(self._ledger.manifests_of(image)))
         if self._fetches:
             state = self._ledger.chain.state
-            for group in self._authority.own_groups:
+            for group in self._authority.fetching_groups:
                 newest = state.scan(latest_key(group, ""))
                 lasting.update({LatestRecord.decode(raw).manifest: None for _, raw in newest})
         return _Holdings(staged, held, lasting)

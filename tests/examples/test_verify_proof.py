@@ -212,7 +212,8 @@ def test_it_runs_as_a_program(files: dict[str, bytes], world: ProofWorld, tmp_pa
     ended = run(proof, world.lab.chain_id.hex(), image)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "refused" in ended.stderr
-    assert run().returncode == 1
+    assert run(proof).returncode == 1
+    assert "owner-0" in run().stdout
 
 
 def test_it_accepts_the_pinned_vector(example: dict[str, Any]) -> None:
@@ -220,3 +221,11 @@ def test_it_accepts_the_pinned_vector(example: dict[str, Any]) -> None:
     genesis, proof, image = (bytes.fromhex(pinned[key]) for key in ("genesis", "proof", "image"))
     shown = example["verify"](ProofFile(genesis, proof).encode(), sha256(genesis), sha256(image))
     assert shown["manifests"][0]["owners"]
+
+
+def test_its_pinned_file_is_the_pinned_vector(example: dict[str, Any]) -> None:
+    pinned = json.loads(VECTOR.read_text(encoding="utf-8"))
+    genesis, proof = bytes.fromhex(pinned["genesis"]), bytes.fromhex(pinned["proof"])
+    shown = bytes.fromhex(example["PINNED"].read_text("ascii"))
+    assert shown == ProofFile(genesis, proof).encode()
+    assert bytes.fromhex(example["PINNED_DIGEST"]) == sha256(genesis)

@@ -21,7 +21,7 @@ from protocol.catchup import FreshnessAnswer
 from protocol.digest import BlockId, Digest, sha256
 from protocol.group import OFFER_FRESHNESS_MS
 from protocol.manifest import SignedManifest
-from swarmd.clock import ManualClock
+from swarmd.clock import ManualClock, SystemClock
 from swarmd.freshness import SAVE_INTERVAL_S
 from swarmd.net.address import PeerKey
 from swarmd.publisher import Release
@@ -41,7 +41,7 @@ class Eclipse:
     def __init__(self, lab: Swarm) -> None:
         self.lab = lab
         self.forge = Forge(lab)
-        self.clock = ManualClock(wall_ms=0, monotonic_s=100.0)
+        self.clock = ManualClock(wall_ms=SystemClock().wall_ms(), monotonic_s=100.0)
         self.asked: list[bytes] = []
         self.answer: Answer = self.forge.state
         self.signed: SignedManifest
@@ -51,9 +51,9 @@ class Eclipse:
         await until(lambda: self.lab.class_of(VICTIM, EVIL) > 0, "they met")
 
     async def restart(self) -> None:
-        """Power fails, and the clocks begin anew."""
+        """Power fails; the monotonic clock begins anew, the wall clock has a battery."""
         await self.lab.crash(VICTIM)
-        self.clock = ManualClock(wall_ms=0, monotonic_s=5.0)
+        self.clock = ManualClock(wall_ms=self.clock.wall_ms(), monotonic_s=5.0)
         await self.start()
 
     async def relay(self, _asker: PeerKey, nonce: bytes) -> tuple[Statement, ...]:

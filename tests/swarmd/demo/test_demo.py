@@ -48,7 +48,7 @@ def test_the_demonstration_holds_every_check_and_reports_in_json(tmp_path: Path)
     assert second["bytes_reused"] > old.stat().st_size // 2
     assert 0 < second["bytes_fetched"] < 2 * second["bytes"]
     logs = [path.read_text() for path in (tmp_path / "network").glob("*.log")]
-    assert len(logs) == 8
+    assert len(logs) == 9
     assert not any("Traceback" in log for log in logs)
 
 
