@@ -27,6 +27,9 @@ PORT_FIRST: Final = 20_000
 """First port tried for a network."""
 PORT_LAST: Final = 60_000
 """Last port tried."""
+SLOT_PORTS: Final = 32
+"""Ports claimed together."""
+_CLAIMS: Final[list[socket.socket]] = []
 
 
 class NodeProcess:
@@ -140,17 +143,38 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def free_ports(count: int) -> int:
-    """Finds the first of `count` consecutive free ports on the loopback address.
+    """Claims `count` consecutive free ports on the loopback address for the life of this process.
+
+    Ports are found free now and bound later by other processes; a second demonstration in between
+    must not find the same ones. So they are claimed in slots, each by an abstract Unix socket.
+
+    Returns:
+        The first of them.
 
     Raises:
         TransportError: there is no such range.
     """
-    first = PORT_FIRST + os.getpid() % 1000 * 20
-    while first + count < PORT_LAST:
-        if all(_is_free(port) for port in range(first, first + count)):
+    slots = -(-count // SLOT_PORTS)
+    for first in range(PORT_FIRST, PORT_LAST - slots * SLOT_PORTS, SLOT_PORTS):
+        claims = [_claim(first + number * SLOT_PORTS) for number in range(slots)]
+        held = [claim for claim in claims if claim is not None]
+        if len(held) == slots and all(_is_free(port) for port in range(first, first + count)):
+            _CLAIMS.extend(held)
             return first
-        first += count
+        for claim in held:
+            claim.close()
     raise TransportError(f"no {count} consecutive free ports on this machine")
+
+
+def _claim(first: int) -> socket.socket | None:
+    """Claims a slot of ports; None: another process has it. It ends with the process."""
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0swarmd-demo-ports-{first}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
 
 
 def _is_free(port: int) -> bool:
