@@ -99,9 +99,7 @@ def parse_transaction(raw: bytes) -> SignedTransaction:
     return SignedTransaction(TransactionId(sha256(raw)), transaction, signed)
 
 
-def sign_transaction(
-    transaction: Transaction, key: Signer, chain: ChainId
-) -> SignedTransaction:
+def sign_transaction(transaction: Transaction, key: Signer, chain: ChainId) -> SignedTransaction:
     """Signs a transaction with the signer's node key."""
     raw = sign(transaction.encode(), key, tag=TRANSACTION_TAG, chain=chain, era=transaction.era)
     return parse_transaction(raw)

@@ -127,9 +127,7 @@ def test_order_and_junk_change_nothing(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("action", Action)
 @pytest.mark.parametrize("threshold", [1, 2, 3])
-def test_only_what_authorises_nothing_may_undercut_the_root(
-    action: Action, threshold: int
-) -> None:
+def test_only_what_authorises_nothing_may_undercut_the_root(action: Action, threshold: int) -> None:
     easy = action in (Action.REVOKE, Action.ENROL, Action.SUSPEND, Action.VETO)
     needed = threshold if easy else max(threshold, 2)
     signed = [raw(owner, action=action) for owner in range(needed)]

@@ -26,8 +26,8 @@ from protocol.did import KeyPurpose, Keys, SubjectKind, rotating
 from protocol.digest import ChainId, DidId, Digest, PolicyId
 from protocol.genesis import decode_genesis
 from protocol.group import DAY_MS
-from protocol.limits import STATE_SNAPSHOT_INTERVAL
 from protocol.keys import PrivateKey
+from protocol.limits import STATE_SNAPSHOT_INTERVAL
 from protocol.manifest import SignedManifest
 from swarmd.clock import Clock, SystemClock
 from swarmd.config import Config, Endpoint

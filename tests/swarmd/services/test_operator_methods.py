@@ -12,7 +12,7 @@ import trio
 from protocol.approval import Action
 from swarmd.control.client import ControlClient
 from swarmd.control.protocol import ControlError, ErrorCode
-from tests.support.swarm import GROUP, VALIDATORS, Swarm, swarm, until
+from tests.support.swarm import GROUP, VALIDATORS, Swarm, swarm
 
 IMAGE = hashlib.shake_256(b"operator").digest(150_000)
 
