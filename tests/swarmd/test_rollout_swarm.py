@@ -100,6 +100,7 @@ async def command(
     lab: Swarm, signed: SignedManifest, what: Command, owners: Sequence[int] = (0, 1)
 ) -> None:
     """Owners command the rollout; every gateway knows when this returns."""
+    await lab.until_height(max(lab.height(name) for name in lab.running), "publisher-1")
     sequence = rollout(lab, signed, "publisher-1").sequence
     manifest = signed.manifest_id
     if what in STOPPING:
