@@ -33,6 +33,7 @@ from swarmd.clock import Clock
 from swarmd.config import Config
 from swarmd.control.protocol import JSON
 from swarmd.control.server import serve_control
+from swarmd.data_plane import DataPlane, Foundation
 from swarmd.datadir import DataDir, read_bounded, write_atomic
 from swarmd.enrolment_request import load_own_request
 from swarmd.entropy import Entropy
@@ -46,7 +47,6 @@ from swarmd.net.network import Network, NetworkConfig, open_network
 from swarmd.net.wire import Wire
 from swarmd.newcomers import NEWCOMERS_NAME, Newcomers
 from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry, RegistryAdmission
-from swarmd.publisher import Publisher
 from swarmd.questions import Access, Allowed, OperatorSubject
 from swarmd.receipts import ReceiptKind, ReceiptLog
 from swarmd.services.consensus import ConsensusService
@@ -54,16 +54,10 @@ from swarmd.services.consensus_epoch import STREAM_BYTES_MAX as CONSENSUS_BYTES_
 from swarmd.services.consensus_epoch import Surroundings
 from swarmd.services.cosigning import CosigningService
 from swarmd.services.doorkeeper import Doorkeeper
-from swarmd.services.exchange import ExchangeService
-from swarmd.services.exchange_ports import StreamLike
-from swarmd.services.exchange_rules import ExchangeRules, ExchangeScore
 from swarmd.services.follower import FollowerService
 from swarmd.services.freshness import LAG_HEARTBEATS, FreshnessService
 from swarmd.services.gossip import GossipHooks, GossipService
-from swarmd.services.health import HealthService
 from swarmd.services.hello import HelloService
-from swarmd.services.image_http import ImageServer
-from swarmd.services.images import ImageService
 from swarmd.services.joining import JoiningService
 from swarmd.services.ledger_service import STREAM_BYTES_MAX as LEDGER_BYTES_MAX
 from swarmd.services.ledger_service import LedgerService
@@ -349,38 +343,26 @@ class RunningNode:
         self.ledger.listen_submissions(self.tamper.on_transaction)
 
     def _wire_images(self) -> None:
-        identity = self._identity
-        self.exchange = ExchangeService(
-            own_key=self.network.peer,
-            store=self.store,
-            authority=ExchangeRules(self._authority, self.receipts.answered),
-            score=ExchangeScore(self.registry),
-            open_stream=self._open_exchange,
-            entropy=self._entropy,
-        )
-        self.images = ImageService(
-            ledger=self.ledger,
-            authority=self._authority,
-            store=self.store,
-            exchange=self.exchange,
-            receipts=self.receipts,
-            fetches=identity.kind is SubjectKind.GATEWAY,
-        )
-        self.health = HealthService(
-            ledger=self.ledger,
-            receipts=self.receipts,
-            own_did=identity.did,
-            own_groups=self._own_groups,
-        )
-        self.publisher = None
-        if identity.person_key is not None:
-            self.publisher = Publisher(
+        self.data_plane = DataPlane(
+            Foundation(
+                config=self._config,
+                data=self._data,
+                identity=self._identity,
+                entropy=self._entropy,
+                network=self.network,
+                registry=self.registry,
                 ledger=self.ledger,
+                authority=self._authority,
                 store=self.store,
+                receipts=self.receipts,
                 submission=self.submission,
-                did=identity.did,
-                key=identity.person_key,
+                own_groups=self._own_groups,
             )
+        )
+        self.exchange = self.data_plane.exchange
+        self.images = self.data_plane.images
+        self.health = self.data_plane.health
+        self.publisher = self.data_plane.publisher
 
     def _make_settling(self) -> SettlingService:
         def seat() -> int | None:
@@ -448,12 +430,7 @@ class RunningNode:
             deadline_s=300.0,
             frame_bytes_max=LEDGER_BYTES_MAX,
         )
-        handle(
-            protocol_id(chain_id, ProtocolName.EXCHANGE),
-            self.exchange.serve_stream,
-            streams_per_peer_max=2,
-            deadline_s=None,
-        )
+        self.data_plane.serve_protocols()
         if self.consensus is not None:
             handle(
                 protocol_id(chain_id, ProtocolName.CONSENSUS),
@@ -479,10 +456,9 @@ class RunningNode:
         nursery.start_soon(self._watch_peers)
         nursery.start_soon(self.gossip.run)
         nursery.start_soon(PruningService(self.ledger, self._config.ledger.keep_blocks).run)
-        await nursery.start(partial(self.exchange.run))
+        await self.data_plane.start(nursery)
         witnessing = WitnessService(self._data.path / NOTE_NAME, self.ledger, self._witness_book)
         nursery.start_soon(witnessing.run)
-        nursery.start_soon(self.images.run)
         nursery.start_soon(self.freshness.run, self.ledger_service.ask)
         nursery.start_soon(self.submission.run)
         nursery.start_soon(self.doorkeeper.run)
@@ -490,21 +466,10 @@ class RunningNode:
         nursery.start_soon(self.tamper.run, self.submission.submit)
         if self._identity.kind is not SubjectKind.GATEWAY:
             nursery.start_soon(self._make_settling().run, self.submission.submit)
-        if self._identity.kind is SubjectKind.GATEWAY:
-            await self.health.load()
-            nursery.start_soon(self.health.run, self.submission.submit)
         if self.consensus is not None:
             nursery.start_soon(self.consensus.run)
         nursery.start_soon(self.follower.run)
-        if self._config.http.listen is not None and self._identity.kind is SubjectKind.GATEWAY:
-            self.http = ImageServer(
-                endpoint=self._config.http.listen,
-                store=self.store,
-                permit=self.images.permit_for_digest,
-                receipts=self.receipts,
-                note_outcome=self.health.note_image,
-            )
-            await nursery.start(partial(self.http.run))
+        await self.data_plane.serve_devices(nursery)
         nursery.start_soon(self.reach.run)
 
     def _parts(self) -> Parts:
@@ -537,7 +502,7 @@ class RunningNode:
         self._stop()
 
     def _about(self) -> dict[str, JSON]:
-        http = getattr(self, "http", None)
+        http = self.data_plane.http
         return {
             "name": self._config.node.name,
             "role": self._identity.kind.name.lower(),
@@ -558,7 +523,7 @@ class RunningNode:
                 self.registry.connected(event.peer)
             else:
                 self.registry.disconnected(event.peer)
-                self.exchange.peer_disconnected(event.peer)
+                self.data_plane.peer_disconnected(event.peer)
                 self.ledger_service.peer_disconnected(event.peer)
                 self.reach.peer_disconnected(event.peer)
 
@@ -568,13 +533,13 @@ class RunningNode:
         if peer.peer_class is PeerClass.READER:
             return
         self._nursery.start_soon(self.network.admit_to_gossip, peer.key)
-        self.exchange.peer_connected(peer.key)
+        self.data_plane.peer_connected(peer.key)
         if self.consensus is not None and peer.peer_class is PeerClass.VALIDATOR:
             self.consensus.peer_connected(peer.key)
         self.freshness.hurry()
 
     def _on_demoted(self, peer: Peer) -> None:
-        self.exchange.peer_disconnected(peer.key)
+        self.data_plane.peer_disconnected(peer.key)
         if peer.peer_class is PeerClass.STRANGER:
             self._nursery.start_soon(self.network.disconnect, peer.key)
         else:
@@ -585,7 +550,7 @@ class RunningNode:
         self.submission.on_commit(result)
         self.receipts.on_commit(result)
         self.hello.review()  # who belongs to a group decides about transfers that go on
-        self.images.on_commit(result)
+        self.data_plane.on_commit(result)
         self.gossip.review()
         if self._announces(result.header.proposer):
             self._nursery.start_soon(self.gossip.publish_head)
@@ -646,11 +611,6 @@ class RunningNode:
             self.receipts.note_once(
                 ReceiptKind.REFUSED, subject=peer.hex()[:16], detail=f"banned: {offence.label}"
             )
-
-    async def _open_exchange(self, peer: bytes) -> StreamLike:
-        return await self.network.open_stream(
-            PeerKey(peer), protocol_id(self.ledger.chain_id, ProtocolName.EXCHANGE)
-        )
 
 
 def _image_file(root: Path, digest: Digest) -> Path:

@@ -37,7 +37,7 @@ async def http(
 
 
 def url(lab: Swarm, name: str) -> tuple[str, int]:
-    address = lab[name].http.url
+    address = lab[name].data_plane.http.url
     assert address is not None
     host, port = address.removeprefix("http://").split(":")
     return host, int(port)
@@ -160,9 +160,9 @@ async def _revocation_ends_transfers(lab: Swarm, manifest: bytes, digest: Digest
     request = f"GET {image_path(digest)} HTTP/1.1\r\nHost: gateway\r\n\r\n"
     await stream.send_all(request.encode())
     assert (await stream.receive_some(1000)).startswith(b"HTTP/1.1 200")
-    assert services.http._slots.value < 32
+    assert services.data_plane.http._slots.value < 32
     await stream.aclose()
-    await until(lambda: services.http._slots.value == 32, "the slot of a device that left is free")
+    await until(lambda: services.data_plane.http._slots.value == 32, "the slot of a device that left is free")
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def with_rollout(lab: Swarm) -> None:
 
 async def ask(lab: Swarm, name: str, device: str | None, *, outcome: str | None = None) -> int:
     """One HTTP request of a device; returns the status."""
-    address = lab[name].http.url
+    address = lab[name].data_plane.http.url
     assert address is not None
     host, port = address.removeprefix("http://").split(":")
     body = "" if outcome is None else f'{{"result": "{outcome}"}}'

@@ -28,7 +28,7 @@ async def test_a_device_that_reads_nothing_holds_up_no_stop(
         await lab.until_met(*nodes)
         digest = (await lab.release(image)).manifest.components[0].digest
         await until(lambda: lab.holds("gateway-1", digest))
-        server = lab["gateway-1"].http
+        server = lab["gateway-1"].data_plane.http
         assert server.url is not None
         host, port = server.url.removeprefix("http://").rsplit(":", 1)
         device = await trio.open_tcp_stream(host, int(port))

@@ -1,0 +1,171 @@
+"""The data plane of one node: what fetches, serves, keeps and offers images, wired together.
+
+`RunningNode` makes one and tells it of peers, blocks and alarms. Here the parts meet: the exchange
+with its links, the image service that decides what is wanted, health, the publisher's staging, and
+HTTP for devices. Verdicts come from the authority alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+
+from chunks.store import ChunkStore
+from ledger.chain_blocks import CommitResult
+from protocol.did import SubjectKind
+from protocol.version import ProtocolName, protocol_id
+from swarmd.authority import Authority
+from swarmd.config import Config
+from swarmd.datadir import DataDir
+from swarmd.entropy import Entropy
+from swarmd.identity import Identity
+from swarmd.ledger_host import LedgerHost
+from swarmd.net.address import PeerKey
+from swarmd.net.network import Network
+from swarmd.peers import PeerRegistry
+from swarmd.publisher import Publisher
+from swarmd.services.exchange import ExchangeService
+from swarmd.services.exchange_ports import StreamLike
+from swarmd.services.exchange_rules import ExchangeRules, ExchangeScore
+from swarmd.services.health import HealthService
+from swarmd.services.image_http import ImageServer
+from swarmd.services.images import ImageService
+from swarmd.services.receipts import ReceiptService
+from swarmd.services.submission import SubmissionService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foundation:
+    """What the data plane stands on."""
+
+    config: Config
+    """The operator's settings."""
+    data: DataDir
+    """Where files go."""
+    identity: Identity
+    """This node's keys."""
+    entropy: Entropy
+    """Lets nodes choose differently."""
+    network: Network
+    """Streams to peers."""
+    registry: PeerRegistry
+    """Who the peers are, and how they behave."""
+    ledger: LedgerHost
+    """Own copy of the chain."""
+    authority: Authority
+    """The verdicts."""
+    store: ChunkStore
+    """The images."""
+    receipts: ReceiptService
+    """Where outcomes are noted."""
+    submission: SubmissionService
+    """Own transactions."""
+    own_groups: Callable[[], tuple[str, ...]]
+    """The groups this node serves now."""
+
+
+class DataPlane:
+    """See the module's docstring."""
+
+    def __init__(self, base: Foundation) -> None:
+        """Wires the services; nothing runs before `start`."""
+        self._base = base
+        identity = base.identity
+        self.exchange: Final = ExchangeService(
+            own_key=base.network.peer,
+            store=base.store,
+            authority=ExchangeRules(base.authority, base.receipts.answered),
+            score=ExchangeScore(base.registry),
+            open_stream=self._open_stream,
+            entropy=base.entropy,
+        )
+        """Chunks from and to peers."""
+        self.images: Final = ImageService(
+            ledger=base.ledger,
+            authority=base.authority,
+            store=base.store,
+            exchange=self.exchange,
+            receipts=base.receipts,
+            fetches=identity.kind is SubjectKind.GATEWAY,
+        )
+        """What is wanted, held, promoted and given up."""
+        self.health: Final = HealthService(
+            ledger=base.ledger,
+            receipts=base.receipts,
+            own_did=identity.did,
+            own_groups=base.own_groups,
+        )
+        """What devices report."""
+        self.publisher: Final = self._make_publisher()
+        """Staging and proposing, if this node holds a publisher's key."""
+        self.http: ImageServer | None = None
+        """Serves devices, once started and if configured."""
+
+    def _make_publisher(self) -> Publisher | None:
+        base = self._base
+        if base.identity.person_key is None:
+            return None
+        return Publisher(
+            ledger=base.ledger,
+            store=base.store,
+            submission=base.submission,
+            did=base.identity.did,
+            key=base.identity.person_key,
+        )
+
+    # Running -------------------------------------------------------------------------------------
+
+    def serve_protocols(self) -> None:
+        """Answers peers from now on."""
+        self._base.network.handle(
+            protocol_id(self._base.ledger.chain_id, ProtocolName.EXCHANGE),
+            self.exchange.serve_stream,
+            streams_per_peer_max=2,
+            deadline_s=None,
+        )
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Starts every service of the data plane but `serve_devices`."""
+        base = self._base
+        await nursery.start(partial(self.exchange.run))
+        nursery.start_soon(self.images.run)
+        if base.identity.kind is SubjectKind.GATEWAY:
+            await self.health.load()
+            nursery.start_soon(self.health.run, base.submission.submit)
+
+    async def serve_devices(self, nursery: trio.Nursery) -> None:
+        """Opens HTTP for devices, where it is configured."""
+        base = self._base
+        if base.config.http.listen is None or base.identity.kind is not SubjectKind.GATEWAY:
+            return
+        self.http = ImageServer(
+            endpoint=base.config.http.listen,
+            store=base.store,
+            permit=self.images.permit_for_digest,
+            receipts=base.receipts,
+            note_outcome=self.health.note_image,
+        )
+        await nursery.start(partial(self.http.run))
+
+    # Events --------------------------------------------------------------------------------------
+
+    def peer_connected(self, peer: PeerKey) -> None:
+        """Notes that streams to a member can be opened."""
+        self.exchange.peer_connected(peer)
+
+    def peer_disconnected(self, peer: PeerKey) -> None:
+        """Notes that a peer is gone or suspended: whatever goes to or comes from it ends now."""
+        self.exchange.peer_disconnected(peer)
+
+    def on_commit(self, result: CommitResult) -> None:
+        """Looks again at what is open after a final block."""
+        self.images.on_commit(result)
+
+    async def _open_stream(self, peer: bytes) -> StreamLike:
+        return await self._base.network.open_stream(
+            PeerKey(peer), protocol_id(self._base.ledger.chain_id, ProtocolName.EXCHANGE)
+        )
