@@ -236,13 +236,22 @@ def encode_exchange(message: ExchangeMessage) -> bytes:
     Raises:
         LocalProtocolError: it exceeds a bound that every receiver enforces.
     """
+    return b"".join(encode_exchange_parts(message))
+
+
+def encode_exchange_parts(message: ExchangeMessage) -> list[bytes | memoryview]:
+    """Encodes a message as parts whose concatenation is the frame body; payloads are not copied.
+
+    Raises:
+        LocalProtocolError: it exceeds a bound that every receiver enforces.
+    """
     if isinstance(message, Chunks):
         return _encode_chunks(message)
     kind, value = _control_value(message)
     body = bytes((kind,)) + encode_canonical(value)
     if len(body) > _CONTROL_BYTES_MAX:
         raise LocalProtocolError(f"{kind.name} of {len(body)} bytes, at most {_CONTROL_BYTES_MAX}")
-    return body
+    return [body]
 
 
 def _control_value(message: ControlMessage) -> tuple[MessageKind, dict[int | str, Value]]:
@@ -279,20 +288,17 @@ def _control_value(message: ControlMessage) -> tuple[MessageKind, dict[int | str
             return MessageKind.UNKNOWN, {0: message.manifest_id}
 
 
-def _encode_chunks(message: Chunks) -> bytes:
+def _encode_chunks(message: Chunks) -> list[bytes | memoryview]:
     chunks = message.chunks
     payload_bytes = sum(len(data) for _, data in chunks)
     if not 1 <= len(chunks) <= REQUEST_INDICES_MAX or payload_bytes > CHUNKS_PAYLOAD_BYTES_MAX:
         raise LocalProtocolError(f"{len(chunks)} chunks of {payload_bytes} bytes in one frame")
-    parts: list[bytes | memoryview] = [
-        _CHUNKS_HEAD.pack(MessageKind.CHUNKS, message.request_id, len(chunks))
-    ]
-    parts.extend(_CHUNKS_ENTRY.pack(index, len(data)) for index, data in chunks)
-    parts.extend(data for _, data in chunks)
-    return b"".join(parts)
+    head = [_CHUNKS_HEAD.pack(MessageKind.CHUNKS, message.request_id, len(chunks))]
+    head.extend(_CHUNKS_ENTRY.pack(index, len(data)) for index, data in chunks)
+    return [b"".join(head), *(data for _, data in chunks)]
 
 
-def decode_exchange(body: bytes) -> ExchangeMessage:
+def decode_exchange(body: bytes | bytearray | memoryview) -> ExchangeMessage:
     """Decodes a frame body.
 
     Raises:
@@ -307,7 +313,7 @@ def decode_exchange(body: bytes) -> ExchangeMessage:
         raise RemoteProtocolError(f"unknown exchange message kind {body[0]}")
     try:
         fields = Fields(
-            decode_canonical(body[1:], bytes_max=_CONTROL_BYTES_MAX), "exchange message"
+            decode_canonical(bytes(body[1:]), bytes_max=_CONTROL_BYTES_MAX), "exchange message"
         )
         message = read(fields)
         fields.finish()
@@ -318,7 +324,7 @@ def decode_exchange(body: bytes) -> ExchangeMessage:
     return message
 
 
-def _decode_chunks(body: bytes) -> Chunks:
+def _decode_chunks(body: bytes | bytearray | memoryview) -> Chunks:
     if len(body) < _CHUNKS_HEAD.size:
         raise RemoteProtocolError(f"CHUNKS frame of {len(body)} bytes has no complete head")
     _, request_id, count = _CHUNKS_HEAD.unpack_from(body)

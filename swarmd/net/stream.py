@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import trio
@@ -75,14 +75,15 @@ class Stream:
             await self.reset()
             raise
 
-    async def send_frame(self, body: bytes) -> None:
-        """Sends one length-prefixed frame.
+    async def send_frame(self, body: bytes | Sequence[bytes | memoryview]) -> None:
+        """Sends one length-prefixed frame; of several parts the body is their concatenation.
 
         Raises:
             LocalProtocolError: the body is empty or over the protocol's bound.
             TransportError: the stream broke.
         """
-        await self.send_all(encode_frame(body, bytes_max=self._frame_bytes_max))
+        whole = body if isinstance(body, bytes) else b"".join(body)
+        await self.send_all(encode_frame(whole, bytes_max=self._frame_bytes_max))
 
     async def receive_frame(self) -> bytes | None:
         """Waits for one frame; None when the peer ended its side between frames.

@@ -40,7 +40,7 @@ from protocol.exchange_messages import (
     RecipeRequest,
     Request,
     decode_exchange,
-    encode_exchange,
+    encode_exchange_parts,
 )
 from protocol.limits import MIB
 from protocol.upload import Upload, refusal_of
@@ -176,7 +176,7 @@ class PeerLink:
         if message is not None:
             self._sending, self._sending_number = served, self._sending_number + 1
             with trio.move_on_after(SEND_TIMEOUT_S) as scope:
-                await self._stream.send_frame(encode_exchange(message))
+                await self._stream.send_frame(encode_exchange_parts(message))
             self._sending = None
             if scope.cancelled_caught:
                 raise TransportError(f"the peer took no frame in {SEND_TIMEOUT_S} s")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -20,16 +20,18 @@ class StreamLike(Protocol):
         """Transport key of the other end."""
         ...
 
-    async def send_frame(self, body: bytes) -> None:
-        """Sends one frame.
+    async def send_frame(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Sends one frame whose body is the parts in order; they stay unchanged until it returns.
+
+        A lane writes the parts as they are, a libp2p stream joins them.
 
         Raises:
             TransportError: the stream broke.
         """
         ...
 
-    async def receive_frame(self) -> bytes | None:
-        """Waits for a frame; None at the end.
+    async def receive_frame(self) -> bytes | bytearray | memoryview | None:
+        """Waits for a frame; None at the end. What it returned never changes afterwards.
 
         Raises:
             TransportError: the stream broke.

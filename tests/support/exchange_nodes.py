@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -35,7 +35,8 @@ class MemoryFrameStream:
         self.is_broken = False
         self.frames_left: int | None = None
 
-    async def send_frame(self, body: bytes) -> None:
+    async def send_frame(self, body: bytes | Sequence[bytes | memoryview]) -> None:
+        whole = body if isinstance(body, bytes) else b"".join(body)
         other = self.other
         while other._bytes > WINDOW_BYTES and not (self.is_broken or other.is_broken):
             await other._lot.park()
@@ -47,8 +48,8 @@ class MemoryFrameStream:
             if self.frames_left < 0:
                 self.break_now()
                 raise TransportError("stream broken")
-        other._frames.append(bytes(body))
-        other._bytes += len(body)
+        other._frames.append(whole)
+        other._bytes += len(whole)
         other._lot.unpark_all()
 
     async def receive_frame(self) -> bytes | None:
