@@ -19,7 +19,7 @@ from ledger.validators import VALIDATOR_SET_BYTES_MAX, ValidatorSet, decode_vali
 from ledger.vote import Verifier, VoteKind
 from protocol.digest import BlockId, ChainId
 from protocol.encoding import Value, as_array, as_bytes, decode_canonical, encode_canonical
-from protocol.errors import EncodingError, NotYetError, VerificationError
+from protocol.errors import EncodingError, VerificationError
 from protocol.genesis import Genesis
 from protocol.limits import KIB
 
@@ -224,24 +224,6 @@ class EpochHistory:
         _verify_step(step, anchor, self._verifier)
         self.alarm = EpochForkError(header.epoch, known, header.block_id)
         raise self.alarm
-
-    def renew(self) -> None:
-        """Takes note that the governance root co-signed the present anchor: trust is fresh."""
-        self.anchor = replace(self.anchor, bridged=0)
-
-
-def require_recent(anchor: TrustAnchor) -> None:
-    """Refuses an anchor that bridged too many epochs on old keys' word alone (E62).
-
-    Raises:
-        NotYetError: `anchor.checkpoint`: a checkpoint of the governance root is needed first.
-    """
-    if anchor.bridged > CHECKPOINT_EPOCHS_MAX:
-        raise NotYetError(
-            "anchor.checkpoint",
-            f"{anchor.bridged} epochs since trust was given, over {CHECKPOINT_EPOCHS_MAX}: "
-            "a checkpoint of the governance root is needed",
-        )
 
 
 def verify_header(

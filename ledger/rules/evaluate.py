@@ -7,10 +7,11 @@ a permission. Parts are combined as Kleene's strong logic of indeterminacy does.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from protocol.calendar import (
     DAY_NAMES,
@@ -270,14 +271,15 @@ def compare(left: FactValue, comparison: Comparison, right: FactValue) -> bool:
     return _COMPARE[comparison](left, right)
 
 
-_COMPARE: Final[Mapping[Comparison, Callable[[FactValue, FactValue], bool]]] = {
-    Comparison.EQUAL: lambda left, right: left == right,
-    Comparison.NOT_EQUAL: lambda left, right: left != right,
-    Comparison.LESS: lambda left, right: left < right,  # type: ignore[operator]  # checked
-    Comparison.AT_MOST: lambda left, right: left <= right,  # type: ignore[operator]  # checked
-    Comparison.MORE: lambda left, right: left > right,  # type: ignore[operator]  # checked
-    Comparison.AT_LEAST: lambda left, right: left >= right,  # type: ignore[operator]  # checked
+_COMPARE: Final[Mapping[Comparison, Callable[[Any, Any], bool]]] = {
+    Comparison.EQUAL: operator.eq,
+    Comparison.NOT_EQUAL: operator.ne,
+    Comparison.LESS: operator.lt,
+    Comparison.AT_MOST: operator.le,
+    Comparison.MORE: operator.gt,
+    Comparison.AT_LEAST: operator.ge,
 }
+"""Both sides were checked to be of one type that has an order where one is asked for."""
 
 
 def window_text(window: WeeklyWindow) -> str:

@@ -127,11 +127,6 @@ class Core:
         )
 
     @property
-    def has_ended(self) -> bool:
-        """Whether the epoch is over; the engine is to be dropped then."""
-        return self._ended
-
-    @property
     def halted(self) -> str | None:
         """Why this key never votes again; None while it may."""
         return self._halted

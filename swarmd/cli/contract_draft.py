@@ -11,7 +11,7 @@ import click
 
 from protocol.errors import ConfigError, PolicyError
 from swarmd.cli.key_options import open_key, passphrase_options
-from swarmd.cli.options import call, directory_option, json_option, pass_output
+from swarmd.cli.options import call, directory_option, json_option, output_option, pass_output
 from swarmd.cli.output import Output, describe
 
 if TYPE_CHECKING:
@@ -47,13 +47,8 @@ def draft_options(command: _F) -> _F:
             show_default=True,
             help="How long signatures under it may be used.",
         ),
-        click.option(
-            "-o",
-            "--output",
-            "target",
-            type=click.Path(dir_okay=False, path_type=Path),
-            metavar="FILE",
-            help="Write a decision file for others to sign, instead of submitting.",
+        output_option(
+            "Write a decision file for others to sign, instead of submitting.", required=False
         ),
         directory_option,
     )

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from protocol.errors import ConfigError, EncodingError, PolicyError
-from swarmd.cli.options import call, directory_option, examples, json_option, pass_output
+from swarmd.cli.options import (
+    call,
+    directory_option,
+    examples,
+    json_option,
+    output_option,
+    pass_output,
+)
 from swarmd.cli.output import Output
 
 if TYPE_CHECKING:
@@ -18,15 +25,7 @@ if TYPE_CHECKING:
 _DECORATORS: tuple[Callable[[Any], Any], ...] = (
     click.argument("did", metavar="DID"),
     directory_option,
-    click.option(
-        "-o",
-        "--output",
-        "target",
-        type=click.Path(dir_okay=False, path_type=Path),
-        required=True,
-        metavar="FILE",
-        help="The draft to write; owners sign it by swarmd did sign.",
-    ),
+    output_option("The draft to write; owners sign it by swarmd did sign."),
     json_option,
     pass_output,
 )

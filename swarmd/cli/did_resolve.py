@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from protocol.errors import ConfigError, EncodingError
-from swarmd.cli.options import call, examples, json_option, pass_output
+from swarmd.cli.options import call, examples, json_option, output_option, pass_output
 from swarmd.cli.output import Output, plain
 
 if TYPE_CHECKING:
@@ -40,14 +40,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Also write what proves the answer offline.",
 )
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Write the answer to FILE instead of printing it.",
-)
+@output_option("Write the answer to FILE instead of printing it.", required=False)
 @json_option
 @pass_output
 def resolve(

@@ -13,6 +13,7 @@ from swarmd.cli.options import (
     examples,
     json_option,
     manifest_argument,
+    output_option,
     pass_output,
 )
 from swarmd.cli.output import Output
@@ -23,15 +24,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=examples("swarmd fetch 3f2a... -o rootfs.img -C lab/gateway-1"))
 @manifest_argument
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="Where to save it; an existing file is replaced once the new one is complete.",
-)
+@output_option("Where to save it; an existing file is replaced once the new one is complete.")
 @directory_option
 @click.option("--component", help="Which one, if the manifest has several.")
 @click.option(

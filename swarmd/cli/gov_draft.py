@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from protocol.errors import ConfigError, NotYetError
-from swarmd.cli.options import call, directory_option, examples, json_option, pass_output
+from swarmd.cli.options import (
+    call,
+    directory_option,
+    examples,
+    json_option,
+    output_option,
+    pass_output,
+)
 from swarmd.cli.output import Output, describe
 
 if TYPE_CHECKING:
@@ -31,15 +38,7 @@ def _draft_options(command: _F) -> _F:
             show_default=True,
             help="How long signatures under it may be used.",
         ),
-        click.option(
-            "-o",
-            "--output",
-            "target",
-            type=click.Path(dir_okay=False, path_type=Path),
-            required=True,
-            metavar="FILE",
-            help="The decision file to write.",
-        ),
+        output_option("The decision file to write."),
         directory_option,
     )
     for decorate in decorators:

@@ -9,7 +9,14 @@ import click
 
 from protocol.errors import ConfigError
 from swarmd.cli.key_options import chosen_passphrases, passphrase_options
-from swarmd.cli.options import call, directory_option, examples, json_option, pass_output
+from swarmd.cli.options import (
+    call,
+    directory_option,
+    examples,
+    json_option,
+    output_option,
+    pass_output,
+)
 from swarmd.cli.output import Output
 
 if TYPE_CHECKING:
@@ -18,15 +25,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=examples("swarmd gov recovery -C lab/gateway-1 -o recovery.cbor"))
 @directory_option
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="The recovery file to draft.",
-)
+@output_option("The recovery file to draft.")
 @json_option
 @pass_output
 def recovery(output: Output, directory: Path, target: Path) -> None:

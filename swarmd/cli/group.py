@@ -10,7 +10,14 @@ import click
 from protocol.errors import ConfigError
 from swarmd.cli.contract_draft import DAYS_VALID, ask_group, draft_options, finish, group_option
 from swarmd.cli.key_options import key_options, open_key
-from swarmd.cli.options import call, directory_option, examples, json_option, pass_output
+from swarmd.cli.options import (
+    call,
+    directory_option,
+    examples,
+    json_option,
+    output_option,
+    pass_output,
+)
 from swarmd.cli.output import Output, describe
 
 if TYPE_CHECKING:
@@ -139,15 +146,7 @@ def update(
 @group_option
 @directory_option
 @key_options
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="Where to write the consent.",
-)
+@output_option("Where to write the consent.")
 @json_option
 @pass_output
 def adopt(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from protocol.errors import ConfigError, PolicyError, TransportError, VerificationError
-from swarmd.cli.options import HexDigest, directory_option, examples, pass_output
+from swarmd.cli.options import HexDigest, directory_option, examples, output_option, pass_output
 from swarmd.cli.output import Output
 
 if TYPE_CHECKING:
@@ -64,15 +64,7 @@ def read_blocks(client: Any, start: int, end: int) -> Iterator[Block]:
 @click.option("--subject", metavar="DID", help="Only what it signed or what is about it.")
 @click.option("--manifest", type=HexDigest(), metavar="MANIFEST", help="Only what is about it.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True)
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="The file to write.",
-)
+@output_option("The file to write.")
 @directory_option
 @pass_output
 def export(

@@ -58,6 +58,19 @@ def directory_option(command: _F) -> _F:
     )(command)
 
 
+def output_option(help_text: str, *, required: bool = True) -> Callable[[_F], _F]:
+    """Adds `-o FILE`, passed as `target`."""
+    return click.option(
+        "-o",
+        "--output",
+        "target",
+        type=click.Path(dir_okay=False, path_type=Path),
+        required=required,
+        metavar="FILE",
+        help=help_text,
+    )
+
+
 class HexDigest(click.ParamType[str]):
     """A SHA-256 identifier of 64 hex digits."""
 

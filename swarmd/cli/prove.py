@@ -14,6 +14,7 @@ from swarmd.cli.options import (
     directory_option,
     examples,
     json_option,
+    output_option,
     pass_output,
 )
 from swarmd.cli.output import Output
@@ -40,15 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "--absent", metavar="KEY", help="Prove that the state holds nothing under PREFIX/HEX[/NAME]."
 )
-@click.option(
-    "-o",
-    "--output",
-    "target",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="The proof file to write.",
-)
+@output_option("The proof file to write.")
 @directory_option
 @click.option("--group", help="Prove it for this group [default: the manifest's first].")
 @click.option("--core", is_flag=True, help="Only its record, whatever its status: smallest.")

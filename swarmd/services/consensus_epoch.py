@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 
 import trio
 
@@ -66,6 +66,8 @@ from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.net.network import Network
 from swarmd.peers import PeerRegistry
+
+_Job = TypeVar("_Job")
 
 logger = logging.getLogger(__name__)
 
@@ -275,12 +277,9 @@ class ConsensusEpoch:
                 assert_never(effect)
 
     @staticmethod
-    def _put(
-        channel: trio.MemorySendChannel[Persist] | trio.MemorySendChannel[LedgerJob],
-        job: Persist | LedgerJob,
-    ) -> None:
+    def _put(channel: trio.MemorySendChannel[_Job], job: _Job) -> None:
         try:
-            channel.send_nowait(job)  # type: ignore[arg-type]
+            channel.send_nowait(job)
         except trio.WouldBlock:
             raise LocalProtocolError(f"{JOBS_MAX} jobs wait: the engine runs away") from None
 

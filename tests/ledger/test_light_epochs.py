@@ -10,7 +10,6 @@ import pytest
 from ledger.certificate import Certificate
 from ledger.header import Header
 from ledger.light import (
-    CHECKPOINT_EPOCHS_MAX,
     EPOCH_STEPS_MAX,
     FILLERS_MAX,
     EpochForkError,
@@ -19,12 +18,11 @@ from ledger.light import (
     TrustAnchor,
     advance_anchor,
     decode_epoch_step,
-    require_recent,
 )
 from ledger.validators import Validator, ValidatorSet
 from ledger.vote import Ed25519Verifier, Vote, VoteKind, vote_message
 from protocol.digest import ZERO_DIGEST, BlockId, ChainId, DidId, Digest, sha256
-from protocol.errors import EncodingError, NotYetError, VerificationError
+from protocol.errors import EncodingError, VerificationError
 from protocol.keys import PublicKey
 from protocol.merkle import EMPTY_ROOT
 from tests.support.ledger import make_key
@@ -224,16 +222,6 @@ def _thief_step(held: ValidatorSet, following: ValidatorSet) -> EpochStep:
 
 
 @pytest.mark.slow
-def test_retired_keys_forge_a_chain_that_a_client_does_not_trust_beyond_26_epochs():
-    """A year-old client alone with a thief: the forged way verifies, and is not believed."""
-    thief = EpochHistory(anchor(1, 4), VERIFIER)
-    assert thief.advance(forged_way(1, 53)) == 52
-    with pytest.raises(NotYetError) as caught:
-        require_recent(thief.anchor)
-    assert caught.value.rule == "anchor.checkpoint"
-
-
-@pytest.mark.slow
 def test_a_client_that_sees_both_chains_stops_and_stays_stopped():
     honest, forged = steps(1, 6, 4), forged_way(3, 6)
     for first, second in ((honest, forged), ([*honest[:2], *forged], honest)):
@@ -271,17 +259,6 @@ def test_what_the_own_ledger_says_is_compared_too():
     with pytest.raises(EpochForkError):
         client.check_closing(1, BlockId(ZERO_DIGEST))
     assert client.alarm is not None
-
-
-def test_trust_lasts_26_epochs_and_is_renewed_by_governance():
-    fresh = anchor(1, 4)
-    require_recent(replace(fresh, bridged=CHECKPOINT_EPOCHS_MAX))
-    old = replace(fresh, bridged=CHECKPOINT_EPOCHS_MAX + 1)
-    with pytest.raises(NotYetError):
-        require_recent(old)
-    client = EpochHistory(old, VERIFIER)
-    client.renew()
-    require_recent(client.anchor)
 
 
 def test_a_history_remembers_whom_it_believed():
