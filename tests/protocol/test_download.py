@@ -479,7 +479,7 @@ def test_what_a_peer_lacks_is_not_asked_of_it_again() -> None:
     for step in range(1, 40):
         rig.now = float(step)
         assert requests(rig.feed(TimerFired())) == []
-    picker = rig.machine._picker
+    picker = rig.machine._core.picker
     assert isinstance(picker, RarestFirst)
     assert [picker.availability(number) for number in range(COUNT)] == [1, 1, 1, 0, 1, 1, 1, 1]
     have = Have(manifest_id=M, component=0, indices=(3,))

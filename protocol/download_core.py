@@ -1,0 +1,145 @@
+"""What the parts of a download share: its boards, its peers, and the effects under way.
+
+`Download` decides which part takes an input; `download_storage` takes what the host tells of its
+storage, `download_intake` what peers say. Nothing here judges anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from protocol.digest import ManifestId
+from protocol.download_board import ByteBudget, ChunkBoard
+from protocol.download_components import ComponentBoard
+from protocol.download_pages import PageBoard
+from protocol.download_requests import RequestComposer, cancel
+from protocol.download_state import DownloadState
+from protocol.exchange_events import (
+    Blame,
+    ChunkRefused,
+    DownloadEffect,
+    Offence,
+    PeerId,
+    Send,
+)
+from protocol.exchange_flow import PeerFlow
+from protocol.exchange_layout import Layout
+from protocol.exchange_messages import ExchangeMessage, Interest, NotInterested
+from protocol.picker import Picker
+
+
+class DownloadCore:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        *,
+        manifest_id: ManifestId,
+        chunk_counts: Sequence[int],
+        picker: Picker,
+        lane: int,
+        budget: ByteBudget,
+    ) -> None:
+        """Starts without peers; the arguments are those of `Download`."""
+        self.manifest_id = manifest_id
+        """What is being fetched."""
+        self.layout = Layout(chunk_counts)
+        """Numbers and lengths of its chunks."""
+        self.picker = picker
+        """The rule that orders chunks."""
+        self.chunks = ChunkBoard(self.layout, budget)
+        """Where each chunk stands."""
+        self.pages = PageBoard(self.layout)
+        """Recipe pages under way."""
+        self.components = ComponentBoard(len(chunk_counts))
+        """How far each component is."""
+        self.flows: dict[PeerId, PeerFlow] = {}
+        """Peers that joined and may be asked."""
+        self.banned: dict[PeerId, None] = {}
+        """Peers that will never be asked again."""
+        self.state = DownloadState.RUNNING
+        """The phase."""
+        self.wasted_bytes = 0
+        """Chunk bytes that came and were dropped."""
+        self.effects: list[DownloadEffect] = []
+        """What the input being handled asks of the host, in order."""
+        self.requests = RequestComposer(
+            manifest_id=manifest_id,
+            layout=self.layout,
+            chunks=self.chunks,
+            pages=self.pages,
+            picker=picker,
+            lane=lane,
+        )
+        """Composes requests."""
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing is wanted any more."""
+        return self.state in (DownloadState.FINISHED, DownloadState.STOPPED)
+
+    def interest(self) -> Interest:
+        """Asks for news of what is not done."""
+        return Interest(manifest_id=self.manifest_id, components=self.components.unfinished)
+
+    def blame(
+        self, peer: PeerId, offence: Offence, component: int, position: int, detail: str
+    ) -> None:
+        """Tells the host of a proven offence, once for each peer."""
+        # What a banned peer sent before its ban is one offence, not many.
+        if peer not in self.banned:
+            self.effects.append(
+                Blame(
+                    peer=peer,
+                    offence=offence,
+                    manifest_id=self.manifest_id,
+                    component=component,
+                    position=position,
+                    detail=detail,
+                )
+            )
+
+    def blame_chunk(self, sender: PeerId, event: ChunkRefused) -> None:
+        """Blames the sender of a chunk that did not match."""
+        self.blame(sender, Offence.CORRUPT_CHUNK, event.component, event.index, event.detail)
+
+    def drop(self, peer: PeerId, now: float) -> None:
+        """Ends what is asked of a peer that left."""
+        flow = self.flows.pop(peer, None)
+        if flow is None:
+            return
+        self.picker.lost(flow.possession)
+        for request in flow.requests.values():
+            self.chunks.abandoned(request)
+            if request.page is not None:
+                self.pages.closed(request.page, request)
+        self.fill_all(now)
+
+    def ban(self, peer: PeerId, now: float) -> None:
+        """Never asks a peer again."""
+        self.banned[peer] = None
+        self.drop(peer, now)
+
+    def end(self, state: DownloadState) -> None:
+        """Stops asking; open requests are withdrawn."""
+        self.state = state
+        self.chunks.clear()
+        for flow in self.flows.values():
+            for request in flow.requests.values():
+                if request.pending:
+                    self.effects.append(cancel(request, request.pending))
+            self.send(flow, NotInterested(manifest_id=self.manifest_id))
+
+    def fill(self, flow: PeerFlow, now: float) -> None:
+        """Asks one peer for as much as it may be asked for now."""
+        if self.state is DownloadState.RUNNING:
+            self.effects += self.requests.fill(flow, now)
+
+    def fill_all(self, now: float) -> None:
+        """Asks every peer likewise."""
+        for flow in self.flows.values():
+            self.fill(flow, now)
+
+    def send(self, flow: PeerFlow, message: ExchangeMessage) -> None:
+        """Has a message sent."""
+        self.effects.append(Send(peer=flow.peer, message=message))
