@@ -13,7 +13,8 @@ from ledger.simplex.interface import Record, RecordKind
 from protocol.digest import ChainId, sha256
 from protocol.errors import StorageError
 from tests.support.crash_states import CrashState, lay_out
-from tests.support.recording_vfs import MemoryFiles, RecordingDisk
+from tests.support.memory_files import MemoryFiles
+from tests.support.recording_vfs import RecordingDisk
 
 CHAIN = ChainId(sha256(b"journal that crashes"))
 FOLDER = Path("/disk")

@@ -2,8 +2,9 @@
 
 After any prefix of the operations, what was flushed is there. Of what was not, everything may be
 there, nothing, or any part: a write or a truncation survives sector by sector, in any order
-(between two flushes a disk may reorder); names survive in order, as in a journalled directory. A
-flush that failed leaves its writes in doubt for good, whatever later flushes say.
+(between two flushes a disk may reorder); names survive in order, as in a journalled directory, and
+no file survives its directory. A flush that failed leaves its writes in doubt for good, whatever
+later flushes say.
 
 The disk does not lie: a flush that succeeded is durable.
 """
@@ -12,18 +13,23 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.recording_vfs import (
+from tests.support.memory_files import (
+    DIRECTORY,
     Create,
     Delete,
+    NameChange,
     Operation,
+    Rename,
     Sync,
     SyncNames,
     Truncate,
     Write,
+    parent_of,
     resize,
     write_into,
 )
@@ -32,6 +38,7 @@ SECTOR_BYTES = 512
 """What a disk writes as a whole, bytes."""
 Change = Write | Truncate
 Image = dict[str, bytes]
+"""Content by path; a directory's path ends with a slash."""
 
 
 @dataclass(slots=True)
@@ -103,28 +110,46 @@ class CrashedDisk:
     """The medium after a prefix of operations, and all that it may hold after a power loss."""
 
     names: dict[str, int] = field(default_factory=dict)
-    pending_names: list[Create | Delete] = field(default_factory=list)
+    pending_names: list[tuple[set[str], NameChange]] = field(default_factory=list)
+    """Changes of names that may be undone, each with the directories yet to be flushed for it."""
     inodes: dict[int, _Inode] = field(default_factory=dict)
+    directories: set[str] = field(default_factory=set)
+    """Directories that were made in the course of it, durably or not."""
 
     def follow(self, operation: Operation) -> None:
         """One more operation happened."""
         match operation:
-            case Create():
-                self.inodes[operation.inode] = _Inode()
-                self.pending_names.append(operation)
-            case Delete():
-                self.pending_names.append(operation)
+            case Create() | Delete() | Rename():
+                if isinstance(operation, Create):
+                    self._make(operation)
+                self.pending_names.append((_directories(operation), operation))
             case Write() | Truncate():
                 self.inodes[operation.inode].pending.append(operation)
             case Sync():
                 self.inodes[operation.inode].flush(is_failed=operation.is_failed)
             case SyncNames():
-                _rename(self.names, self.pending_names)
-                self.pending_names = []
+                self._flush_names(operation.directory)
+
+    def _make(self, created: Create) -> None:
+        if created.inode == DIRECTORY:
+            self.directories.add(created.path)
+        else:
+            self.inodes[created.inode] = _Inode()
+
+    def _flush_names(self, directory: str) -> None:
+        """Makes durable what touches this directory alone, and what all others were flushed for."""
+        waiting = []
+        for directories, change in self.pending_names:
+            directories.discard(directory)
+            if directories:
+                waiting.append((directories, change))
+            else:
+                _rename(self.names, [change])
+        self.pending_names = waiting
 
     def everything(self) -> Image:
         """All that was written survives: what a process that is killed leaves."""
-        return self._image(self.pending_names, _apply)
+        return self._image([change for _, change in self.pending_names], _apply)
 
     def flushed(self) -> Image:
         """Nothing survives but what was flushed."""
@@ -133,16 +158,20 @@ class CrashedDisk:
     def torn(self, seed: int) -> Image:
         """Any part of what was not flushed survives, as the seed decides."""
         rng = random.Random(seed)
-        kept = self.pending_names[: rng.randint(0, len(self.pending_names))]
+        pending = [change for _, change in self.pending_names]
+        kept = pending[: rng.randint(0, len(pending))]
         return self._image(kept, lambda content, change: _torn(content, change, rng))
 
     def _image(
-        self, renamed: Sequence[Create | Delete], survive: Callable[[bytearray, Change], None]
+        self, renamed: Sequence[NameChange], survive: Callable[[bytearray, Change], None]
     ) -> Image:
         names = dict(self.names)
         _rename(names, renamed)
         image = {}
-        for path, inode in names.items():
+        for path, inode in _reachable(names, self.directories):
+            if inode == DIRECTORY:
+                image[path + "/"] = b""
+                continue
             held = self.inodes[inode]
             content = bytearray(held.durable)
             for change in held.changes():
@@ -151,12 +180,33 @@ class CrashedDisk:
         return image
 
 
-def _rename(names: dict[str, int], changes: Sequence[Create | Delete]) -> None:
+def _directories(change: NameChange) -> set[str]:
+    if isinstance(change, Rename):
+        return {parent_of(change.source), parent_of(change.target)}
+    return {parent_of(change.path)}
+
+
+def _rename(names: dict[str, int], changes: Sequence[NameChange]) -> None:
     for change in changes:
-        if isinstance(change, Create):
-            names[change.path] = change.inode
-        else:
-            names.pop(change.path, None)
+        match change:
+            case Create(path, inode):
+                names[path] = inode
+            case Delete(path):
+                names.pop(path, None)
+            case Rename(source, target, inode):
+                names.pop(source, None)
+                names[target] = inode
+
+
+def _reachable(names: dict[str, int], directories: set[str]) -> Iterator[tuple[str, int]]:
+    """Names whose directory survived; those nobody made here were there before."""
+    for path, inode in names.items():
+        parent = parent_of(path)
+        while parent not in directories or names.get(parent) == DIRECTORY:
+            if parent == parent_of(parent):
+                yield path, inode
+                break
+            parent = parent_of(parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +256,22 @@ def _digest(prefix: int, image: Image) -> bytes:
     return digest.digest()
 
 
-def lay_out(image: Image, directory: Path) -> None:
-    """Puts a state into a real directory, in place of what is in it."""
+def lay_out(image: Image, directory: Path, root: Path = Path("/disk")) -> None:
+    """Puts a state into a real directory, in place of what is in it.
+
+    Args:
+        image: the state.
+        directory: stands for `root`.
+        root: what all paths of the state begin with.
+    """
     for old in directory.iterdir():
-        old.unlink()
-    for path, content in image.items():
-        (directory / Path(path).name).write_bytes(content)
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
+    for path, content in sorted(image.items()):
+        place = directory / Path(path).relative_to(root)
+        if path.endswith("/"):
+            place.mkdir()
+        else:
+            place.write_bytes(content)

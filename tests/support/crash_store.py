@@ -18,7 +18,8 @@ from protocol.errors import StorageError
 from protocol.transaction import SignedTransaction
 from tests.support.crash_states import CrashState, lay_out
 from tests.support.ledger import Lab, build_next, make_lab
-from tests.support.recording_vfs import MemoryFiles, RecordingDisk
+from tests.support.memory_files import MemoryFiles
+from tests.support.recording_vfs import RecordingDisk
 
 FOLDER = Path("/disk")
 """Folder of the store on the recorded disk."""

@@ -3,7 +3,7 @@
 `RecordingDisk` is a `ledger.disk.Disk`: the production stores run on it unchanged. Databases reach
 it through a VFS of SQLite's, written in Python; what SQLite's own VFS for Unix promises (a write
 leaves its neighbours alone, the first flush of a write-ahead log flushes its name too) it promises
-as well. A `Fault` refuses one operation, or every one from there on.
+as well. `RecordingDatabases` is the part of it that other stores' backends share.
 
 Databases are held exclusively, for a VFS in Python has no shared memory.
 """
@@ -14,14 +14,13 @@ import contextlib
 import itertools
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any, Self
 
 import apsw
 
 from ledger.disk import Connection, Disk
+from tests.support.memory_files import FaultError, Kind, MemoryFiles, parent_of
 
 POWERSAFE_OVERWRITE = 0x1000
 """SQLITE_IOCAP_POWERSAFE_OVERWRITE, which SQLite assumes of disks by default."""
@@ -29,205 +28,6 @@ SECTOR_SIZE_REPORTED = 4096
 """What SQLite's VFS for Unix reports."""
 CHECKPOINT_PAGES = 24
 """Pages in the write-ahead log that start a checkpoint: few, so that a short run has many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Create:
-    """A name for a new file."""
-
-    path: str
-    inode: int
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """A name is removed."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Bytes of a file are replaced, or it grows."""
-
-    inode: int
-    offset: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Truncate:
-    """A file ends earlier or later."""
-
-    inode: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sync:
-    """A flush of a file; one that failed leaves open what of it is durable, for good."""
-
-    inode: int
-    is_failed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SyncNames:
-    """A flush of the directory."""
-
-
-Operation = Create | Delete | Write | Truncate | Sync | SyncNames
-
-
-class Kind(Enum):
-    """What a fault looks like to its caller."""
-
-    FULL = "disk full"
-    """ENOSPC: half of a write may be there."""
-    ERROR = "input/output error"
-    """EIO: of a flush, it may have lost what it should have flushed."""
-
-
-@dataclass(slots=True)
-class Fault:
-    """Refuses an operation that changes the disk."""
-
-    kind: Kind
-    """How."""
-    at: int
-    """Index of the operation, from 0."""
-    is_lasting: bool = False
-    """Whether all later ones are refused too."""
-    hits: int = 0
-    """How many it refused."""
-
-    def strikes(self, index: int) -> bool:
-        """Whether it refuses this operation; counts it then."""
-        is_hit = index == self.at or (self.is_lasting and index > self.at)
-        self.hits += is_hit
-        return is_hit
-
-
-class FaultError(OSError):
-    """An operation was refused."""
-
-    def __init__(self, kind: Kind, *, is_flush: bool) -> None:
-        """Says what was refused."""
-        super().__init__(kind.value)
-        self.kind = kind
-        self.is_flush = is_flush
-
-
-@dataclass
-class MemoryFiles:
-    """Files by name as a running system sees them, and every operation that made them so."""
-
-    operations: list[Operation] = field(default_factory=list)
-    fault: Fault | None = None
-    names: dict[str, int] = field(default_factory=dict)
-    contents: dict[int, bytearray] = field(default_factory=dict)
-    is_dead: bool = False
-    """Whether the process that used them has ended: nothing it does reaches them."""
-    _attempts: int = 0
-
-    @classmethod
-    def of(cls, image: dict[str, bytes]) -> MemoryFiles:
-        """Files that a power loss left; nothing of them is in doubt."""
-        files = cls()
-        for path, data in image.items():
-            inode = files.create(path)
-            files.write(inode, 0, data)
-            files.sync(inode)
-        files.sync_names()
-        return files
-
-    @classmethod
-    def after(cls, operations: Sequence[Operation]) -> MemoryFiles:
-        """Files as the next process finds them when the last one was killed.
-
-        What it had not flushed can be read, and is not durable.
-        """
-        files = cls()
-        for operation in operations:
-            match operation:
-                case Create():
-                    files.create(operation.path)
-                case Delete():
-                    files.delete(operation.path)
-                case Write():
-                    files.write(operation.inode, operation.offset, operation.data)
-                case Truncate():
-                    files.truncate(operation.inode, operation.size)
-                case Sync() | SyncNames():
-                    files.operations.append(operation)
-        return files
-
-    def _strikes(self) -> Kind | None:
-        if self.is_dead:
-            raise FaultError(Kind.ERROR, is_flush=False)
-        index = self._attempts
-        self._attempts += 1
-        fault = self.fault
-        return fault.kind if fault is not None and fault.strikes(index) else None
-
-    def create(self, path: str) -> int:
-        """Adds an empty file."""
-        if (kind := self._strikes()) is not None:
-            raise FaultError(kind, is_flush=False)
-        inode = len(self.contents)
-        self.names[path], self.contents[inode] = inode, bytearray()
-        self.operations.append(Create(path, inode))
-        return inode
-
-    def delete(self, path: str) -> None:
-        """Removes a name."""
-        if (kind := self._strikes()) is not None:
-            raise FaultError(kind, is_flush=False)
-        del self.names[path]
-        self.operations.append(Delete(path))
-
-    def write(self, inode: int, offset: int, data: bytes) -> None:
-        """Writes; a fault leaves the first half."""
-        kind = self._strikes()
-        if kind is not None:
-            data = data[: len(data) // 2]
-        write_into(self.contents[inode], offset, data)
-        self.operations.append(Write(inode, offset, data))
-        if kind is not None:
-            raise FaultError(kind, is_flush=False)
-
-    def truncate(self, inode: int, size: int) -> None:
-        """Sets a size."""
-        if (kind := self._strikes()) is not None:
-            raise FaultError(kind, is_flush=False)
-        resize(self.contents[inode], size)
-        self.operations.append(Truncate(inode, size))
-
-    def sync(self, inode: int) -> None:
-        """Flushes a file."""
-        kind = self._strikes()
-        self.operations.append(Sync(inode, is_failed=kind is not None))
-        if kind is not None:
-            raise FaultError(kind, is_flush=True)
-
-    def sync_names(self) -> None:
-        """Flushes the directory."""
-        if (kind := self._strikes()) is not None:
-            raise FaultError(kind, is_flush=True)
-        self.operations.append(SyncNames())
-
-
-def write_into(content: bytearray, offset: int, data: bytes) -> None:
-    """Writes as a file system does: a gap reads as zeros."""
-    if offset > len(content):
-        content.extend(bytes(offset - len(content)))
-    content[offset : offset + len(data)] = data
-
-
-def resize(content: bytearray, size: int) -> None:
-    """Sets a length as a file system does."""
-    del content[size:]
-    content.extend(bytes(size - len(content)))
 
 
 @contextlib.contextmanager
@@ -243,7 +43,7 @@ def _faults_for_sqlite() -> Iterator[None]:
 class _File:
     """An open file of a database; what SQLite calls it, apsw does too."""
 
-    def __init__(self, files: MemoryFiles, inode: int, *, flushes_names: bool) -> None:
+    def __init__(self, files: MemoryFiles, inode: int, *, flushes_names: str | None) -> None:
         self._files, self._inode, self._flushes_names = files, inode, flushes_names
 
     def excepthook(self, *_exception: object) -> None:
@@ -263,9 +63,9 @@ class _File:
     def xSync(self, _flags: int) -> None:  # noqa: N802
         with _faults_for_sqlite():
             self._files.sync(self._inode)
-            if self._flushes_names:
-                self._files.sync_names()
-                self._flushes_names = False
+            if self._flushes_names is not None:
+                self._files.sync_names(self._flushes_names)
+                self._flushes_names = None
 
     def xFileSize(self) -> int:  # noqa: N802
         return len(self._files.contents[self._inode])
@@ -311,12 +111,12 @@ class _VFS(apsw.VFS):
         is_log = bool(flags[0] & (apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL))
         flags[1] = flags[0]
         if inode is not None:
-            return _File(self._files, inode, flushes_names=False)
+            return _File(self._files, inode, flushes_names=None)
         if not flags[0] & apsw.SQLITE_OPEN_CREATE:
             raise apsw.CantOpenError(path)
         with _faults_for_sqlite():
             created = self._files.create(path)
-        return _File(self._files, created, flushes_names=is_log)
+        return _File(self._files, created, flushes_names=parent_of(path) if is_log else None)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
         if filename not in self._files.names:
@@ -324,7 +124,7 @@ class _VFS(apsw.VFS):
         with _faults_for_sqlite():
             self._files.delete(filename)
             if syncdir:
-                self._files.sync_names()
+                self._files.sync_names(parent_of(filename))
 
     def xAccess(self, pathname: str, _flags: int) -> bool:  # noqa: N802
         return pathname in self._files.names
@@ -347,18 +147,24 @@ def _as_sqlite3() -> Iterator[None]:
     try:
         yield
     except _OPERATIONAL as error:
-        raise sqlite3.OperationalError(str(error)) from error
+        raise _numbered(sqlite3.OperationalError(str(error)), error) from error
     except (apsw.ConstraintError, apsw.MismatchError) as error:
-        raise sqlite3.IntegrityError(str(error)) from error
+        raise _numbered(sqlite3.IntegrityError(str(error)), error) from error
     except apsw.Error as error:
-        raise sqlite3.DatabaseError(str(error)) from error
+        raise _numbered(sqlite3.DatabaseError(str(error)), error) from error
+
+
+def _numbered(error: sqlite3.Error, cause: apsw.Error) -> sqlite3.Error:
+    error.sqlite_errorcode = getattr(cause, "extendedresult", sqlite3.SQLITE_ERROR)
+    return error
 
 
 class _Rows:
     """The rows of one statement, all read."""
 
-    def __init__(self, rows: Iterable[Any] = ()) -> None:
+    def __init__(self, rows: Iterable[Any] = (), lastrowid: int | None = None) -> None:
         self._rows = iter(list(rows))
+        self.lastrowid = lastrowid
 
     def fetchone(self) -> Any:
         return next(self._rows, None)
@@ -385,7 +191,8 @@ class ApswConnection:
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> _Rows:
         """Runs one statement."""
         with _as_sqlite3():
-            return _Rows(self._database.execute(sql, tuple(parameters)))
+            rows = list(self._database.execute(sql, tuple(parameters)))
+            return _Rows(rows, self._database.last_insert_rowid())
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> _Rows:
         """Runs one statement for each row of parameters."""
@@ -403,6 +210,34 @@ class ApswConnection:
             self._database.close()
 
 
+class RecordingDatabases:
+    """Databases on files in memory, which end with the process that uses them."""
+
+    def __init__(self, files: MemoryFiles) -> None:
+        """Keeps databases in `files`."""
+        self.files = files
+        self._vfs = _VFS(files)
+        self._databases: list[apsw.Connection] = []
+
+    def connect(self, path: Path) -> ApswConnection:
+        """Opens a database."""
+        with _as_sqlite3():
+            database = apsw.Connection(str(path), vfs=self._vfs.name)
+            self._databases.append(database)
+            database.execute("PRAGMA locking_mode=EXCLUSIVE")
+            database.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        return ApswConnection(database)
+
+    def kill(self) -> None:
+        """Ends the process: nothing is tidied, nothing more is written."""
+        self.files.is_dead = True
+        for database in self._databases:
+            with contextlib.suppress(apsw.Error):
+                database.close(True)
+        self._databases.clear()
+        self.files.is_dead = False
+
+
 class RecordingDisk(Disk):
     """A disk in memory; `files` holds what happened."""
 
@@ -418,30 +253,19 @@ class RecordingDisk(Disk):
             wrap: puts a planted fault between store and database.
         """
         self.files = files or MemoryFiles()
-        self._vfs = _VFS(self.files)
+        self._databases = RecordingDatabases(self.files)
         self._wrap = wrap
-        self._databases: list[apsw.Connection] = []
         self._open_files: dict[int, int] = {}
         self._numbers = itertools.count(1)
 
     def connect(self, path: Path, *, busy_timeout_s: float) -> Connection:
         """Opens a database on this disk."""
         del busy_timeout_s
-        with _as_sqlite3():
-            database = apsw.Connection(str(path), vfs=self._vfs.name)
-            self._databases.append(database)
-            database.execute("PRAGMA locking_mode=EXCLUSIVE")
-            database.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-        return self._wrap(ApswConnection(database))
+        return self._wrap(self._databases.connect(path))
 
     def kill(self) -> None:
         """Ends the process that used this disk: nothing is tidied, nothing more is written."""
-        self.files.is_dead = True
-        for database in self._databases:
-            with contextlib.suppress(apsw.Error):
-                database.close(True)
-        self._databases.clear()
-        self.files.is_dead = False
+        self._databases.kill()
 
     def __enter__(self) -> Self:
         return self
@@ -484,5 +308,4 @@ class RecordingDisk(Disk):
 
     def sync_directory(self, directory: Path) -> None:
         """Flushes the names."""
-        del directory
-        self.files.sync_names()
+        self.files.sync_names(str(directory))

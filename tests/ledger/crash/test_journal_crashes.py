@@ -21,7 +21,8 @@ from tests.support.crash_journal import (
     votes_on,
 )
 from tests.support.crash_states import CrashState, crash_states
-from tests.support.recording_vfs import Fault, Kind, MemoryFiles, RecordingDisk, Sync
+from tests.support.memory_files import Fault, Kind, MemoryFiles, Sync
+from tests.support.recording_vfs import RecordingDisk
 
 STATES_MIN = 900
 """States that the run in the tests must give; the rest of 2,000 are the store's."""

@@ -13,7 +13,8 @@ from ledger.disk import Connection, Rows
 from tests.support.crash_campaign import campaign_seeds
 from tests.support.crash_states import CrashState, crash_states
 from tests.support.crash_store import StoreRun, problem_after, run_node
-from tests.support.recording_vfs import Fault, Kind, RecordingDisk
+from tests.support.memory_files import Fault, Kind
+from tests.support.recording_vfs import RecordingDisk
 
 STATES_MIN = 1100
 """States that the run in the tests must give; the rest of 2,000 are the journal's."""
