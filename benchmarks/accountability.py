@@ -1,6 +1,6 @@
 """Forks chains with f+1 to 2f liars and checks that every fork convicts more than f, nobody honest.
 
-    python benchmarks/accountability.py --seeds 400 --n 4 --state /tmp/accountability-4.json
+    python benchmarks/accountability.py --seeds 400 --n 4 --state accountability-4.json
 
 Half of the seeds have epochs of three seconds, so that chains fork across edges too. Uses all
 processors; with `--state FILE` an interrupted run goes on where it stopped. Prints one JSON line; a
