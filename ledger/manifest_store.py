@@ -1,5 +1,7 @@
 """Manifests in the ledger's database: their bytes by id, and which of them name an image.
 
+An image is whatever a manifest has peers exchange: its components and the patches for them.
+
 A manifest is at most 16 KiB and stays for ever, so a ledger may hold more of them than memory
 should: nothing here grows with their number but the tables. What a fetch of the state brings enters
 the same tables before the fetched state holds; a manifest that the state does not know yet has no
@@ -48,14 +50,14 @@ class ManifestStore:
             EncodingError: one is malformed.
         """
         for manifest, raw in manifests:
-            components = parse_manifest(raw).manifest.components
+            objects = parse_manifest(raw).manifest.objects
             database.execute(
                 "INSERT OR IGNORE INTO manifests (id, manifest) VALUES (?, ?)", (manifest, raw)
             )
             database.executemany(
                 "INSERT OR IGNORE INTO manifest_images "
                 "SELECT ?, number FROM manifests WHERE id = ?",
-                [(component.digest, manifest) for component in components],
+                [(one.digest, manifest) for one in objects],
             )
 
     def raw(self, manifest: ManifestId) -> bytes | None:

@@ -30,8 +30,8 @@ from protocol.errors import EncodingError, LocalProtocolError, RemoteProtocolErr
 from protocol.limits import (
     CHUNK_BYTES_MAX,
     CHUNKS_PER_COMPONENT_MAX,
-    COMPONENTS_MAX,
     KIB,
+    OBJECTS_MAX,
     RECIPE_PAGE_LEAVES,
     REQUEST_INDICES_MAX,
 )
@@ -99,7 +99,7 @@ class Interest:
     manifest_id: ManifestId
     """The manifest it is about."""
     components: tuple[int, ...]
-    """Components wanted, ascending, 1 to 16."""
+    """Objects wanted, ascending, 1 to 80."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ class RecipeRequest:
     manifest_id: ManifestId
     """The manifest it is about."""
     component: int
-    """Position of the component in the manifest."""
+    """Position in the manifest's objects."""
     page: int
     """Page number: leaves 1024 * page and following."""
 
@@ -141,7 +141,7 @@ class BitfieldMessage:
     manifest_id: ManifestId
     """The manifest it is about."""
     component: int
-    """Position of the component in the manifest."""
+    """Position in the manifest's objects."""
     bits: bytes
     """Wire form of `protocol.bitfield.Bitfield`; its length is checked against the manifest."""
 
@@ -153,7 +153,7 @@ class Have:
     manifest_id: ManifestId
     """The manifest it is about."""
     component: int
-    """Position of the component in the manifest."""
+    """Position in the manifest's objects."""
     indices: tuple[int, ...]
     """Ascending, 1 to 1024."""
 
@@ -167,7 +167,7 @@ class Request:
     manifest_id: ManifestId
     """The manifest it is about."""
     component: int
-    """Position of the component in the manifest."""
+    """Position in the manifest's objects."""
     indices: tuple[int, ...]
     """Ascending, 1 to 256."""
 
@@ -383,7 +383,7 @@ def _manifest(fields: Fields, key: int) -> ManifestId:
 
 
 def _component(fields: Fields, key: int) -> int:
-    return fields.uint(key, maximum=COMPONENTS_MAX - 1)
+    return fields.uint(key, maximum=OBJECTS_MAX - 1)
 
 
 def _request_id(fields: Fields) -> int:
@@ -391,7 +391,7 @@ def _request_id(fields: Fields) -> int:
 
 
 def _read_interest(fields: Fields) -> Interest:
-    components = _read_indices(fields, 1, maximum=COMPONENTS_MAX, minimum=1, below=COMPONENTS_MAX)
+    components = _read_indices(fields, 1, maximum=OBJECTS_MAX, minimum=1, below=OBJECTS_MAX)
     return Interest(manifest_id=_manifest(fields, 0), components=components)
 
 

@@ -21,6 +21,11 @@ MANIFEST_BYTES_MAX: Final = 16 * KIB
 """Signed manifest, bytes (design: manifests stay small enough for one transaction)."""
 COMPONENTS_MAX: Final = 16
 """Components of one manifest."""
+PATCHES_PER_COMPONENT_MAX: Final = 4
+"""Patch objects of one component: for the releases that most of a fleet runs. A reference has 130
+bytes, so that 16 components with four each take half of a manifest."""
+OBJECTS_MAX: Final = COMPONENTS_MAX * (1 + PATCHES_PER_COMPONENT_MAX)
+"""Components and patches of one manifest."""
 TARGET_GROUPS_MAX: Final = 16
 """Device groups one manifest may target."""
 DEPENDENCIES_MAX: Final = 16

@@ -40,6 +40,7 @@ from protocol.limits import (
     MANIFEST_BYTES_MAX,
     METADATA_ENTRIES_MAX,
     NAME_BYTES_MAX,
+    PATCHES_PER_COMPONENT_MAX,
 )
 
 MANIFEST_TAG: Final = "swarmd/manifest/1"
@@ -107,11 +108,9 @@ LARGE_CHUNKER: Final = ChunkerParameters(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Component:
-    """One image of a release."""
+class ContentObject:
+    """Bytes that peers exchange chunk by chunk under a recipe: a component, or a patch for one."""
 
-    name: str
-    """Identifier, unique within the manifest, such as `rootfs`."""
     size: int
     """Bytes as stored, 1 to 16 GiB."""
     digest: Digest
@@ -122,23 +121,16 @@ class Component:
     """Chunks of the recipe, 1 to 2^18."""
     recipe_root: Digest
     """RFC 6962 root over the recipe's leaves."""
-    plain_digest: Digest | None = None
-    """SHA-256 of the plain bytes if sealed."""
-    vendor_id: bytes | None = None
-    """UUID as in SUIT."""
-    class_id: bytes | None = None
-    """UUID as in SUIT."""
 
     def __post_init__(self) -> None:
         """Refuses sizes and counts that cannot belong together.
 
         Raises:
-            EncodingError: a bad name, or a size or count out of range or impossible under the
-                chunker (every chunk but the last has its minimum, none exceeds its maximum).
+            EncodingError: a size or count out of range or impossible under the chunker (every
+                chunk but the last has its minimum, none exceeds its maximum).
         """
-        check_identifier(self.name, "component")
         if not 1 <= self.size <= IMAGE_BYTES_MAX:
-            raise EncodingError(f"component of {self.size} bytes, allowed 1 to {IMAGE_BYTES_MAX}")
+            raise EncodingError(f"object of {self.size} bytes, allowed 1 to {IMAGE_BYTES_MAX}")
         if not 1 <= self.chunk_count <= min(self.size, CHUNKS_PER_COMPONENT_MAX):
             raise EncodingError(f"{self.chunk_count} chunks cannot make {self.size} bytes")
         if self.chunk_count * self.chunker.maximum < self.size:
@@ -146,15 +138,84 @@ class Component:
         if (self.chunk_count - 1) * self.chunker.minimum >= self.size:
             raise EncodingError(f"{self.chunk_count} chunks are too many for {self.size} bytes")
 
+    def _content_fields(self, first: int) -> dict[Key, Value]:
+        """The wire form of these five fields, under the keys from `first` on."""
+        return {
+            first: self.size,
+            first + 1: _digest_value(self.digest),
+            first + 2: self.chunker.to_value(),
+            first + 3: self.chunk_count,
+            first + 4: self.recipe_root,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchReference(ContentObject):
+    """A patch object: makes its component's bytes from those of another image (updates.md)."""
+
+    base: Digest
+    """SHA-256 of the image, as stored, that it applies to."""
+
+    def to_value(self) -> Value:
+        """The wire form."""
+        return {0: _digest_value(self.base), **self._content_fields(1)}
+
+    @classmethod
+    def from_value(cls, value: Value) -> PatchReference:
+        """Reads the wire form."""
+        fields = Fields(value, "patch")
+        patch = cls(
+            base=_read_digest(fields.value(0)),
+            size=fields.uint(1),
+            digest=_read_digest(fields.value(2)),
+            chunker=ChunkerParameters.from_value(fields.value(3)),
+            chunk_count=fields.uint(4),
+            recipe_root=fields.digest(5),
+        )
+        fields.finish()
+        return patch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component(ContentObject):
+    """One image of a release."""
+
+    name: str
+    """Identifier, unique within the manifest, such as `rootfs`."""
+    plain_digest: Digest | None = None
+    """SHA-256 of the plain bytes if sealed."""
+    vendor_id: bytes | None = None
+    """UUID as in SUIT."""
+    class_id: bytes | None = None
+    """UUID as in SUIT."""
+    patches: tuple[PatchReference, ...] = ()
+    """Ways to make it from other images, at most 4, ascending by base, one for each."""
+
+    def __post_init__(self) -> None:
+        """Refuses a component that cannot be.
+
+        Raises:
+            EncodingError: a bad name, sizes that cannot belong together (`ContentObject`), or
+                patches that are unsorted, larger than the component, or for the component itself.
+        """
+        ContentObject.__post_init__(self)  # `super()` does not work in classes with slots
+        check_identifier(self.name, "component")
+        if len(self.patches) > PATCHES_PER_COMPONENT_MAX:
+            raise EncodingError(
+                f"{len(self.patches)} patches, at most {PATCHES_PER_COMPONENT_MAX} are allowed"
+            )
+        check_sorted_unique((patch.base for patch in self.patches), "bases of patches")
+        for patch in self.patches:
+            if patch.base == self.digest:
+                raise EncodingError("a patch has the component itself as its base")
+            if patch.size > self.size:
+                raise EncodingError(f"patch of {patch.size} bytes for {self.size} bytes")
+
     def to_value(self) -> Value:
         """The wire form."""
         value: dict[Key, Value] = {
             0: self.name,
-            1: self.size,
-            2: _digest_value(self.digest),
-            3: self.chunker.to_value(),
-            4: self.chunk_count,
-            5: self.recipe_root,
+            **self._content_fields(1),
         }
         if self.plain_digest is not None:
             value[6] = _digest_value(self.plain_digest)
@@ -162,6 +223,8 @@ class Component:
             value[7] = self.vendor_id
         if self.class_id is not None:
             value[8] = self.class_id
+        if self.patches:
+            value[9] = [patch.to_value() for patch in self.patches]
         return value
 
     @classmethod
@@ -178,9 +241,16 @@ class Component:
             plain_digest=fields.optional(6, lambda key: _read_digest(fields.value(key))),
             vendor_id=fields.optional(7, lambda key: fields.bytes(key, size=IDENTIFIER_BYTES)),
             class_id=fields.optional(8, lambda key: fields.bytes(key, size=IDENTIFIER_BYTES)),
+            patches=fields.optional(9, lambda key: _read_patches(fields, key)) or (),
         )
         fields.finish()
         return component
+
+
+def _read_patches(fields: Fields, key: int) -> tuple[PatchReference, ...]:
+    return fields.items(
+        key, PatchReference.from_value, minimum=1, maximum=PATCHES_PER_COMPONENT_MAX
+    )
 
 
 def _digest_value(digest: Digest) -> Value:
@@ -230,20 +300,38 @@ class Manifest:
 
         Raises:
             EncodingError: bad product or group names, repeated component names, unsorted or
-                repeated entries of a list, or more bytes in all than one image may have.
+                repeated entries of a list, more bytes in all than one image may have, or a patch
+                that is the same object as a component or another patch.
         """
         check_identifier(self.product, "product")
         check_groups(self.groups)
         if len({component.name for component in self.components}) != len(self.components):
             raise EncodingError("two components share a name")
         check_range(self.size, "image size", minimum=1, maximum=IMAGE_BYTES_MAX)
+        self._check_patches()
         check_sorted_unique(self.stepping_stones, "stepping stones")
         check_sorted_unique((product.encode() for product, _ in self.dependencies), "dependencies")
+
+    def _check_patches(self) -> None:
+        objects = self.objects
+        total = sum(one.size for one in objects)
+        check_range(total, "size of all objects", maximum=IMAGE_BYTES_MAX)
+        seen = {component.digest: None for component in self.components}
+        for patch in objects[len(self.components) :]:
+            if patch.digest in seen:
+                raise EncodingError("a patch is the same object as a component or another patch")
+            seen[patch.digest] = None
 
     @property
     def size(self) -> int:
         """Bytes of all components."""
         return sum(component.size for component in self.components)
+
+    @property
+    def objects(self) -> tuple[ContentObject, ...]:
+        """What peers exchange by number: the components, then the patches of each in turn."""
+        patches = (patch for component in self.components for patch in component.patches)
+        return (*self.components, *patches)
 
     def encode(self) -> bytes:
         """Canonical bytes of the payload."""

@@ -40,7 +40,7 @@ from protocol.limits import CHUNKS_PER_COMPONENT_MAX, FRAME_BYTES_MAX, REQUEST_I
 M = ManifestId(bytes(range(32)))
 IDS = st.integers(0, REQUEST_ID_MAX)
 INDEX = st.integers(0, CHUNKS_PER_COMPONENT_MAX - 1)
-COMPONENT = st.integers(0, 15)
+COMPONENT = st.integers(0, 79)
 
 
 def ascending(
@@ -144,7 +144,7 @@ def control(kind: MessageKind | int, value: dict[int | str, object]) -> bytes:
         b"\x0c\xa0",
         b"\xff",
         control(MessageKind.INTEREST, {0: M, 1: []}),
-        control(MessageKind.INTEREST, {0: M, 1: [16]}),
+        control(MessageKind.INTEREST, {0: M, 1: [80]}),
         control(MessageKind.INTEREST, {0: M, 1: [1, 1]}),
         control(MessageKind.INTEREST, {0: M[:31], 1: [1]}),
         control(MessageKind.INTEREST, {0: M, 1: [1], 2: 1}),
@@ -158,7 +158,7 @@ def control(kind: MessageKind | int, value: dict[int | str, object]) -> bytes:
         control(MessageKind.REQUEST, {0: 1, 1: M, 2: 0, 3: list(range(REQUEST_INDICES_MAX + 1))}),
         control(MessageKind.REQUEST, {0: 1, 1: M, 2: 0, 3: [3, 2]}),
         control(MessageKind.REQUEST, {0: 1, 1: M, 2: 0, 3: [CHUNKS_PER_COMPONENT_MAX]}),
-        control(MessageKind.REQUEST, {0: 1, 1: M, 2: 16, 3: [0]}),
+        control(MessageKind.REQUEST, {0: 1, 1: M, 2: 80, 3: [0]}),
         control(MessageKind.REQUEST, {0: True, 1: M, 2: 0, 3: [0]}),
         control(MessageKind.CANCEL, {0: 1, 1: []}),
         control(MessageKind.REJECT, {0: 1, 1: [], 2: 0}),

@@ -18,6 +18,7 @@ from protocol.limits import (
     GIB,
     IMAGE_BYTES_MAX,
     MANIFEST_BYTES_MAX,
+    OBJECTS_MAX,
 )
 from protocol.manifest import (
     DEFAULT_CHUNKER,
@@ -27,6 +28,7 @@ from protocol.manifest import (
     ChunkerParameters,
     Component,
     Manifest,
+    PatchReference,
     decode_manifest,
     parse_manifest,
     sign_manifest,
@@ -57,6 +59,22 @@ def manifest(**changes: Any) -> Manifest:
         "components": (component(),),
     }
     return Manifest(**{**values, **changes})
+
+
+def patch(number: int = 0, **changes: Any) -> PatchReference:
+    values = {
+        "base": sha256(b"base %d" % number),
+        "size": 3000,
+        "digest": sha256(b"patch %d" % number),
+        "chunker": fixed(1024),
+        "chunk_count": 3,
+        "recipe_root": sha256(b"recipe of patch"),
+    }
+    return PatchReference(**{**values, **changes})
+
+
+def by_base(*patches: PatchReference) -> tuple[PatchReference, ...]:
+    return tuple(sorted(patches, key=lambda one: one.base))
 
 
 def fixed(size: int) -> ChunkerParameters:
@@ -203,9 +221,82 @@ def test_the_largest_manifest_keeps_its_bound() -> None:
     parts = tuple(component(name=f"component-{index}") for index in range(COMPONENTS_MAX))
     made = sign_manifest(manifest(components=parts), key(1), CHAIN)
     assert len(made.signed.raw) < MANIFEST_BYTES_MAX // 4
+    patched = tuple(
+        component(
+            name=f"component-{index}",
+            patches=by_base(*(patch(4 * index + number) for number in range(4))),
+        )
+        for index in range(COMPONENTS_MAX)
+    )
+    made = sign_manifest(manifest(components=patched), key(1), CHAIN)
+    assert len(made.manifest.objects) == OBJECTS_MAX
+    assert len(made.signed.raw) < 13 * MANIFEST_BYTES_MAX // 16
     long = {f"key {index}": "x" * 512 for index in range(32)}
     with pytest.raises(EncodingError, match="at most 16384"):
         sign_manifest(manifest(metadata=long), key(1), CHAIN)
+
+
+def test_patches_are_exchanged_behind_all_components() -> None:
+    ours, theirs = by_base(patch(0), patch(1)), (patch(2),)
+    parts = (
+        component(name="z", patches=ours),
+        component(name="y"),
+        component(name="x", patches=theirs),
+    )
+    made = manifest(components=parts)
+    assert made.objects == (*parts, *ours, *theirs)
+    assert made.size == 3 * 40_000  # of the image, not of what helps to fetch it
+    assert decode_manifest(made.encode()) == made
+
+
+@pytest.mark.parametrize(
+    "patches",
+    [
+        by_base(patch(0), patch(1))[::-1],
+        (patch(0), patch(0, digest=sha256(b"x"))),
+        by_base(*(patch(number) for number in range(5))),
+        (patch(base=sha256(b"image")),),  # the component itself
+        (patch(size=40_001, chunk_count=40),),
+    ],
+)
+def test_patches_that_no_component_can_have(patches: tuple[PatchReference, ...]) -> None:
+    with pytest.raises(EncodingError):
+        component(patches=patches)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"size": 0}, {"chunk_count": 2}, {"chunk_count": 4}, {"size": IMAGE_BYTES_MAX + 1}],
+)
+def test_sizes_of_a_patch_that_cannot_be(changes: dict[str, Any]) -> None:
+    with pytest.raises(EncodingError):
+        patch(**changes)
+
+
+def test_a_patch_is_an_object_of_its_own() -> None:
+    again = patch(1, digest=patch(0).digest)
+    with pytest.raises(EncodingError, match="same object"):
+        manifest(components=(component(patches=by_base(patch(0), again)),))
+    with pytest.raises(EncodingError, match="same object"):
+        manifest(components=(component(patches=(patch(digest=sha256(b"image")),)),))
+    other = component(name="other", patches=(patch(3, digest=patch(0).digest),))
+    with pytest.raises(EncodingError, match="same object"):
+        manifest(components=(component(patches=(patch(0),)), other))
+
+
+def test_components_and_patches_together_have_a_bound() -> None:
+    sizes = {"chunker": LARGE_CHUNKER, "chunk_count": CHUNKS_PER_COMPONENT_MAX, "size": 8 * GIB}
+    parts = (component(name="a", patches=(patch(**sizes),), **sizes),)
+    assert len(manifest(components=parts).objects) == 2
+    with pytest.raises(EncodingError, match="all objects"):
+        manifest(components=(*parts, component(name="b")))
+
+
+@pytest.mark.parametrize("patches", [[], [1], None, [{**dict(patch().to_value()), 6: 1}]])  # type: ignore[arg-type]
+def test_malformed_patches_are_refused(patches: Any) -> None:
+    part = {**dict(component().to_value()), 9: patches}  # type: ignore[arg-type]
+    with pytest.raises(EncodingError):
+        decode_manifest(encode_canonical({**fields_of(manifest()), 7: [part]}))
 
 
 def fields_of(value: Manifest) -> dict[int | str, Any]:
@@ -217,7 +308,7 @@ def fields_of(value: Manifest) -> dict[int | str, Any]:
 @pytest.mark.parametrize(
     ("number", "value"),
     [
-        (7, [{**dict(component().to_value()), 9: 1}]),  # type: ignore[arg-type]
+        (7, [{**dict(component().to_value()), 10: 1}]),  # type: ignore[arg-type]
         (7, [{**dict(component().to_value()), 2: [-43, bytes(48)]}]),  # type: ignore[arg-type]
         (7, [{**dict(component().to_value()), 6: None}]),  # type: ignore[arg-type]
         (10, [[b"product", 1]]),

@@ -57,6 +57,7 @@ from protocol.manifest import (
     ChunkerParameters,
     Component,
     Manifest,
+    PatchReference,
     sign_manifest,
 )
 from protocol.submit_messages import (
@@ -172,6 +173,18 @@ def example_manifest(publisher: DidId) -> Manifest:
                 ),
                 chunk_count=2,
                 recipe_root=sha256(b"recipe of bootloader"),
+                patches=(
+                    PatchReference(
+                        base=sha256(b"bootloader before"),
+                        size=300,
+                        digest=sha256(b"patch"),
+                        chunker=ChunkerParameters(
+                            kind=ChunkerKind.FIXED, minimum=1024, average=1024, maximum=1024
+                        ),
+                        chunk_count=1,
+                        recipe_root=sha256(b"recipe of patch"),
+                    ),
+                ),
             ),
         ),
         expires_ms=TIME_MS + 365 * DAY_MS,

@@ -41,7 +41,16 @@ from protocol.did import (
     next_keys_digest,
     sign_join,
 )
-from protocol.digest import BlockId, ChainId, DidId, Digest, ManifestId, PolicyId, TransactionId
+from protocol.digest import (
+    BlockId,
+    ChainId,
+    DidId,
+    Digest,
+    ManifestId,
+    PolicyId,
+    TransactionId,
+    sha256,
+)
 from protocol.encoding import INTEGER_MAX, INTEGER_MIN, Value, decode_canonical, encode_canonical
 from protocol.genesis import Genesis, Parameters, decode_genesis
 from protocol.governance import Checkpoint
@@ -64,6 +73,7 @@ from protocol.manifest import (
     ChunkerParameters,
     Component,
     Manifest,
+    PatchReference,
     parse_manifest,
     sign_manifest,
 )
@@ -326,6 +336,23 @@ def subject(kind: SubjectKind, first_key: int, *, groups: tuple[str, ...] = ()) 
 
 
 @st.composite
+def patches(draw: st.DrawFn, *, component: str, number: int, size: int) -> PatchReference:
+    """The component's patch of this number: at most `size` bytes, in fixed chunks."""
+    size = draw(st.integers(1, min(size, 2**20)))
+    length = 2 ** draw(st.integers(8, 16))
+    return PatchReference(
+        base=sha256(b"base %d" % number),
+        size=size,
+        digest=sha256(b"patch %d for %s" % (number, component.encode())),
+        chunker=ChunkerParameters(
+            kind=ChunkerKind.FIXED, minimum=length, average=length, maximum=length
+        ),
+        chunk_count=-(-size // length),
+        recipe_root=draw(digests),
+    )
+
+
+@st.composite
 def components(draw: st.DrawFn, name: str) -> Component:
     """Components whose size, count and chunker agree."""
     kind = draw(st.sampled_from(ChunkerKind))
@@ -335,10 +362,11 @@ def components(draw: st.DrawFn, name: str) -> Component:
     maximum = average if fixed else draw(st.integers(average, 4 * average))
     count = draw(st.integers(1, CHUNKS_PER_COMPONENT_MAX))
     least = max(count, (count - 1) * minimum + 1)
-    most = min(count * maximum, IMAGE_BYTES_MAX // 2)
+    most = min(count * maximum, IMAGE_BYTES_MAX // 4)
+    size = draw(st.integers(least, most)) if least <= most else least
     return Component(
         name=name,
-        size=draw(st.integers(least, most)) if least <= most else least,
+        size=size,
         digest=draw(digests),
         chunker=ChunkerParameters(kind=kind, minimum=minimum, average=average, maximum=maximum),
         chunk_count=count,
@@ -346,6 +374,15 @@ def components(draw: st.DrawFn, name: str) -> Component:
         plain_digest=draw(st.one_of(st.none(), digests)),
         vendor_id=draw(st.one_of(st.none(), st.binary(min_size=16, max_size=16))),
         class_id=draw(st.one_of(st.none(), st.binary(min_size=16, max_size=16))),
+        patches=tuple(
+            sorted(
+                (
+                    draw(patches(component=name, number=number, size=size))
+                    for number in range(draw(st.integers(0, 2)))
+                ),
+                key=lambda one: one.base,
+            )
+        ),
     )
 
 
