@@ -23,12 +23,13 @@ from chunks.image_table import ImageTable
 from chunks.index_database import IndexDatabase
 from chunks.layout import check_image_size
 from chunks.recipe import Recipe
-from chunks.staging import copy_and_cut
+from chunks.staging import copy_and_cut, sealing_bytes_max
 from chunks.store import (
     CHECKPOINT_BYTES,
     REPEAT_BYTES_MAX,
     ChunkMissingError,
     ChunkRottenError,
+    ChunkSealer,
     ChunkStore,
     Download,
     ImageMissingError,
@@ -96,6 +97,8 @@ class FileStore(ChunkStore):
             if create:
                 for directory in (root, root / IMAGES, root / STAGING):
                     files.make_directory(directory)
+                # A store whose own name is lost takes everything that was synced in it along.
+                files.sync_directory(root.parent)
             index = IndexDatabase(root / DATABASE, files, create=create)
             try:
                 files.sync_directory(root)
@@ -111,19 +114,21 @@ class FileStore(ChunkStore):
 
     # --- staging ---
 
-    def stage(self, source: Path, parameters: ChunkerParameters) -> StagedImage:
+    def stage(
+        self, source: Path, parameters: ChunkerParameters, sealer: ChunkSealer | None = None
+    ) -> StagedImage:
         """See `ChunkStore.stage`."""
         size = self._backend.file_size(source)
         if size is None:
             raise StorageError(f"reading {source}: no such file")
         check_image_size(size)
         with self._table.state:
-            self._catalogue.check_quota(size)
+            self._catalogue.check_quota(size + sealing_bytes_max(size, parameters, sealer))
             self._incoming += 1
             number = self._incoming
         incoming = self._root / STAGING / f"{INCOMING_PREFIX}{number}{PART_SUFFIX}"
         try:
-            staged = copy_and_cut(self._backend, source, incoming, parameters)
+            staged = copy_and_cut(self._backend, source, incoming, parameters, sealer)
             with self._table.catalogue:
                 self._catalogue.take_staged(staged, incoming)
         except (SwarmError, OSError):

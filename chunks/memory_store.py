@@ -23,6 +23,7 @@ from chunks.store import (
     REPEAT_BYTES_MAX,
     ChunkMissingError,
     ChunkRottenError,
+    ChunkSealer,
     ChunkStore,
     DiskFullError,
     Download,
@@ -118,7 +119,9 @@ class MemoryStore(ChunkStore):
         self._closed = False
 
     @_locked
-    def stage(self, source: Path, parameters: ChunkerParameters) -> StagedImage:
+    def stage(
+        self, source: Path, parameters: ChunkerParameters, sealer: ChunkSealer | None = None
+    ) -> StagedImage:
         """See `ChunkStore.stage`."""
         try:
             data = source.read_bytes()
@@ -126,10 +129,14 @@ class MemoryStore(ChunkStore):
             raise StorageError(f"staging {source}: {error.strerror}") from error
         check_image_size(len(data))
         builder = RecipeBuilder()
+        stored = []
         for chunk in cut(io.BytesIO(data), parameters):
             if builder.chunk_count == CHUNKS_PER_COMPONENT_MAX:
                 raise PolicyError("image.chunks", f"over {CHUNKS_PER_COMPONENT_MAX} chunks")
-            builder.add(len(chunk), sha256(chunk))
+            stored.append(bytes(chunk) if sealer is None else sealer.seal(chunk))
+            builder.add(len(stored[-1]), sha256(stored[-1]))
+        data = b"".join(stored)
+        check_image_size(len(data))
         image, recipe = sha256(data), builder.build()
         if (image, True) not in self._images:
             self._check_quota(len(data))

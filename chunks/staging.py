@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,7 @@ from chunks.chunker import cut
 from chunks.file_backend import FileBackend, storage_errors, write_exactly
 from chunks.layout import check_image_size, check_parameters
 from chunks.recipe import Recipe, RecipeBuilder
-from chunks.store import StagedImage
+from chunks.store import ChunkSealer, StagedImage
 from protocol.digest import Digest
 from protocol.errors import PolicyError
 from protocol.limits import CHUNKS_PER_COMPONENT_MAX, IMAGE_BYTES_MAX, MIB
@@ -39,9 +40,13 @@ class _FileSource:
 
 
 def copy_and_cut(
-    backend: FileBackend, source: Path, target: Path, parameters: ChunkerParameters
+    backend: FileBackend,
+    source: Path,
+    target: Path,
+    parameters: ChunkerParameters,
+    sealer: ChunkSealer | None = None,
 ) -> StagedImage:
-    """Copies `source` to the new file `target`, synced, and describes it.
+    """Copies `source` to the new file `target`, sealed if so asked, synced, and describes it.
 
     Raises:
         PolicyError: empty, over 16 GiB, over 2^18 chunks, or parameters out of range.
@@ -52,26 +57,34 @@ def copy_and_cut(
     with storage_errors(f"staging {source}"):
         descriptor = backend.open_existing(source, writable=False)
         try:
-            return _copy(backend, _FileSource(backend, descriptor), target, parameters)
+            chunks = cut(_FileSource(backend, descriptor), parameters)
+            return _copy(backend, chunks, target, sealer)
         finally:
             backend.close(descriptor)
 
 
+def sealing_bytes_max(size: int, parameters: ChunkerParameters, sealer: ChunkSealer | None) -> int:
+    """By how much sealing can make an image of `size` bytes longer."""
+    if sealer is None:
+        return 0
+    return sealer.overhead_bytes * (-(-size // parameters.minimum))
+
+
 def _copy(
-    backend: FileBackend, source: _FileSource, target: Path, parameters: ChunkerParameters
+    backend: FileBackend, chunks: Iterator[memoryview], target: Path, sealer: ChunkSealer | None
 ) -> StagedImage:
     whole = hashlib.sha256()
     builder = RecipeBuilder()
     offset = 0
     descriptor = backend.create(target)
     try:
-        for chunk in cut(source, parameters):
+        for chunk in chunks:
             if builder.chunk_count == CHUNKS_PER_COMPONENT_MAX:
                 raise PolicyError(
                     "image.chunks",
                     f"over {CHUNKS_PER_COMPONENT_MAX} chunks: choose a larger average",
                 )
-            data = bytes(chunk)
+            data = bytes(chunk) if sealer is None else sealer.seal(chunk)
             whole.update(data)
             builder.add(len(data), hashlib.sha256(data).digest())
             write_exactly(backend, descriptor, data, offset)

@@ -122,6 +122,19 @@ class StoreStatistics:
     """Chunks that no longer matched their digest and were dropped."""
 
 
+class ChunkSealer(Protocol):
+    """What stands between cutting and storing, where an image is kept encrypted."""
+
+    @property
+    def overhead_bytes(self) -> int:
+        """By how much every stored chunk is longer than the plain one."""
+        ...
+
+    def seal(self, chunk: memoryview) -> bytes:
+        """The bytes to store for a chunk; called once for each chunk of the image, in order."""
+        ...
+
+
 class DiskFullError(StorageError):
     """No room, on the disk or in the quota: intake stops, everything held stays servable."""
 
@@ -176,8 +189,16 @@ class ChunkStore(Protocol):
     unknown one. `staged=True` means the copy in staging instead of the other areas' one.
     """
 
-    def stage(self, source: Path, parameters: ChunkerParameters) -> StagedImage:
+    def stage(
+        self, source: Path, parameters: ChunkerParameters, sealer: ChunkSealer | None = None
+    ) -> StagedImage:
         """Cuts a file and copies it into staging; staging the same bytes again replaces them.
+
+        Args:
+            source: the plain image.
+            parameters: how to cut it.
+            sealer: None: chunks are stored as they were cut. Otherwise the image is what it makes
+                of them, one after the other: digest, size and recipe are of that.
 
         Raises:
             PolicyError: empty, over 16 GiB or over 2^18 chunks, or parameters out of range.
