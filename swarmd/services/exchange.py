@@ -1,11 +1,8 @@
 """The exchange service: fetches authorised manifests from many peers at once, and serves them.
 
 One link (stream) per peer carries both directions; one `Fetch` per manifest being fetched. This
-module routes between them, opens links when a fetch needs them, tells interested peers what became
-servable, and ends at once what the authority no longer permits.
-
-Two streams to one peer: the one opened by the smaller key stays; of two opened by the same side the
-newer stays, because the older is what a restart left behind.
+module routes between the tables of both, asks the authority, and ends at once what it no longer
+permits.
 """
 
 from __future__ import annotations
@@ -14,51 +11,38 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import trio
 
 from chunks.store import ChunkStore
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import ManifestId
-from protocol.download import Download
-from protocol.download_board import ByteBudget
-from protocol.download_requests import LANE_BITS
-from protocol.errors import LocalProtocolError, StorageError, TransportError, VerificationError
+from protocol.errors import StorageError, VerificationError
 from protocol.exchange_events import (
-    Acquired,
     Blame,
     ChunksRead,
-    ExchangeOffenceError,
     Offence,
     Opened,
     PageRead,
-    PeerBanned,
     PeerId,
     PeerJoined,
     PeerLeft,
-    PeerMessage,
     ReadChunks,
     ReadPage,
     Send,
     Stalled,
     Withdrawn,
 )
-from protocol.exchange_messages import (
-    BitfieldMessage,
-    Chunks,
-    ExchangeMessage,
-    Have,
-    RecipePageMessage,
-    Reject,
-    Unknown,
-)
-from protocol.picker import Picker, RarestFirst
+from protocol.exchange_messages import ExchangeMessage
 from protocol.upload import Upload
 from swarmd.entropy import Entropy
 from swarmd.services.exchange_fetch import Fetch, FetchStoppedError
+from swarmd.services.exchange_fetches import FetchTable, PickerFactory, rarest_first
 from swarmd.services.exchange_library import ServedLibrary
 from swarmd.services.exchange_link import PeerLink
+from swarmd.services.exchange_links import LinkTable
+from swarmd.services.exchange_news import News
 from swarmd.services.exchange_ports import (
     BlockingRunner,
     ExchangeAuthority,
@@ -72,25 +56,7 @@ from swarmd.services.exchange_ports import (
 
 logger = logging.getLogger(__name__)
 
-HAVE_DELAY_S: Final = 0.05
-"""How long news of verified chunks is gathered before it is told, seconds."""
-REOPEN_S_START: Final = 0.5
-"""First pause before a link that ended is opened again, seconds; doubles each time."""
-REOPEN_S_MAX: Final = 30.0
-"""Longest pause before a link is opened again, seconds."""
-EXCUSED_S: Final = 30.0
-"""How long a peer that may not be taken from any more may still send what it was asked, seconds."""
-_ENTROPY_BOUND: Final = 2**64
-
 T = TypeVar("T")
-
-PickerFactory = Callable[[int, int], Picker]
-"""Makes a picking rule for (chunk count, entropy)."""
-
-
-def rarest_first(size: int, entropy: int) -> Picker:
-    """The default picking rule."""
-    return RarestFirst(size=size, entropy=entropy)
 
 
 class _WorkerThreads:
@@ -131,27 +97,16 @@ class ExchangeService:
             run_blocking: runs store calls; by default in worker threads with a limiter of their
                 own. A simulation on a virtual clock runs them in place.
         """
-        self._own_key = own_key
         self._store = store
         self._authority = authority
         self._score = score
-        self._open_stream = open_stream
-        self._entropy = entropy
-        self._make_picker = make_picker
         self._library = ServedLibrary(store)
         self._run_blocking = run_blocking or _WorkerThreads()
-        self._budget = ByteBudget()
-        self._connected: dict[PeerId, None] = {}
-        self._opening: dict[PeerId, None] = {}
-        self._links: dict[PeerId, PeerLink] = {}
-        self._excused: dict[PeerId, float] = {}
-        self._fetches: dict[ManifestId, Fetch] = {}
-        self._lanes: dict[int, Fetch] = {}
+        self._links = LinkTable(own_key, open_stream, host=self)
+        self._fetches = FetchTable(store, entropy, make_picker)
+        self._news = News(self._links)
         self._repairs: dict[ManifestId, trio.Event] = {}
         self._offering: dict[ManifestId, object] = {}
-        self._next_lane = 1
-        self._news: dict[tuple[ManifestId, int], dict[int, None]] = {}
-        self._news_added = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._blames: dict[Offence, int] = {}
         self._stalls = 0
@@ -162,22 +117,18 @@ class ExchangeService:
     async def run(self, *, task_status: StartedStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Works until cancelled; ready once `task_status` was told."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._tell_news)
+            self._nursery = self._links.nursery = nursery
+            nursery.start_soon(self._news.run)
             task_status.started()
 
     def peer_connected(self, peer: PeerId) -> None:
         """Notes that streams to a member can be opened."""
-        self._connected[peer] = None
-        self._want_link(peer)
+        self._links.connected(peer)
 
     def peer_disconnected(self, peer: PeerId) -> None:
         """Notes that a peer is gone or suspended: its link ends now."""
-        self._connected.pop(peer, None)
-        self._excused.pop(peer, None)
-        link = self._links.get(peer)
-        if link is not None:
-            link.close()
+        self._fetches.forget_peer(peer)
+        self._links.disconnected(peer)
 
     # Fetching and serving ------------------------------------------------------------------------
 
@@ -198,7 +149,7 @@ class ExchangeService:
             if self._offering.get(manifest_id) is token:
                 del self._offering[manifest_id]
         self._library.open(authorised, possession)
-        for link in tuple(self._links.values()):
+        for link in self._links:
             link.feed(Opened(manifest_id=manifest_id))
 
     async def fetch(self, authorised: AuthorisedManifest) -> None:
@@ -217,38 +168,17 @@ class ExchangeService:
         await self._fetch(authorised)
 
     async def _fetch(self, authorised: AuthorisedManifest) -> None:
-        manifest_id = authorised.manifest_id
-        if manifest_id in self._fetches:
-            raise LocalProtocolError(f"manifest {manifest_id.hex()[:8]} is being fetched already")
-        fetch = self._make_fetch(authorised)
+        fetch = self._fetches.begin(authorised, owner=self)
         try:
             await self.offer(authorised)
-            for peer in self._connected:
-                self._want_link(peer)
-            for link in tuple(self._links.values()):
+            self._links.want_all()
+            for link in self._links:
                 self._join(fetch, link)
             await fetch.run()
         finally:
-            self._fetches.pop(manifest_id, None)
-            fetch.stop()
+            self._fetches.end(fetch)
             self._fetched_bytes += fetch.fetched_bytes
             self._reused_bytes += fetch.reused_bytes
-            self._drop_drained_lanes()
-
-    def _make_fetch(self, authorised: AuthorisedManifest) -> Fetch:
-        lane, self._next_lane = self._next_lane, self._next_lane + 1
-        counts = [component.chunk_count for component in authorised.manifest.components]
-        machine = Download(
-            manifest_id=authorised.manifest_id,
-            chunk_counts=counts,
-            picker=self._make_picker(sum(counts), self._entropy.uint(_ENTROPY_BOUND)),
-            lane=lane,
-            budget=self._budget,
-        )
-        fetch = Fetch(authorised, machine=machine, store=self._store, owner=self)
-        self._fetches[authorised.manifest_id] = fetch
-        self._lanes[lane] = fetch
-        return fetch
 
     def stop(self, manifest_id: ManifestId) -> None:
         """Ends serving and fetching of a manifest: nothing new leaves after this returns.
@@ -269,34 +199,33 @@ class ExchangeService:
         return is_served or manifest_id in self._offering or manifest_id in self._fetches
 
     def _withdraw(self, manifest_id: ManifestId) -> None:
-        self._news = {key: news for key, news in self._news.items() if key[0] != manifest_id}
-        for link in tuple(self._links.values()):
+        self._news.forget(manifest_id)
+        for link in self._links:
             link.feed(Withdrawn(manifest_id=manifest_id))
             link.withdraw_in_flight(lambda sending: sending == manifest_id)
 
     def reevaluate(self) -> None:
         """Asks the authority again about all that is open; call it after each final block."""
-        for link in tuple(self._links.values()):
+        for link in self._links:
             peer = link.peer
             for manifest_id in link.upload.open_manifests:
                 if not self._authority.may_serve(peer, manifest_id):
                     link.feed(Withdrawn(manifest_id=manifest_id))
             link.withdraw_in_flight(partial(self._may_not_serve, peer))
-            for fetch in tuple(self._fetches.values()):
+            for fetch in self._fetches:
                 may_ask = self._authority.may_ask(peer, fetch.authorised.manifest_id)
                 if may_ask:
                     self._join(fetch, link)
                 elif fetch.machine.has_peer(peer):
-                    self._excused[peer] = self.now() + EXCUSED_S
+                    self._fetches.excuse(peer, self.now())
                     fetch.feed(PeerLeft(peer=peer))
-        for peer in self._connected:
-            self._want_link(peer)
+        self._links.want_all()
 
     def statistics(self) -> ExchangeStatistics:
         """Counts what was done and describes what is under way."""
-        fetches = tuple(self._fetches.values())
-        links = tuple(self._links.values())
-        received = dict.fromkeys(self._links, 0)
+        fetches = tuple(self._fetches)
+        links = tuple(self._links)
+        received = {link.peer: 0 for link in links}
         for fetch in fetches:
             for progress in fetch.machine.statistics().peers:
                 if progress.peer in received:
@@ -323,76 +252,42 @@ class ExchangeService:
 
     async def serve_stream(self, stream: StreamLike) -> None:
         """Serves a stream that a peer opened, until it ends."""
-        await self._run_link(stream, is_ours=False)
+        await self._links.run(stream, is_ours=False)
 
-    def _want_link(self, peer: PeerId) -> None:
-        """Opens a link to a connected peer if a fetch could use it and there is none."""
-        if self._nursery is None or peer in self._links or peer in self._opening:
-            return
-        if peer in self._connected and self._is_useful(peer):
-            self._opening[peer] = None
-            self._nursery.start_soon(self._open_link, peer)
-
-    def _is_useful(self, peer: PeerId) -> bool:
+    def is_useful(self, peer: PeerId) -> bool:
+        """Whether a fetch would ask this peer if there were a link."""
         return any(
-            not fetch.machine.is_banned(peer) and self._authority.may_ask(peer, manifest_id)
-            for manifest_id, fetch in self._fetches.items()
+            not fetch.machine.is_banned(peer)
+            and self._authority.may_ask(peer, fetch.authorised.manifest_id)
+            for fetch in self._fetches
         )
 
-    async def _open_link(self, peer: PeerId) -> None:
-        pause_s = REOPEN_S_START
-        try:
-            while peer in self._connected and peer not in self._links and self._is_useful(peer):
-                try:
-                    stream = await self._open_stream(peer)
-                except TransportError as error:
-                    logger.debug("no exchange stream to %s: %s", peer[:4].hex(), error)
-                else:
-                    started_at = trio.current_time()
-                    await self._run_link(stream, is_ours=True)
-                    if trio.current_time() - started_at > REOPEN_S_MAX:
-                        pause_s = REOPEN_S_START
-                await trio.sleep(pause_s)
-                pause_s = min(2 * pause_s, REOPEN_S_MAX)
-        finally:
-            self._opening.pop(peer, None)
-
-    async def _run_link(self, stream: StreamLike, *, is_ours: bool) -> None:
+    def make_link(self, stream: StreamLike, *, is_ours: bool) -> PeerLink:
+        """Wraps a stream, with an upload that asks the authority about its peer."""
         peer = stream.peer
-        present = self._links.get(peer)
-        if present is not None:
-            keeps_present = present.is_ours != is_ours and present.is_ours == (self._own_key < peer)
-            if keeps_present:
-                await stream.reset()
-                return
-            self._detach(present)
-            present.close()
         upload = Upload(
             peer=peer,
             library=self._library,
             may_serve=lambda manifest_id: self._authority.may_serve(peer, manifest_id),
         )
-        link = PeerLink(stream, is_ours=is_ours, upload=upload, owner=self)
-        self._links[peer] = link
-        for fetch in tuple(self._fetches.values()):
-            self._join(fetch, link)
-        try:
-            await link.run()
-        finally:
-            self._detach(link)
-            if link.offence is not None:
-                self._blame(peer, link.offence.offence, str(link.offence))
-            self._want_link(peer)
+        return PeerLink(stream, is_ours=is_ours, upload=upload, owner=self)
 
-    def _detach(self, link: PeerLink) -> None:
-        """Takes a link out of everything; may be called twice."""
-        if self._links.get(link.peer) is not link:
-            return
-        del self._links[link.peer]
+    def link_begins(self, link: PeerLink) -> None:
+        """Has every fetch ask a new peer."""
+        for fetch in self._fetches:
+            self._join(fetch, link)
+
+    def link_left(self, link: PeerLink) -> None:
+        """Has nobody wait for a peer whose link was taken out."""
         self._sent_bytes += link.upload.sent_bytes
-        for fetch in tuple(self._lanes.values()):
+        for fetch in self._fetches.with_answers_due():
             fetch.feed(PeerLeft(peer=link.peer))
-        self._drop_drained_lanes()
+        self._fetches.drop_drained()
+
+    def link_ended(self, link: PeerLink) -> None:
+        """Blames a peer whose link ended by its fault."""
+        if link.offence is not None:
+            self._blame(link.peer, link.offence.offence, str(link.offence))
 
     def _join(self, fetch: Fetch, link: PeerLink) -> None:
         machine, peer = fetch.machine, link.peer
@@ -423,41 +318,7 @@ class ExchangeService:
 
     def take_answer(self, peer: PeerId, message: ExchangeMessage) -> None:
         """Routes an answer or possession news to the download it concerns."""
-        match message:
-            case Chunks() | RecipePageMessage() | Reject():
-                fetch = self._lanes.get(message.request_id >> LANE_BITS)
-                if fetch is None:
-                    raise ExchangeOffenceError(
-                        Offence.UNSOLICITED, f"no request {message.request_id} is open"
-                    )
-            case Have() | BitfieldMessage() | Unknown():
-                fetch = self._fetches.get(message.manifest_id)
-                if fetch is None or not fetch.machine.has_peer(peer):
-                    # Sent before the peer saw that this node is not interested any more.
-                    return
-            case _:
-                raise LocalProtocolError(f"{type(message).__name__} is no answer")
-        machine = fetch.machine
-        if not machine.has_peer(peer):
-            if machine.is_banned(peer) or self.now() < self._excused.get(peer, 0.0):
-                return  # it could not know: what is on its way is no offence, and thrown away
-            raise ExchangeOffenceError(Offence.UNSOLICITED, "the peer was asked nothing of this")
-        try:
-            fetch.feed(PeerMessage(peer=peer, message=message))
-        except ExchangeOffenceError:
-            fetch.feed(PeerBanned(peer=peer))
-            raise
-        if machine.is_drained:
-            self._drop_drained_lanes()
-
-    def _drop_drained_lanes(self) -> None:
-        """Forgets ended downloads that no answer can concern any more."""
-        live = tuple(self._fetches.values())
-        self._lanes = {
-            lane: fetch
-            for lane, fetch in self._lanes.items()
-            if fetch in live or not fetch.machine.is_drained
-        }
+        self._fetches.take_answer(peer, message, self.now())
 
     async def read_chunks(self, effect: ReadChunks) -> ChunksRead:
         """Reads chunks for an upload; rot is reported and fetched again."""
@@ -539,29 +400,8 @@ class ExchangeService:
         """Makes chunks servable and tells interested peers soon."""
         manifest_id = fetch.authorised.manifest_id
         self._library.gained(manifest_id, component, indices)
-        self._note_news(manifest_id, component, indices)
+        self._news.note(manifest_id, component, indices)
 
     def fetch_lost(self, fetch: Fetch, component: int, indices: Sequence[int]) -> None:
         """Takes back rotten chunks."""
         self._library.lost(fetch.authorised.manifest_id, component, indices)
-
-    # News ----------------------------------------------------------------------------------------
-
-    def _note_news(self, manifest_id: ManifestId, component: int, indices: Sequence[int]) -> None:
-        if indices:
-            news = self._news.setdefault((manifest_id, component), {})
-            news.update(dict.fromkeys(indices))
-            self._news_added.set()
-
-    async def _tell_news(self) -> None:
-        while True:
-            await self._news_added.wait()
-            await trio.sleep(HAVE_DELAY_S)
-            self._news_added = trio.Event()
-            news, self._news = self._news, {}
-            for (manifest_id, component), indices in news.items():
-                event = Acquired(
-                    manifest_id=manifest_id, component=component, indices=sorted(indices)
-                )
-                for link in tuple(self._links.values()):
-                    link.feed(event)

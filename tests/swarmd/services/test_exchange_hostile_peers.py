@@ -30,8 +30,8 @@ from protocol.exchange_messages import (
     decode_exchange,
     encode_exchange,
 )
-from swarmd.services.exchange import EXCUSED_S
 from swarmd.services.exchange_fetch import FetchStoppedError
+from swarmd.services.exchange_fetches import EXCUSED_S
 from tests.support.exchange_nodes import MemoryFrameStream, Network, Node, open_memory_network
 from tests.support.exchange_nodes import stream_pair as make_pair
 from tests.support.exchange_release import Release, make_release

@@ -1,0 +1,52 @@
+"""News of chunks that became servable: gathered for a moment, then told to who is interested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import trio
+
+from protocol.digest import ManifestId
+from protocol.exchange_events import Acquired
+from swarmd.services.exchange_link import PeerLink
+
+HAVE_DELAY_S: Final = 0.05
+"""How long news of verified chunks is gathered before it is told, seconds."""
+
+
+class News:
+    """See the module's docstring."""
+
+    def __init__(self, links: Iterable[PeerLink]) -> None:
+        """Starts with nothing to tell; `links` gives the links of the moment."""
+        self._links = links
+        self._gathered: dict[tuple[ManifestId, int], dict[int, None]] = {}
+        self._added = trio.Event()
+
+    def note(self, manifest_id: ManifestId, component: int, indices: Sequence[int]) -> None:
+        """Has chunks told of soon."""
+        if indices:
+            news = self._gathered.setdefault((manifest_id, component), {})
+            news.update(dict.fromkeys(indices))
+            self._added.set()
+
+    def forget(self, manifest_id: ManifestId) -> None:
+        """Tells nothing of a manifest that was not told yet."""
+        self._gathered = {
+            key: indices for key, indices in self._gathered.items() if key[0] != manifest_id
+        }
+
+    async def run(self) -> None:
+        """Tells news until cancelled."""
+        while True:
+            await self._added.wait()
+            await trio.sleep(HAVE_DELAY_S)
+            self._added = trio.Event()
+            gathered, self._gathered = self._gathered, {}
+            for (manifest_id, component), indices in gathered.items():
+                event = Acquired(
+                    manifest_id=manifest_id, component=component, indices=sorted(indices)
+                )
+                for link in self._links:
+                    link.feed(event)
