@@ -23,7 +23,6 @@ from ledger.records.subject import SubjectStatus
 from ledger.rules.membership import groups_of
 from protocol.did import KeyPurpose, SubjectKind, did_text
 from protocol.digest import Digest
-from protocol.errors import StorageError
 from protocol.genesis import Genesis
 from protocol.keys import PrivateKey, PublicKey
 from protocol.limits import HELLO_BYTES_MAX, HELLO_SECONDS_MAX
@@ -34,11 +33,10 @@ from swarmd.config import Config
 from swarmd.control.protocol import JSON
 from swarmd.control.server import serve_control
 from swarmd.data_plane import DataPlane, Foundation
-from swarmd.datadir import DataDir, read_bounded, write_atomic
+from swarmd.datadir import DataDir
 from swarmd.enrolment_request import load_own_request
 from swarmd.entropy import Entropy
 from swarmd.epoch_keys import EpochKeys
-from swarmd.freshness import FreshnessClock
 from swarmd.identity import Identity
 from swarmd.keys.passphrase import PassphraseSource
 from swarmd.ledger_host import LedgerHost
@@ -46,6 +44,7 @@ from swarmd.net.address import PeerAddress, PeerKey
 from swarmd.net.network import Network, NetworkConfig, open_network
 from swarmd.net.wire import Wire
 from swarmd.newcomers import NEWCOMERS_NAME, Newcomers
+from swarmd.node_time import NodeTime
 from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry, RegistryAdmission
 from swarmd.questions import Access, Allowed, OperatorSubject
 from swarmd.receipts import ReceiptKind, ReceiptLog
@@ -55,7 +54,7 @@ from swarmd.services.consensus_epoch import Surroundings
 from swarmd.services.cosigning import CosigningService
 from swarmd.services.doorkeeper import Doorkeeper
 from swarmd.services.follower import FollowerService
-from swarmd.services.freshness import LAG_HEARTBEATS, FreshnessService
+from swarmd.services.freshness import FreshnessService
 from swarmd.services.gossip import GossipHooks, GossipService
 from swarmd.services.hello import HelloService
 from swarmd.services.joining import JoiningService
@@ -114,30 +113,25 @@ class RunningNode:
         """The images."""
         self._receipt_log = receipt_log
         self._passphrases = passphrases
-        self.ledger: Final = LedgerHost(chain, self._next_time_ms)
+        self.time: Final = NodeTime(chain, clock, data.path / FRESHNESS_FILE)
+        """What time it is for this node."""
+        self.ledger: Final = LedgerHost(chain, self.time.next_ms)
         """Own copy of the chain."""
         self._request = load_own_request(data, identity.did)
         self._newcomers = Newcomers(data.path / NEWCOMERS_NAME)
         self._expect_checkpoint()
         self.registry: Final = PeerRegistry(self.ledger.chain_id, clock, self._on_ban)
-        self._head_seen = (chain.head.height, clock.monotonic())
-        self._age = FreshnessClock(
-            self._saved_age(),
-            now=clock.monotonic(),
-            wall_ms=clock.wall_ms(),
-            head_ms=chain.head.time_ms,
-        )
         self._witness_book = WitnessBook()
         self._authority = Authority(
             ledger=self.ledger,
             genesis=genesis,
-            age=self._age,
+            age=self.time.age,
             registry=self.registry,
             own_did=identity.did,
             own_groups=self._own_groups,
             floor=config.floor.demands(),
             monotonic=clock.monotonic,
-            time_ms=self.ledger_time_ms,
+            time_ms=self.time.ledger_ms,
             operators=(0, os.geteuid()),
             witnesses=self._witness_book,
         )
@@ -147,41 +141,8 @@ class RunningNode:
         if self._request is not None and self._request.claims.era == self._chain.rules.era:
             self.ledger.expect(*self._request.claims.checkpoint)
 
-    def _saved_age(self) -> bytes | None:
-        path = self._data.path / FRESHNESS_FILE
-        return read_bounded(path, bytes_max=64) if path.exists() else None
-
-    async def _save_age(self, saved: bytes) -> None:
-        """Stores the age; a disk that takes no newer one must not keep an old one either."""
-        path = self._data.path / FRESHNESS_FILE
-        try:
-            await trio.to_thread.run_sync(write_atomic, path, saved)
-        except StorageError:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-            raise
-
     def _own_groups(self) -> tuple[str, ...]:
         return groups_of(self._chain.state, self._identity.did)
-
-    def ledger_time_ms(self) -> int:
-        """Newest final header time plus monotonic time since this node has it, milliseconds."""
-        height, since = self._head_seen
-        if height != self._chain.head.height:
-            self._head_seen = (self._chain.head.height, self._clock.monotonic())
-            since = self._head_seen[1]
-        return self._chain.head.time_ms + round((self._clock.monotonic() - since) * 1000)
-
-    def _next_time_ms(self) -> int:
-        """The best guess of the next header time.
-
-        While knowledge is fresh the ledger's time is right and a wall clock may be wrong; where the
-        chain was away for long, the wall clock is all there is.
-        """
-        beats_ms = LAG_HEARTBEATS * self._chain.rules.parameters.heartbeat_ms
-        if self._age.is_within(beats_ms, self._clock.monotonic()):
-            return self.ledger_time_ms()
-        return max(self.ledger_time_ms(), self._clock.wall_ms())
 
     # -- wiring --------------------------------------------------------------------------------
 
@@ -217,8 +178,8 @@ class RunningNode:
             registry=registry,
             clock=self._clock,
             entropy=self._entropy,
-            age=self._age,
-            save=self._save_age,
+            age=self.time.age,
+            save=self.time.save_age,
             validator=self._vote_seat,
             may_vouch=self._may_vouch,
             on_confirmed=self._on_confirmed,
@@ -277,7 +238,7 @@ class RunningNode:
             log=self._receipt_log,
             ledger=ledger,
             own_did=identity.did,
-            time_ms=self.ledger_time_ms,
+            time_ms=self.time.ledger_ms,
         )
         self._wire_tamper()
         self.gossip = GossipService(
@@ -299,7 +260,7 @@ class RunningNode:
             ledger=ledger,
             own_did=identity.did,
             key=identity.node_key,
-            time_ms=self._next_time_ms,
+            time_ms=self.time.next_ms,
             offer=self.ledger_service.offer_to_validators,
             gossip=self.gossip.publish_transaction,
             on_pending=self._mempool_changed,
@@ -327,7 +288,7 @@ class RunningNode:
             submission=self.submission,
             registry=self.registry,
             newcomers=self._newcomers,
-            now_ms=self._next_time_ms,
+            now_ms=self.time.next_ms,
         )
 
     def _wire_tamper(self) -> None:
@@ -510,9 +471,9 @@ class RunningNode:
             "groups": list(self._own_groups()),
             "addresses": [item.multiaddr for item in self.network.listen_addresses],
             "http": None if http is None else http.url,
-            "ledger_time_ms": self.ledger_time_ms(),
+            "ledger_time_ms": self.time.ledger_ms(),
             "joining": self.joining.about(),
-            "knowledge_age_ms": self._age.age_ms(self._clock.monotonic()),
+            "knowledge_age_ms": self.time.age.age_ms(self._clock.monotonic()),
         }
 
     # -- events --------------------------------------------------------------------------------

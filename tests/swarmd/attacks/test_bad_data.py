@@ -179,7 +179,7 @@ async def release(lab: Swarm, forge: Forge, *names: str) -> bytes:
     runs = [forge.advance(ProposeManifest(manifest=signed.signed.raw)), forge.advance(body)]
     for name in names:
         services = lab[name]
-        services._age.confirm(services._clock.monotonic())
+        services.time.age.confirm(services._clock.monotonic())
         await forge.give(services, *runs)
     return signed.manifest.components[0].digest
 
@@ -228,16 +228,13 @@ async def test_disks_full_for_age_and_receipts(
             services.receipts.note_nowait(ReceiptKind.FAILED, detail=str(number))
         await until(lambda: "receipts wait for the disk" in caplog.text, "receipts wait")
         age = lab.directory("gateway-1").path / "freshness.cbor"
-        services._age.confirm(services._clock.monotonic())
+        services.time.age.confirm(services._clock.monotonic())
         await services.freshness.save_now()
         assert age.exists()
-        folder = lab.directory("gateway-1").path
-        real = services._data.path
-        assert real == folder
-        services._data.path = Path("/nonexistent")  # type: ignore[misc]
+        services.time._path = Path("/nonexistent/freshness.cbor")
         await services.freshness.save_now()
         assert "was not saved" in caplog.text
-        services._data.path = real  # type: ignore[misc]
+        services.time._path = age
         log._database.execute("PRAGMA max_page_count = 100000")
         await services.receipts.flush()
         assert services.receipts.size >= 300

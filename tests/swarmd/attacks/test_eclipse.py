@@ -80,7 +80,7 @@ class Eclipse:
         return isinstance(self.victim._authority.may_serve(peer, self.signed.manifest_id), Permit)
 
     def age_s(self) -> float:
-        age = self.victim._age.age_ms(self.clock.monotonic())
+        age = self.victim.time.age.age_ms(self.clock.monotonic())
         assert age is not None
         return float(age) / 1000
 
@@ -94,7 +94,7 @@ async def eclipsed(tmp_path: Path) -> AsyncIterator[Eclipse]:
         forge = case.forge
         await lab.start(EVIL)
         evil = lab[EVIL]
-        evil._age.confirm(evil._clock.monotonic())
+        evil.time.age.confirm(evil._clock.monotonic())
         evil.ledger_service._relay_freshness = case.relay  # type: ignore[method-assign]
         assert evil.publisher is not None
         path = lab.path / "image"

@@ -267,6 +267,6 @@ async def _release(lab: Swarm, forge: Forge, *nodes: RunningNode) -> ManifestId:
         for node in nodes:
             await forge.give(node, block)
     for node in nodes:  # no validator runs that could tell them how fresh they are
-        node._age.confirm(node._clock.monotonic())
+        node.time.age.confirm(node._clock.monotonic())
         node.images.wake()
     return manifest

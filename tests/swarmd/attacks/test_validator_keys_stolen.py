@@ -36,7 +36,7 @@ def believe(lab: Swarm, *names: str) -> None:
     """Makes nodes know that their copies are current."""
     for name in names:
         services = lab[name]
-        services._age.confirm(services._clock.monotonic())
+        services.time.age.confirm(services._clock.monotonic())
         services.images.wake()
 
 
@@ -97,7 +97,7 @@ async def test_followers_refuse_a_certified_lie_and_raise_the_alarm(tmp_path: Pa
             # What was right before is kept for the operator to decide; the lie was never stored.
             assert lab.holds(name, digest)
             assert not lab.holds(name, evil.manifest.components[0].digest)
-            services._age._anchor = None
+            services.time.age._anchor = None
             services.freshness.hurry()
         # They vouch for each other's copies now; who lied once confirms nothing.
         answer = forge.state(b"n" * 32)
