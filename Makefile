@@ -38,8 +38,8 @@ accountability: install ## forks by more than f liars: who is convicted; resumes
 	@for n in 4 7; do $(VENV)/bin/python benchmarks/accountability.py --n $$n \
 		--state .cache/accountability-$$n.json || exit 1; done
 
-crash: install ## power loss at every disk operation of the ledger's stores, 60 torn variants of each
-	@SWARMD_CRASH_SEEDS=60 $(VENV)/bin/python -m pytest -q -n 2 tests/ledger/crash
+crash: install ## power loss at every disk operation of the stores, 60 torn variants of each
+	@SWARMD_CRASH_SEEDS=60 $(VENV)/bin/python -m pytest -q -n 2 tests/ledger/crash tests/chunks/crash
 
 clean: ## removes the environment, caches and build products
 	rm -rf .venv .venv.lock .cache build dist
