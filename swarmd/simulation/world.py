@@ -128,6 +128,10 @@ class World:
         """Feeds an event to an actor after a delay, past all links."""
         self._push(self.now + delay_s, target, -1, event)
 
+    def deliver(self, source: int, target: int, delay_s: float, message: object) -> None:
+        """Hands a message over after a delay that another model of links has worked out."""
+        self._push(self.now + delay_s, target, source, message)
+
     def _push(self, time: float, target: int, source: int, event: object) -> None:
         self._order += 1
         heapq.heappush(self._heap, (time, self._order, target, source, event))
