@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -20,7 +20,15 @@ from multiaddr import Multiaddr
 from protocol.errors import TransportError
 from swarmd.net.address import PeerAddress, PeerKey, short_peer
 from swarmd.net.config import Admission, NetworkConfig, PeerClass
+from swarmd.net.connected import (
+    ConnectionCounters,
+    DialReport,
+    OtherPeerError,
+    PeerEvent,
+    RegisteredConnection,
+)
 from swarmd.net.guards import GatedNoise, GuardedSwarm, RawStream, Upgrader, id_of, key_of
+from swarmd.net.route import Route
 from swarmd.net.wire import ByteStream, TCPWire, WireListener
 from swarmd.net.yamux import Mux
 
@@ -39,58 +47,6 @@ ACCEPT_PAUSE_S: Final = 0.1
 """Pause after the system refused to accept (out of descriptors or memory), seconds."""
 _UNUSED_ADDRESS: Final = Multiaddr("/ip4/0.0.0.0/tcp/0")
 """libp2p wants a listen address for its log messages."""
-
-
-@dataclass(frozen=True, slots=True)
-class PeerEvent:
-    """A peer came (its first connection) or went (its last)."""
-
-    peer: PeerKey
-    """Who."""
-    is_connected: bool
-    """Whether it came."""
-
-
-class OtherPeerError(TransportError):
-    """Nobody at the addresses proved the key we dialed, but somebody proved another one.
-
-    Attributes:
-        proven: where, with the key that was proved there; the other side does not know ours.
-    """
-
-    def __init__(self, message: str, proven: PeerAddress) -> None:
-        super().__init__(message)
-        self.proven = proven
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Connection:
-    """A registered connection."""
-
-    conn: INetConn
-    peer: PeerKey
-    is_inbound: bool
-    since: float
-
-
-@dataclass(slots=True)
-class ConnectionCounters:
-    """What the table has seen; see `NetworkStatistics`."""
-
-    bytes_in: int = 0
-    """Bytes received on the wire."""
-    bytes_out: int = 0
-    """Bytes sent on the wire."""
-    refused: int = 0
-    """Peers turned away after they proved a key."""
-    failed_handshakes: int = 0
-    """Inbound connections that proved no key."""
-    violations: int = 0
-    """Connections ended for breaking a rule."""
-    events_dropped: int = 0
-    """Events nobody read in time."""
-    faults: int = 0
-    """Unexpected exceptions of background tasks."""
 
 
 class Connections:
@@ -119,9 +75,11 @@ class Connections:
         self._wire = config.wire or TCPWire()
         self._on_registered = on_registered
         self._on_lost = on_lost
+        self._noise = GatedNoise(keys, self._may_enter)
+        self._upgrader = Upgrader(self._noise, config)
         self.swarm: Final = GuardedSwarm(
             keys,
-            Upgrader(GatedNoise(keys, self._may_enter), config),
+            self._upgrader,
             connections_max=config.connections_max + OUTBOUND_SPARE,
             on_connected=self._register,
             on_disconnected=self._forget,
@@ -129,8 +87,8 @@ class Connections:
         self.own_key: Final = key_of(self.swarm.get_peer_id())
         self.counters: Final = ConnectionCounters()
         self.listeners: list[WireListener] = []
-        self._by_peer: dict[PeerKey, list[_Connection]] = {}
-        self._leaving: dict[_Connection, None] = {}
+        self._by_peer: dict[PeerKey, list[RegisteredConnection]] = {}
+        self._leaving: dict[RegisteredConnection, None] = {}
         self._dials: dict[PeerKey, trio.Lock] = {}
         self._handshakes: dict[RawStream, trio.CancelScope] = {}
         self._events_send, self.events = trio.open_memory_channel[PeerEvent](config.events_max)
@@ -173,7 +131,7 @@ class Connections:
             and self._admission.peer_class(peer) is peer_class
         )
 
-    def _who_gives_way(self, peer_class: PeerClass) -> _Connection | None:
+    def _who_gives_way(self, peer_class: PeerClass) -> RegisteredConnection | None:
         """The stranger that had its time and is the oldest; members never give way."""
         if peer_class is not PeerClass.STRANGER:
             return None
@@ -196,7 +154,7 @@ class Connections:
             self.counters.violations += 1
             raise ConnectionClosedError("stranger exceeded its byte budget")
 
-    async def _watch_stranger(self, connection: _Connection) -> None:
+    async def _watch_stranger(self, connection: RegisteredConnection) -> None:
         """Ends a connection whose peer is still a stranger when its time is over."""
         await trio.sleep(self._config.stranger_s)
         if connection not in self._by_peer.get(connection.peer, ()):
@@ -207,20 +165,68 @@ class Connections:
 
     # --- outbound ------------------------------------------------------------------------------
 
-    async def connect(self, peer: PeerKey, addresses: Sequence[PeerAddress]) -> None:
+    async def connect(
+        self,
+        peer: PeerKey,
+        addresses: Sequence[PeerAddress],
+        report: DialReport = lambda _address, _error: None,
+        *,
+        replaces_forwarded: bool = False,
+    ) -> None:
         """Connects unless connected; one dial per peer at a time."""
         if peer == self.own_key:
             raise TransportError("that address is our own")
         lock = self._dials.setdefault(peer, trio.Lock())
         try:
             async with lock:
-                if peer not in self._by_peer:
-                    await self._dial(peer, addresses)
+                if peer not in self._by_peer or (replaces_forwarded and not self._is_direct(peer)):
+                    await self._dial(peer, addresses, report)
         finally:
             if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._dials.pop(peer, None)
 
-    async def _dial(self, peer: PeerKey, addresses: Sequence[PeerAddress]) -> None:
+    def _is_direct(self, peer: PeerKey) -> bool:
+        return any(known.via is None for known in self._by_peer.get(peer, ()))
+
+    async def connect_over(self, peer: PeerKey, stream: ByteStream, via: PeerKey) -> None:
+        """Takes a byte stream that `via` passes on through the whole handshake with a peer.
+
+        Raises:
+            TransportError: the peer did not prove its key there in time, or is not admitted.
+        """
+        raw = self._counted(stream, via)
+        try:
+            with trio.fail_after(self._config.dial_s):
+                await self._upgrade(raw, peer)
+        except (Exception, trio.TooSlowError) as error:
+            message = f"cannot reach {short_peer(peer)} through {short_peer(via)}: {error!r}"
+            raise TransportError(message) from error
+
+    def accept_over(self, stream: ByteStream, via: PeerKey) -> None:
+        """Takes a byte stream that `via` passes on as if it had been accepted here."""
+        self._spawn(self._greet, self._counted(stream, via))
+
+    async def probe(self, address: PeerAddress) -> None:
+        """Has a peer prove its key at an address, and hangs up.
+
+        Raises:
+            TransportError: it did not, within the time of a dial.
+        """
+        raw: RawStream | None = None
+        try:
+            with trio.fail_after(self._config.dial_s):
+                raw = self._counted(await self._wire.dial(address.host, address.port))
+                connection = RawConnection(raw, initiator=True)
+                await self._upgrader.upgrade_security(connection, True, id_of(address.peer))
+        except Exception as error:
+            raise TransportError(f"no proof at {address.host}: {error!r}") from error
+        finally:
+            if raw is not None:
+                await raw.close()
+
+    async def _dial(
+        self, peer: PeerKey, addresses: Sequence[PeerAddress], report: DialReport
+    ) -> None:
         failures: list[str] = []
         others: list[PeerAddress] = []
 
@@ -228,14 +234,18 @@ class Connections:
             try:
                 with trio.fail_after(self._config.dial_s):
                     await self._dial_one(address)
-            except trio.TooSlowError:
+            except trio.TooSlowError as error:
                 failures.append(f"{address.host} port {address.port} does not answer")
+                report(address, error)
             except OtherPeerError as error:
                 failures.append(str(error))
                 others.append(error.proven)
+                report(address, error)
             except Exception as error:  # noqa: BLE001 - handshakes fail in many ways, all alike
                 failures.append(f"{address.host} port {address.port}: {error}")
+                report(address, error)
             else:
+                report(address, None)
                 nursery.cancel_scope.cancel()
             ended.set()
 
@@ -253,19 +263,25 @@ class Connections:
     async def _dial_one(self, address: PeerAddress) -> None:
         raw = self._counted(await self._wire.dial(address.host, address.port))
         try:
-            await self.swarm.upgrade_outbound_raw_conn(
-                RawConnection(raw, initiator=True), id_of(address.peer)
-            )
-        except BaseException as error:
-            await raw.close()
+            await self._upgrade(raw, address.peer)
+        except Exception as error:
             if raw.other is not None and isinstance(error, Exception):
                 where = f"{address.host} port {address.port}"
                 proven = replace(address, peer=raw.other)
                 raise OtherPeerError(f"{where} is {short_peer(raw.other)}", proven) from error
             raise
 
-    def _counted(self, stream: ByteStream) -> RawStream:
-        raw = RawStream(stream, stall_s=self._config.stall_s)
+    async def _upgrade(self, raw: RawStream, peer: PeerKey) -> None:
+        try:
+            await self.swarm.upgrade_outbound_raw_conn(
+                RawConnection(raw, initiator=True), id_of(peer)
+            )
+        except BaseException:
+            await raw.close()
+            raise
+
+    def _counted(self, stream: ByteStream, via: PeerKey | None = None) -> RawStream:
+        raw = RawStream(stream, stall_s=self._config.stall_s, via=via)
         raw.on_bytes = self._on_bytes
         return raw
 
@@ -330,7 +346,9 @@ class Connections:
 
     def _register(self, conn: SwarmConn) -> None:
         peer = key_of(conn.muxed_conn.peer_id)
-        new = _Connection(conn, peer, conn.direction is Direction.INBOUND, trio.current_time())
+        raw = conn.muxed_conn.raw if isinstance(conn.muxed_conn, Mux) else None
+        is_inbound = conn.direction is Direction.INBOUND
+        new = RegisteredConnection(conn, peer, is_inbound, trio.current_time(), raw)
         known = self._by_peer.setdefault(peer, [])
         losers = {self._loser(new, old) for old in known}
         known.append(new)
@@ -352,8 +370,10 @@ class Connections:
             self._spawn(self._watch_stranger, new)
         self._spawn(self._on_registered, peer)
 
-    def _loser(self, new: _Connection, old: _Connection) -> _Connection:
+    def _loser(self, new: RegisteredConnection, old: RegisteredConnection) -> RegisteredConnection:
         """Which of two connections to one peer is closed; both ends decide alike."""
+        if (new.via is None) is not (old.via is None):
+            return new if old.via is None else old  # a direct one is never given up for a detour
         if new.is_inbound is not old.is_inbound and new.since - old.since < SIMULTANEOUS_S:
             inbound, outbound = (new, old) if new.is_inbound else (old, new)
             return inbound if self.own_key < new.peer else outbound
@@ -396,6 +416,18 @@ class Connections:
         except Exception:
             self.counters.faults += 1
             logger.exception("a network task failed and was contained")
+
+    def route(self, peer: PeerKey) -> Route | None:
+        """The way to a connected peer: of its connections, the one that stays; None: no way."""
+        known = [item for item in self._by_peer.get(peer, ()) if item not in self._leaving]
+        return known[-1].route() if known else None
+
+    async def disconnect_via(self, forwarder: PeerKey) -> None:
+        """Ends every connection that a member passes on."""
+        for known in list(self._by_peer.values()):
+            for connection in known:
+                if connection.via == forwarder:
+                    await connection.conn.close()
 
     async def disconnect(self, peer: PeerKey) -> None:
         """Ends every connection to a peer."""

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 import trio
 from libp2p.abc import IMuxedConn, INetConn, IRawConnection, ISecureConn
@@ -36,7 +37,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 from protocol.errors import EncodingError
 from protocol.limits import KIB
 from swarmd.net.address import PeerKey, peer_id_bytes, peer_key_from_id_bytes
-from swarmd.net.wire import ByteStream, remote_address
+from swarmd.net.wire import ByteStream, local_address, remote_address
 from swarmd.net.yamux import Mux
 
 if TYPE_CHECKING:
@@ -77,8 +78,16 @@ class RawStream(ReadWriteCloser):
     libp2p gives up after 100 partial reads, which a thin link delivers for one frame.
     """
 
-    def __init__(self, stream: ByteStream, *, stall_s: float) -> None:
-        """Takes over a byte stream; a send may block `stall_s` seconds."""
+    def __init__(self, stream: ByteStream, *, stall_s: float, via: PeerKey | None = None) -> None:
+        """Takes over a byte stream.
+
+        Args:
+            stream: the bytes.
+            stall_s: how long a send may block, seconds.
+            via: the member that passes them on, if one does.
+        """
+        self.via: Final = via
+        """The member that passes the bytes on; None: nobody."""
         self._stream = stream
         self._stall_s = stall_s
         self._buffer = bytearray()
@@ -156,6 +165,10 @@ class RawStream(ReadWriteCloser):
         """The address at the other end."""
         return remote_address(self._stream)
 
+    def get_local_address(self) -> tuple[str, int] | None:
+        """The address at this end."""
+        return local_address(self._stream)
+
 
 class _Expected(ID):
     """The peer id we dial; remembers which one the other side proved.
@@ -186,6 +199,11 @@ class GatedNoise(NoiseTransport):
         """`may_enter(peer, is_inbound)` decides, after the proof and before anything else."""
         super().__init__(keys, noise_privkey=new_x25519_key_pair().private_key)
         self._may_enter = may_enter
+        self._raw: Final = WeakKeyDictionary[ISecureConn, RawStream]()
+
+    def raw_of(self, secured: ISecureConn) -> RawStream | None:
+        """The byte stream below a connection that was secured here."""
+        return self._raw.get(secured)
 
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
         """Secures a connection a peer opened."""
@@ -218,6 +236,7 @@ class GatedNoise(NoiseTransport):
         raw = getattr(conn, "stream", None)
         if isinstance(raw, RawStream):
             raw.peer = peer
+            self._raw[secured] = raw
         return secured
 
 
@@ -227,6 +246,7 @@ class Upgrader(TransportUpgrader):
     def __init__(self, noise: GatedNoise, config: NetworkConfig) -> None:
         """Offers exactly one security protocol and one multiplexer."""
         super().__init__({NOISE: noise}, {}, negotiate_timeout=config.negotiate_s)
+        self._noise = noise
         self._config = config
         self._muxers: GenericMultistreamSelector[type[Mux]] = GenericMultistreamSelector()
         self._muxers.add_handler(YAMUX, Mux)
@@ -237,13 +257,15 @@ class Upgrader(TransportUpgrader):
             await self._muxers.select(conn, conn.is_initiator, self._config.negotiate_s)
         except (MultiselectError, MultiselectClientError) as error:
             raise MuxerUpgradeFailure("failed to negotiate the multiplexer") from error
-        return Mux(
+        mux = Mux(
             conn,
             peer_id,
             streams_max=self._config.streams_per_peer_max,
             window_bytes=self._config.stream_window_bytes,
             stall_s=self._config.stall_s,
         )
+        mux.raw = self._noise.raw_of(conn)
+        return mux
 
 
 class SafeManager:

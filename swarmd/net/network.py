@@ -27,15 +27,19 @@ from protocol.errors import LocalProtocolError, TransportError
 from protocol.limits import FRAME_BYTES_MAX
 from swarmd.net.address import PeerAddress, PeerKey, short_peer
 from swarmd.net.config import Admission, GossipConfig, NetworkConfig, PeerClass
-from swarmd.net.connections import Connections, OtherPeerError, PeerEvent
+from swarmd.net.connected import DialReport, OtherPeerError, PeerEvent
+from swarmd.net.connections import Connections
 from swarmd.net.dispatch import Dispatcher, ServedProtocol
 from swarmd.net.gossip import GOSSIP_PROTOCOL, Gossip, GossipMessage, TopicValidator
 from swarmd.net.guards import id_of, key_pair, quiet_logging
 from swarmd.net.negotiation import StreamRefusedError, request_protocol
+from swarmd.net.route import Route
 from swarmd.net.stream import Stream, StreamHandler
 
 if TYPE_CHECKING:
     from libp2p.abc import INetConn
+
+    from swarmd.net.wire import ByteStream
 
 __all__ = [
     "Admission",
@@ -49,6 +53,7 @@ __all__ = [
     "PeerClass",
     "PeerEvent",
     "PeerKey",
+    "Route",
     "Stream",
     "StreamRefusedError",
     "open_network",
@@ -155,11 +160,19 @@ class Network:
         )
         self._dispatcher.serve(protocol, served)
 
-    async def connect(self, addresses: Sequence[PeerAddress]) -> None:
+    async def connect(
+        self,
+        addresses: Sequence[PeerAddress],
+        report: DialReport = lambda _address, _error: None,
+        *,
+        replaces_forwarded: bool = False,
+    ) -> None:
         """Makes sure the peer at these addresses is connected.
 
         Tries them in order, the next one beside a silent one after `dial_stagger_s`; a refused one
-        costs only its refusal.
+        costs only its refusal. `report` is told how each behaved; those still under way when one
+        led to the peer are not reported. With `replaces_forwarded` a peer that is connected only
+        through a third node is dialed, too.
 
         Raises:
             LocalProtocolError: no address, or addresses of several peers.
@@ -169,7 +182,37 @@ class Network:
         peers = {address.peer for address in addresses}
         if len(peers) != 1:
             raise LocalProtocolError(f"addresses of {len(peers)} peers, expected 1")
-        await self._connections.connect(peers.pop(), addresses)
+        await self._connections.connect(
+            peers.pop(), addresses, report, replaces_forwarded=replaces_forwarded
+        )
+
+    async def connect_over(self, peer: PeerKey, stream: ByteStream, via: PeerKey) -> None:
+        """Connects to a peer over bytes that the member `via` passes on; it sees ciphertext only.
+
+        Raises:
+            TransportError: the peer did not prove its key there, or is not admitted.
+        """
+        await self._connections.connect_over(peer, stream, via)
+
+    def accept_over(self, stream: ByteStream, via: PeerKey) -> None:
+        """Serves bytes that the member `via` passes on like a connection that was accepted."""
+        self._connections.accept_over(stream, via)
+
+    async def probe(self, address: PeerAddress) -> None:
+        """Has a peer prove its key at an address, and hangs up; the connections do not change.
+
+        Raises:
+            TransportError: it did not.
+        """
+        await self._connections.probe(address)
+
+    def route(self, peer: PeerKey) -> Route | None:
+        """How a peer is reached; None: it is not connected."""
+        return self._connections.route(peer)
+
+    async def disconnect_via(self, forwarder: PeerKey) -> None:
+        """Ends every connection that a member passes on."""
+        await self._connections.disconnect_via(forwarder)
 
     async def open_stream(
         self, peer: PeerKey, protocol: str, *, frame_bytes_max: int = FRAME_BYTES_MAX

@@ -95,6 +95,17 @@ def remote_address(stream: ByteStream) -> tuple[str, int] | None:
     return None
 
 
+def local_address(stream: ByteStream) -> tuple[str, int] | None:
+    """The address at this end, or None where there is none."""
+    if isinstance(stream, trio.SocketStream):
+        try:
+            host, port = stream.socket.getsockname()[:2]
+        except OSError:
+            return None
+        return str(host), int(port)
+    return None
+
+
 def _tune(sock: trio.socket.SocketType) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (

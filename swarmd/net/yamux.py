@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from libp2p.peer.id import ID
     from multiaddr import Multiaddr
 
+    from swarmd.net.guards import RawStream
+
 logger = logging.getLogger(__name__)
 
 _HEADER: Final = struct.Struct("!BBHII")
@@ -268,6 +270,8 @@ class Mux(IMuxedConn):
         self.peer_id = peer_id
         self.event_started = trio.Event()
         self.violation: RemoteProtocolError | None = None
+        self.raw: RawStream | None = None
+        """The byte stream at the bottom, where it is known."""
         self._conn = conn
         self._is_initiator = conn.is_initiator
         self._next_id = 1 if conn.is_initiator else 2
