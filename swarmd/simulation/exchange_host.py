@@ -182,6 +182,8 @@ class ExchangeHost:
                 picker=RarestFirst(size=sum(map(len, release.components)), entropy=entropy),
                 lane=1,
             )
+        self.storage_delay_s = STORAGE_DELAY_S
+        """How long a read, a write or a verification takes, simulated seconds."""
         self.is_gone = False
         """Whether it left."""
         self.number: Final = world.add(self)
@@ -347,10 +349,12 @@ class ExchangeHost:
         payload_bytes = _payload_bytes(message)
         for actual in self.outgoing(target, message):
             self.sent_bytes += _payload_bytes(actual)
-            self._queue(target, encode_exchange(actual), payload_bytes)
+            self.put(target, actual, payload_bytes)
             payload_bytes = 0
 
-    def _queue(self, target: int, body: bytes, payload_bytes: int) -> None:
+    def put(self, target: int, message: ExchangeMessage, payload_bytes: int) -> None:
+        """Gives a message to the link; `payload_bytes` are told to the upload when it has left."""
+        body = encode_exchange(message)
         start = max(self._world.now, self._uplink_free_at)
         self._uplink_free_at = start + len(body) / self._uplink_bytes_per_s
         delay_s = self._uplink_free_at - self._world.now
@@ -415,7 +419,7 @@ class ExchangeHost:
         return ChunksStored(component=effect.component, indices=(effect.index,))
 
     def _post(self, event: object) -> None:
-        self._world.post(self.number, STORAGE_DELAY_S, event)
+        self._world.post(self.number, self.storage_delay_s, event)
 
 
 def connect_all(hosts: Sequence[ExchangeHost]) -> None:
