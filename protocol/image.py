@@ -2,6 +2,8 @@
 
 Two builds of one source agree on the plain bytes of each component and on nothing else: not on how
 they were sealed, cut or signed. So the digest names components and their plain bytes only (K45).
+Of sealed components the manifest has a salted digest, lest it confirm guesses: whoever attests one
+is told the salt and hashes the own build under it.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ from protocol.limits import (
     NAME_BYTES_MAX,
     PATCHES_PER_COMPONENT_MAX,
 )
+from protocol.sealing import Sealing
 
 MANIFEST_TAG: Final = "swarmd/manifest/1"
 """Domain of a publisher's signature."""
@@ -133,10 +134,28 @@ class ContentObject:
             raise EncodingError(f"object of {self.size} bytes, allowed 1 to {IMAGE_BYTES_MAX}")
         if not 1 <= self.chunk_count <= min(self.size, CHUNKS_PER_COMPONENT_MAX):
             raise EncodingError(f"{self.chunk_count} chunks cannot make {self.size} bytes")
-        if self.chunk_count * self.chunker.maximum < self.size:
-            raise EncodingError(f"{self.chunk_count} chunks are too few for {self.size} bytes")
-        if (self.chunk_count - 1) * self.chunker.minimum >= self.size:
-            raise EncodingError(f"{self.chunk_count} chunks are too many for {self.size} bytes")
+        plain = self.plain_size
+        if self.chunk_bytes_max > CHUNK_BYTES_MAX:
+            raise EncodingError(f"chunks of up to {self.chunk_bytes_max} bytes once sealed")
+        if self.chunk_count * self.chunker.maximum < plain:
+            raise EncodingError(f"{self.chunk_count} chunks are too few for {plain} bytes")
+        if (self.chunk_count - 1) * self.chunker.minimum >= plain:
+            raise EncodingError(f"{self.chunk_count} chunks are too many for {plain} bytes")
+
+    @property
+    def overhead_bytes(self) -> int:
+        """By how much each chunk as stored is longer than the one that was cut: 0 if not sealed."""
+        return 0
+
+    @property
+    def plain_size(self) -> int:
+        """Bytes that were cut; `size` if it is not sealed."""
+        return self.size - self.chunk_count * self.overhead_bytes
+
+    @property
+    def chunk_bytes_max(self) -> int:
+        """Longest chunk as stored."""
+        return self.chunker.maximum + self.overhead_bytes
 
     def _content_fields(self, first: int) -> dict[Key, Value]:
         """The wire form of these five fields, under the keys from `first` on."""
@@ -183,23 +202,28 @@ class Component(ContentObject):
     name: str
     """Identifier, unique within the manifest, such as `rootfs`."""
     plain_digest: Digest | None = None
-    """SHA-256 of the plain bytes if sealed."""
+    """If sealed: salted SHA-256 of the plain bytes (`protocol.sealing.plain_prefix`)."""
     vendor_id: bytes | None = None
     """UUID as in SUIT."""
     class_id: bytes | None = None
     """UUID as in SUIT."""
     patches: tuple[PatchReference, ...] = ()
     """Ways to make it from other images, at most 4, ascending by base, one for each."""
+    sealing: Sealing | None = None
+    """Under what it is sealed; None: it is stored as it is."""
 
     def __post_init__(self) -> None:
         """Refuses a component that cannot be.
 
         Raises:
-            EncodingError: a bad name, sizes that cannot belong together (`ContentObject`), or
-                patches that are unsorted, larger than the component, or for the component itself.
+            EncodingError: a bad name, sizes that cannot belong together (`ContentObject`), a plain
+                digest without a sealing or the other way round, or patches that are unsorted,
+                larger than the component, or for the component itself.
         """
         ContentObject.__post_init__(self)  # `super()` does not work in classes with slots
         check_identifier(self.name, "component")
+        if (self.plain_digest is None) != (self.sealing is None):
+            raise EncodingError("a sealed component has a sealing and a plain digest, others none")
         if len(self.patches) > PATCHES_PER_COMPONENT_MAX:
             raise EncodingError(
                 f"{len(self.patches)} patches, at most {PATCHES_PER_COMPONENT_MAX} are allowed"
@@ -210,6 +234,11 @@ class Component(ContentObject):
                 raise EncodingError("a patch has the component itself as its base")
             if patch.size > self.size:
                 raise EncodingError(f"patch of {patch.size} bytes for {self.size} bytes")
+
+    @property
+    def overhead_bytes(self) -> int:
+        """By how much sealing made each chunk longer."""
+        return 0 if self.sealing is None else self.sealing.overhead_bytes
 
     def to_value(self) -> Value:
         """The wire form."""
@@ -225,6 +254,8 @@ class Component(ContentObject):
             value[8] = self.class_id
         if self.patches:
             value[9] = [patch.to_value() for patch in self.patches]
+        if self.sealing is not None:
+            value[10] = self.sealing.to_value()
         return value
 
     @classmethod
@@ -242,6 +273,7 @@ class Component(ContentObject):
             vendor_id=fields.optional(7, lambda key: fields.bytes(key, size=IDENTIFIER_BYTES)),
             class_id=fields.optional(8, lambda key: fields.bytes(key, size=IDENTIFIER_BYTES)),
             patches=fields.optional(9, lambda key: _read_patches(fields, key)) or (),
+            sealing=fields.optional(10, lambda key: Sealing.from_value(fields.value(key))),
         )
         fields.finish()
         return component

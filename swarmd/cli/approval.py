@@ -20,6 +20,7 @@ from swarmd.cli.options import (
     pass_output,
 )
 from swarmd.cli.output import Output, plain
+from swarmd.cli.salts import find_salts, salt_option
 
 if TYPE_CHECKING:
     from protocol.approval import Action
@@ -37,6 +38,7 @@ _DECORATORS: tuple[Callable[[Any], Any], ...] = (
         metavar="FILE",
         help="Your own copy of the image: go on only if it is the one in the manifest.",
     ),
+    salt_option,
     click.option(
         "--group",
         "wanted",
@@ -96,6 +98,7 @@ def _decide(
     passphrase_file: Path | None,
     passphrase_fd: int | None,
     images: tuple[Path, ...],
+    salt_texts: tuple[str, ...],
     wanted: tuple[str, ...],
     yes: bool,
 ) -> None:
@@ -116,8 +119,9 @@ def _decide(
     view = read_view(reply, ManifestId(bytes.fromhex(manifest)), chain)
     groups = owned_groups(view, secret, wanted, action)
     output.note(summary(view, groups, action))
+    salts = find_salts(directory, view.manifest_id, view.manifest, salt_texts) if images else {}
     for path in images:
-        component = check_image(view.manifest, path)
+        component = check_image(view.manifest, path, salts)
         output.note(f"\n{path} is component {plain(component.name)}: same sha256")
     verb = action.name.lower().replace("authorise", "approve")
     confirm_signing(f"\n{verb} in {', '.join(plain(group.name) for group in groups)}?", yes=yes)

@@ -18,9 +18,10 @@ from swarmd.cli.options import (
     pass_output,
 )
 from swarmd.cli.output import Output, describe, plain
+from swarmd.cli.salts import find_component, find_salts, salt_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from protocol.digest import Digest
     from protocol.keys import Signer
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="What your own build made; one for each component.",
 )
+@salt_option
 @click.option(
     "--group",
     "wanted",
@@ -60,6 +62,7 @@ def attest(
     output: Output,
     manifest: str,
     images: tuple[Path, ...],
+    salt_texts: tuple[str, ...],
     wanted: tuple[str, ...],
     directory: Path,
     key: str,
@@ -81,7 +84,8 @@ def attest(
     reply = call(directory, "manifest", {"manifest": manifest})
     view = read_view(reply, ManifestId(bytes.fromhex(manifest)), chain)
     groups = _building_groups(view, secret, wanted)
-    digest = check_build(view.manifest, images)
+    salts = find_salts(directory, view.manifest_id, view.manifest, salt_texts)
+    digest = check_build(view.manifest, images, salts)
     names = ", ".join(plain(group.name) for group in groups)
     output.note(describe(_shown(view, groups, digest)))
     confirm_signing(f"\nattest in {names}?", yes=yes)
@@ -97,11 +101,18 @@ def attest(
     output.result(document, f"attested by you in {names}")
 
 
-def check_build(manifest: Manifest, paths: Sequence[Path]) -> Digest:
+def check_build(
+    manifest: Manifest, paths: Sequence[Path], salts: Mapping[str, bytes] | None = None
+) -> Digest:
     """Hashes an own build and compares it with a manifest.
 
+    Args:
+        manifest: what was built.
+        paths: one file for each component.
+        salts: of sealed components, by name.
+
     Returns:
-        The image digest, which follows from the files alone (K45).
+        The image digest, which follows from the files and salts alone (K45).
 
     Raises:
         VerificationError: a file is no component, or a component has no file.
@@ -109,18 +120,17 @@ def check_build(manifest: Manifest, paths: Sequence[Path]) -> Digest:
     """
     from protocol.errors import VerificationError
     from protocol.image import image_digest
-    from swarmd.cli.judgement import hash_file
 
-    plain_digests = {
-        component.name: component.plain_digest or component.digest
-        for component in manifest.components
-    }
-    built = {hash_file(path): path for path in paths}
-    for digest, path in built.items():
-        if digest not in plain_digests.values():
-            names = ", ".join(plain(name) for name in plain_digests)
-            raise VerificationError(f"{path}: sha256 {digest.hex()} is not that of {names}")
-    missing = [plain(name) for name, digest in plain_digests.items() if digest not in built]
+    built: dict[str, None] = {}
+    names = [one.name for one in manifest.components]
+    for path in paths:
+        component, digest = find_component(manifest, path, salts or {}, stored_too=False)
+        if component is None:
+            known = ", ".join(map(plain, names))
+            raise VerificationError(f"{path}: sha256 {digest.hex()} is not that of {known}")
+        same = [one for one in manifest.components if one.digest == component.digest]
+        built.update({one.name: None for one in same})
+    missing = [plain(name) for name in names if name not in built]
     if missing:
         raise VerificationError(f"no file is {', '.join(missing)}: give one for each component")
     return image_digest(manifest)

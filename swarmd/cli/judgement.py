@@ -28,6 +28,7 @@ from protocol.keys import Signer
 from protocol.limits import TRANSACTION_LIFETIME_MS_MAX
 from protocol.manifest import Component, Manifest, parse_manifest
 from swarmd.cli.output import plain, size_text, table
+from swarmd.cli.salts import find_component
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,30 +216,36 @@ def _difference(latest: Mapping[str, Any] | None, view: ManifestView) -> str:
     return text
 
 
-def check_image(manifest: Manifest, path: Path) -> Component:
-    """Hashes a file and finds the component it is.
+def check_image(
+    manifest: Manifest, path: Path, salts: Mapping[str, bytes] | None = None
+) -> Component:
+    """Hashes a file and finds the component it is, plain or as stored.
+
+    Args:
+        manifest: what the file shall be part of.
+        path: the file.
+        salts: of sealed components, by name.
 
     Raises:
         VerificationError: it is none of the manifest's components.
         StorageError: it cannot be read.
     """
-    digest = hash_file(path)
-    for component in manifest.components:
-        if digest in (component.digest, component.plain_digest):
-            return component
+    component, digest = find_component(manifest, path, salts or {}, stored_too=True)
+    if component is not None:
+        return component
     names = ", ".join(plain(component.name) for component in manifest.components)
     raise VerificationError(f"{path}: sha256 {digest.hex()} is not that of {names}")
 
 
-def hash_file(path: Path) -> Digest:
-    """The SHA-256 of a file of any size.
+def hash_file(path: Path, prefix: bytes = b"") -> Digest:
+    """The SHA-256 of a file of any size, `prefix` before its bytes.
 
     Raises:
         StorageError: it cannot be read.
     """
     try:
         with path.open("rb", buffering=0) as file:
-            return Digest(hashlib.file_digest(file, "sha256").digest())
+            return Digest(hashlib.file_digest(file, lambda: hashlib.sha256(prefix)).digest())
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
 

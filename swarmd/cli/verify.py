@@ -60,10 +60,20 @@ _AGE_UNITS: Final = (("days", 86_400), ("hours", 3600), ("minutes", 60))
     metavar="HOURS",
     help="Refuse a proof older than this, or from the future.",
 )
+@click.option(
+    "--salt",
+    metavar="HEX",
+    help="IMAGE is the plain file of a sealed component with this salt (swarmd sealing salt).",
+)
 @json_option
 @pass_output
 def verify(
-    output: Output, image: Path | None, proof_path: Path, trusted: str, max_age: float | None
+    output: Output,
+    image: Path | None,
+    proof_path: Path,
+    trusted: str,
+    max_age: float | None,
+    salt: str | None,
 ) -> None:
     """Check offline that an image was authorised, by whom, and as of when.
 
@@ -75,7 +85,9 @@ def verify(
     """
     from ledger.proof_verify import verify_authorisation, verify_proof
     from protocol.digest import verify_digest
+    from protocol.sealing import plain_prefix
     from swarmd.cli.judgement import hash_file
+    from swarmd.cli.salts import parse_salt
     from swarmd.datadir import read_bounded
     from swarmd.proof_file import PROOF_FILE_BYTES_MAX, decode_proof_file
 
@@ -88,7 +100,7 @@ def verify(
         stated = {**describe_proof(shown), **_anchor(genesis, shown.header, age_s)}
         output.result({"verified": True, **stated})
         return
-    digest = hash_file(image)
+    digest = hash_file(image, b"" if salt is None else plain_prefix(parse_salt(salt)))
     proof = verify_authorisation(file.proof, genesis, digest)
     age_s = _checked_age(proof.time_ms, max_age)
     manifest = proof.signed.manifest

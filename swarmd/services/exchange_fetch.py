@@ -420,5 +420,5 @@ def _assembler(component: Component) -> RecipeAssembler:
         root=component.recipe_root,
         chunk_count=component.chunk_count,
         size_bytes=component.size,
-        chunk_bytes_max=component.chunker.maximum,
+        chunk_bytes_max=component.chunk_bytes_max,
     )

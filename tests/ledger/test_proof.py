@@ -23,6 +23,7 @@ from protocol.digest import TransactionId, sha256
 from protocol.encoding import decode_canonical, encode_canonical
 from protocol.errors import EncodingError, LocalProtocolError, VerificationError
 from protocol.merkle import leaf_hash
+from protocol.sealing import Sealing
 from tests.support.ledger import (
     FLEET,
     GENESIS_MS,
@@ -87,7 +88,9 @@ def test_images_are_compared_with_stored_and_plain_digests():
     lab = make_lab()
     chain = lab.open_chain()
     component = lab.manifest().manifest.components[0]
-    sealed = replace(component, plain_digest=sha256(b"plain"))
+    sealing = Sealing(ring=sha256(b"ring"), generation=1, nonce=bytes(16))
+    size = component.size + 16 * component.chunk_count
+    sealed = replace(component, size=size, plain_digest=sha256(b"plain"), sealing=sealing)
     manifest = lab.manifest(components=(sealed,))
     authorise(lab, chain, manifest)
     data = make_proof(chain, manifest.manifest_id, FLEET)

@@ -60,6 +60,7 @@ from protocol.manifest import (
     PatchReference,
     sign_manifest,
 )
+from protocol.sealing import Sealing
 from protocol.submit_messages import (
     Refusal,
     SubmitAnswer,
@@ -161,6 +162,7 @@ def example_manifest(publisher: DidId) -> Manifest:
                 chunk_count=3,
                 recipe_root=sha256(b"recipe of rootfs"),
                 plain_digest=sha256(b"plain rootfs"),
+                sealing=Sealing(ring=sha256(b"ring"), generation=2, nonce=bytes(range(32, 48))),
                 vendor_id=bytes(range(16)),
                 class_id=bytes(range(16, 32)),
             ),

@@ -80,6 +80,7 @@ from protocol.manifest import (
 from protocol.policy import AMEND_DELAY_MS_MIN, Witnesses
 from protocol.rule import Compare, Comparison, OneOf, Rule, RuleField, Scope, sorted_values
 from protocol.rule_codec import rule_from_value
+from protocol.sealing import GENERATION_MAX, Sealing
 from protocol.state_messages import (
     HeaderAnswer,
     HeaderRequest,
@@ -352,6 +353,14 @@ def patches(draw: st.DrawFn, *, component: str, number: int, size: int) -> Patch
     )
 
 
+sealings = st.builds(
+    Sealing,
+    ring=digests,
+    generation=st.integers(1, GENERATION_MAX),
+    nonce=st.binary(min_size=16, max_size=16),
+)
+
+
 @st.composite
 def components(draw: st.DrawFn, name: str) -> Component:
     """Components whose size, count and chunker agree."""
@@ -364,6 +373,9 @@ def components(draw: st.DrawFn, name: str) -> Component:
     least = max(count, (count - 1) * minimum + 1)
     most = min(count * maximum, IMAGE_BYTES_MAX // 4)
     size = draw(st.integers(least, most)) if least <= most else least
+    sealing = draw(st.none() | sealings)
+    if sealing is not None:
+        size += count * sealing.overhead_bytes
     return Component(
         name=name,
         size=size,
@@ -371,7 +383,8 @@ def components(draw: st.DrawFn, name: str) -> Component:
         chunker=ChunkerParameters(kind=kind, minimum=minimum, average=average, maximum=maximum),
         chunk_count=count,
         recipe_root=draw(digests),
-        plain_digest=draw(st.one_of(st.none(), digests)),
+        plain_digest=None if sealing is None else draw(digests),
+        sealing=sealing,
         vendor_id=draw(st.one_of(st.none(), st.binary(min_size=16, max_size=16))),
         class_id=draw(st.one_of(st.none(), st.binary(min_size=16, max_size=16))),
         patches=tuple(

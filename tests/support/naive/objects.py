@@ -222,6 +222,7 @@ def read_group(raw: bytes) -> dict[int, Any]:
 
 
 _named_digest = row(whole(-16, -16), digest)
+_SEALING = fields({0: one, 1: digest, 2: whole(1, 2**32 - 1), 3: blob(16)})
 _COMPONENT = fields(
     {
         0: identifier,
@@ -231,7 +232,7 @@ _COMPONENT = fields(
         4: whole(1, 2**18),
         5: digest,
     },
-    {6: _named_digest, 7: blob(16), 8: blob(16)},
+    {6: _named_digest, 7: blob(16), 8: blob(16), 10: _SEALING},
 )
 
 
@@ -274,7 +275,11 @@ def read_manifest(content: Any) -> dict[int, Any]:
         need(low <= average <= high)
         need(kind != 1 or low == average == high)
         need(kind != 2 or average & (average - 1) == 0)
-        need(count <= size <= count * high and size > (count - 1) * low)
+        need((6 in part) == (10 in part))
+        longer = 16 if 10 in part else 0
+        bare = size - longer * count
+        need(count <= size and (count - 1) * low < bare <= count * high)
+        need(high + longer <= 2**20)
     return dict(manifest)
 
 

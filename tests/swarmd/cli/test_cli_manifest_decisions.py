@@ -17,6 +17,7 @@ from protocol.image import image_digest
 from protocol.keys import PrivateKey
 from protocol.limits import TRANSACTION_LIFETIME_MS_MAX
 from protocol.manifest import Component, SignedManifest
+from protocol.sealing import Sealing, plain_prefix
 from swarmd.datadir import DataDir
 from swarmd.decision import decode_decision
 from swarmd.keys.key_writer import write_key_file
@@ -164,11 +165,13 @@ def test_two_builders_attest_and_time_does_the_rest(
 def test_nothing_is_signed_unless_every_component_is_the_same(
     act: Callable[..., Any], ledger: LabSubmission, daemon: ControlDaemon, tmp_path: Path
 ) -> None:
+    salt = bytes(range(32))
     boot = Component(
         name="boot",
         size=len(BOOT) + 16,
         digest=sha256(b"sealed boot loader"),
-        plain_digest=sha256(BOOT),
+        plain_digest=sha256(plain_prefix(salt) + BOOT),
+        sealing=Sealing(ring=sha256(b"ring"), generation=1, nonce=bytes(16)),
         chunker=DEFAULT_CHUNKER,
         chunk_count=1,
         recipe_root=sha256(b"recipe"),
@@ -187,11 +190,20 @@ def test_nothing_is_signed_unless_every_component_is_the_same(
         ((image, sealed), "is not that of boot, firmware"),  # what was packed, not what was built
     ):
         arguments = [part for file in files for part in ("--image", file)]
-        ended = act("attest", *arguments, "--yes", by=(BUILDERS[0],), manifest=manifest)
+        salted = ("--salt", f"boot={salt.hex()}")
+        ended = act("attest", *arguments, *salted, "--yes", by=(BUILDERS[0],), manifest=manifest)
         assert ended.code == 1
         assert said in ended.err
     assert daemon.params_of("submit_approvals") == []
     arguments = ["--image", image, "--image", plain_boot, "--yes"]
+    other_salt = act(
+        "attest", *arguments, f"--salt=boot={bytes(32).hex()}", by=BUILDERS[:1], manifest=manifest
+    )
+    assert (other_salt.code, "is not that of boot" in other_salt.err) == (1, True)
+    for bad in ("boot=", "boot=00", "boot=" + "g" * 64):
+        ended = act("attest", *arguments, "--salt", bad, by=(BUILDERS[0],), manifest=manifest)
+        assert (ended.code, "hex digits" in ended.err) == (2, True)
+    arguments += ["--salt", f"boot={salt.hex()}"]
     ended = act("attest", *arguments, by=(BUILDERS[0],), manifest=manifest)
     assert ended.code == 0, ended.err
     assert len(ledger.record(manifest).attesters) == 1
