@@ -83,6 +83,8 @@ class TransferHost(ExchangeHost):
         """How the node is attached."""
         self.started_at: Final = world.now
         """When it was made, simulated seconds."""
+        self.gained_bytes = 0
+        """Chunk bytes verified and stored since then."""
         self._network = network
         self._news: dict[int, list[int]] = {}
         self.storage_delay_s = (disk or Disk()).verify_s
@@ -155,6 +157,7 @@ class TransferHost(ExchangeHost):
         # The release's own bytes, which are equal: one copy serves all nodes.
         self._data[component][index] = self._release.components[component][index]
         self._served.possession[component].add(index)
+        self.gained_bytes += len(effect.data)
         if not self._news:
             self._world.post(self.number, NEWS_DELAY_S, _TellNews())
         self._news.setdefault(component, []).append(index)

@@ -1,0 +1,71 @@
+"""Transfers by pulling alone, over thin links: the machines' floor when nobody relays."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.limits import MIB
+from swarmd.simulation.byzantine.chunk_corrupter import ChunkCorrupter
+from swarmd.simulation.byzantine.stalling_peer import StallingPeer
+from swarmd.simulation.links import LinkModel, NodeLink
+from swarmd.simulation.transfer import Transfer, fluid_bound_s, link
+from swarmd.simulation.transfer_host import TransferHost
+
+
+class Corrupter(ChunkCorrupter, TransferHost):
+    """Spoils every chunk it sends over thin links."""
+
+
+class Staller(StallingPeer, TransferHost):
+    """Serves nothing over thin links."""
+
+
+def test_the_fluid_bound_is_the_greatest_of_three() -> None:
+    fast, slow = link(4.0), link(1.0)
+    assert fluid_bound_s(12, [slow], [fast, fast]) == 12.0  # the seeder's uplink
+    assert fluid_bound_s(12, [fast], [fast, NodeLink(uplink_bytes_per_s=1, downlink_bytes_per_s=2)])
+    assert fluid_bound_s(12, [fast], [link(4.0, 2.0)]) == 6.0  # a downlink
+    assert fluid_bound_s(12, [link(12.0)], [link(1.0, 50.0)] * 4) == 3.0  # all uplinks
+    assert fluid_bound_s(12, [fast, fast], [slow]) == 12.0
+
+
+@pytest.mark.slow
+def test_leechers_serve_each_other() -> None:
+    transfer = Transfer(1, image_bytes=2 * MIB)
+    transfer.add_seeder()
+    for _ in range(6):
+        transfer.add_leecher()
+    transfer.run()
+    figures = transfer.figures()
+    assert figures.is_complete
+    assert 1.0 < figures.mean <= figures.makespan < 3.5
+    assert figures.seeder_share < 3.5
+    assert figures.duplicate_share < 0.05
+    whole = b"".join(transfer.release.components[0])
+    assert all(host.content == (whole,) for host in transfer.leechers)
+
+
+@pytest.mark.slow
+def test_a_transfer_is_repeated_by_its_seed() -> None:
+    def run(seed: int) -> str:
+        transfer = Transfer(seed, image_bytes=MIB // 2, model=LinkModel(loss=0.01))
+        transfer.add_seeder()
+        for _ in range(3):
+            transfer.add_leecher()
+        transfer.run()
+        return transfer.world.trace_hash
+
+    assert run(1) == run(1)
+    assert run(1) != run(2)
+
+
+@pytest.mark.slow
+def test_misbehaviour_of_the_exchange_is_survived_over_thin_links() -> None:
+    transfer = Transfer(3, image_bytes=MIB)
+    transfer.add_seeder()
+    bad = [transfer.add_leecher(kind=Corrupter), transfer.add_leecher(kind=Staller)]
+    honest = [transfer.add_leecher() for _ in range(3)]
+    transfer.run(waits_for=honest)
+    assert all(host.finished_at is not None for host in honest)
+    blamed = {bytes(blame.peer)[-1] for host in honest for blame in host.blames}
+    assert blamed <= {bad[0].number}
