@@ -46,14 +46,44 @@ def cut(source: ByteSource, parameters: ChunkerParameters) -> Iterator[memoryvie
     return _cut_fastcdc(source, parameters)
 
 
-def _cut_fastcdc(source: ByteSource, parameters: ChunkerParameters) -> Iterator[memoryview]:
-    chunker = FastCDC(
+def cut_block(block: memoryview, parameters: ChunkerParameters, *, is_last: bool) -> list[int]:
+    """Cuts a part of a stream that begins where a chunk begins.
+
+    A cut depends on the bytes from the chunk's start up to the maximum length, so it is certain
+    once that many are there; what lies behind the last certain cut comes again with what follows.
+
+    Args:
+        block: bytes of the stream.
+        parameters: checked ones.
+        is_last: whether the stream ends with the block.
+
+    Returns:
+        Where each chunk ends; all of the block if it is the last.
+    """
+    if parameters.kind is ChunkerKind.FIXED:
+        ends = list(range(parameters.maximum, len(block) + 1, parameters.maximum))
+        if is_last and len(block) % parameters.maximum:
+            ends.append(len(block))
+        return ends
+    ends = []
+    for chunk in _fastcdc(parameters).cut_buf(block):
+        if not is_last and chunk.offset + parameters.maximum > len(block):
+            break
+        ends.append(chunk.offset + chunk.length)
+    return ends
+
+
+def _fastcdc(parameters: ChunkerParameters) -> FastCDC:
+    return FastCDC(
         parameters.average,
         min_size=parameters.minimum,
         max_size=parameters.maximum,
         normalized_chunking=FASTCDC_NORMALISATION,
     )
-    for chunk in chunker.cut_stream(source):
+
+
+def _cut_fastcdc(source: ByteSource, parameters: ChunkerParameters) -> Iterator[memoryview]:
+    for chunk in _fastcdc(parameters).cut_stream(source):
         yield chunk.data
 
 

@@ -7,6 +7,7 @@ Tests pass a backend whose N-th call fails, or that forgets what was not synced;
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from protocol.errors import StorageError
 
 _FULL_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers that mean: no room, though nothing is broken."""
+_FICLONE: Final = 0x40049409
+"""Linux's request to share a file's blocks (ioctl_ficlone(2)): _IOW(0x94, 9, int)."""
 _PRIVATE_FILE: Final = 0o600
 """Images may be confidential: only the daemon's user reads them."""
 _PRIVATE_DIRECTORY: Final = 0o700
@@ -56,8 +59,19 @@ class FileBackend(Protocol):
         """Reads up to `size` bytes; fewer only at the end of the file or by a signal."""
         ...
 
+    def read_into(self, descriptor: int, buffer: memoryview, offset: int) -> int:
+        """Reads into some of `buffer`; returns how many bytes, 0 only at the end of the file."""
+        ...
+
     def write_at(self, descriptor: int, data: memoryview, offset: int) -> int:
         """Writes some of `data`; returns how many bytes."""
+        ...
+
+    def clone(self, source: int, target: int) -> bool:
+        """Makes an empty file share all of another's blocks, copied on write; False if it cannot.
+
+        The target's bytes are the source's at one moment, and no later change reaches them.
+        """
         ...
 
     def sync_data(self, descriptor: int) -> None:
@@ -119,9 +133,23 @@ class OSFileBackend:
         """See `FileBackend`."""
         return os.pread(descriptor, size, offset)
 
+    def read_into(self, descriptor: int, buffer: memoryview, offset: int) -> int:
+        """See `FileBackend`."""
+        return os.preadv(descriptor, [buffer], offset)
+
     def write_at(self, descriptor: int, data: memoryview, offset: int) -> int:
         """See `FileBackend`."""
         return os.pwrite(descriptor, data, offset)
+
+    def clone(self, source: int, target: int) -> bool:
+        """See `FileBackend`."""
+        try:
+            fcntl.ioctl(target, _FICLONE, source)
+        except OSError:
+            # Another file system than the source's, or one that copies; what is really wrong with
+            # either file shows when it is read or written.
+            return False
+        return True
 
     def sync_data(self, descriptor: int) -> None:
         """See `FileBackend`."""
@@ -178,7 +206,19 @@ def read_exactly(backend: FileBackend, descriptor: int, size: int, offset: int) 
     return data
 
 
-def write_exactly(backend: FileBackend, descriptor: int, data: bytes, offset: int) -> None:
+def read_into_fully(backend: FileBackend, descriptor: int, buffer: memoryview, offset: int) -> int:
+    """Fills `buffer` from `offset` on; returns the bytes read, fewer only where the file ends."""
+    filled = 0
+    while filled < len(buffer) and (
+        count := backend.read_into(descriptor, buffer[filled:], offset + filled)
+    ):
+        filled += count
+    return filled
+
+
+def write_exactly(
+    backend: FileBackend, descriptor: int, data: bytes | memoryview, offset: int
+) -> None:
     """Writes all of `data` at `offset`.
 
     Raises:

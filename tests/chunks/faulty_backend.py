@@ -114,6 +114,12 @@ class FaultyBackend(OSFileBackend):
     def read_at(self, descriptor: int, size: int, offset: int) -> bytes:
         return self.step("read", lambda: OSFileBackend.read_at(self, descriptor, size, offset))
 
+    def read_into(self, descriptor: int, buffer: memoryview, offset: int) -> int:
+        return self.step("read", lambda: OSFileBackend.read_into(self, descriptor, buffer, offset))
+
+    def clone(self, source: int, target: int) -> bool:
+        return False
+
     def write_at(self, descriptor: int, data: memoryview, offset: int) -> int:
         def act() -> int:
             # Short writes are legal: the store must loop.

@@ -97,7 +97,7 @@ def count_calls(directory: Path) -> int:
     return len(backend.calls)
 
 
-CALLS = 140
+CALLS = 130
 """At least as many calls as a life makes; `test_the_life_is_covered` holds it against the truth."""
 
 

@@ -80,6 +80,14 @@ class RecordingBackend(FileBackend):
         content = self.files.contents[self._open_files[descriptor]]
         return bytes(content[offset : offset + size])
 
+    def read_into(self, descriptor: int, buffer: memoryview, offset: int) -> int:
+        data = self.read_at(descriptor, len(buffer), offset)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def clone(self, source: int, target: int) -> bool:
+        return False
+
     def write_at(self, descriptor: int, data: memoryview, offset: int) -> int:
         # Short writes are legal: the store must loop.
         part = bytes(data[: max(1, len(data) * 2 // 3)])
