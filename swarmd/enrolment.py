@@ -36,6 +36,8 @@ from swarmd.config import Config
 from swarmd.config_template import render_config
 from swarmd.datadir import PUBLIC_FILE_MODE, DataDir, KeyName, read_bounded, write_new
 from swarmd.entropy import Entropy
+from swarmd.keys.pem import encode_pem
+from swarmd.keys.sealing_key import SEALING_KEY_NAME, SealingKey
 from swarmd.net.address import PeerAddress, PeerKey
 
 JOIN_SCHEMA: Final = 1
@@ -191,6 +193,8 @@ def create_node(directory: DataDir, plan: NodePlan, config: Config, entropy: Ent
         write_new(directory.key_path(KEY_NAMES[purpose]), key.to_pem())
     for purpose, key in zip(rotating(purposes), following, strict=True):
         write_new(directory.key_path(KEY_NAMES[purpose].next), key.to_pem())
+    sealing = SealingKey(entropy.token(SEED_BYTES))
+    write_new(directory.key_path(SEALING_KEY_NAME), encode_pem(sealing, None))
     write_new(directory.join, join.encode(), mode=PUBLIC_FILE_MODE)
     # Last, since a directory counts as a node's once it has a configuration.
     write_new(directory.config, render_config(config).encode())

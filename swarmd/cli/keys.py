@@ -108,8 +108,9 @@ def _show_node(
 ) -> None:
     from protocol.did import did_key_text
     from swarmd.datadir import KeyName, open_data_dir
-    from swarmd.keys.key_file import is_encrypted_file
+    from swarmd.keys.key_file import is_encrypted_file, load_sealing_key
     from swarmd.keys.passphrase import remembered
+    from swarmd.keys.sealing_key import SEALING_KEY_NAME
     from swarmd.net.address import PeerKey, peer_id_text
 
     directory = open_data_dir(path)
@@ -120,13 +121,20 @@ def _show_node(
         public[name] = directory.load_key(name, passphrases).public
         if is_encrypted_file(directory.key_path(name)):
             encrypted.append(name)
+    sealing = directory.key_path(SEALING_KEY_NAME)
+    sealing_key = load_sealing_key(sealing, passphrases).public.hex() if sealing.exists() else None
+    if sealing_key is not None and is_encrypted_file(sealing):
+        encrypted.append(SEALING_KEY_NAME)
     dids: dict[str, JSON] = {name: did_key_text(key) for name, key in public.items()}
     peer = peer_id_text(PeerKey(public[KeyName.TRANSPORT].raw))
     rows = [[name, str(did)] for name, did in dids.items()]
+    if sealing_key is not None:
+        rows.append([SEALING_KEY_NAME, f"X25519 {sealing_key}"])
     document: JSON = {
         "directory": str(directory.path),
         "peer": peer,
         "keys": dids,
+        "sealing_key": sealing_key,
         "encrypted": list(encrypted),
     }
     output.result(document, f"{table(['key', 'did:key'], rows)}\n\npeer {peer}")
@@ -171,11 +179,11 @@ def keys_encrypt(
     The old content may survive in free blocks of the disk: rotate a key that was exposed. A node
     with encrypted keys needs the passphrase at every start (see swarmd run).
     """
-    from swarmd.keys.key_file import is_encrypted_file, load_key_file
+    from swarmd.keys.key_file import is_encrypted_file, load_any_key_file
     from swarmd.keys.key_writer import replace_key_file
 
     clear = [file for file in _key_paths(path) if not is_encrypted_file(file)]
-    loaded = [(file, load_key_file(file)) for file in clear]
+    loaded = [(file, load_any_key_file(file)) for file in clear]
     if loaded:
         passphrase = _new_passphrase(path, passphrase_file, passphrase_fd)
         for file, key in loaded:
@@ -192,14 +200,14 @@ def keys_decrypt(
     output: Output, path: Path, passphrase_file: Path | None, passphrase_fd: int | None
 ) -> None:
     """Write a key file, or all keys of a node's folder, in clear again."""
-    from swarmd.keys.key_file import is_encrypted_file, load_key_file
+    from swarmd.keys.key_file import is_encrypted_file, load_any_key_file
     from swarmd.keys.key_writer import replace_key_file
     from swarmd.keys.passphrase import remembered
 
     passphrases = remembered(chosen_passphrases(passphrase_file, passphrase_fd))
     sealed = [file for file in _key_paths(path) if is_encrypted_file(file)]
     # All of them are opened before any is written: a wrong passphrase changes nothing.
-    for file, key in [(file, load_key_file(file, passphrases)) for file in sealed]:
+    for file, key in [(file, load_any_key_file(file, passphrases)) for file in sealed]:
         replace_key_file(file, key, None)
     _report(output, "decrypted", sealed)
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from protocol.errors import StorageError
-from protocol.keys import PrivateKey
 from swarmd.datadir import write_atomic, write_new
-from swarmd.keys.pem import encode_pem
+from swarmd.keys.pem import AnyKey, encode_pem
 
 
-def write_key_file(path: Path, key: PrivateKey, passphrase: bytes | None = None) -> None:
+def write_key_file(path: Path, key: AnyKey, passphrase: bytes | None = None) -> None:
     """Makes a key file; never replaces one.
 
     Raises:
@@ -27,7 +26,7 @@ def write_key_file(path: Path, key: PrivateKey, passphrase: bytes | None = None)
     write_new(path, encode_pem(key, passphrase))
 
 
-def replace_key_file(path: Path, key: PrivateKey, passphrase: bytes | None) -> None:
+def replace_key_file(path: Path, key: AnyKey, passphrase: bytes | None) -> None:
     """Writes the same key in another form, or leaves the file as it was.
 
     Raises:

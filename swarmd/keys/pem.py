@@ -13,15 +13,19 @@ from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
     PrivateFormat,
     load_pem_private_key,
 )
 
 from protocol.errors import ConfigError, EncodingError
 from protocol.keys import PrivateKey
+from swarmd.keys.sealing_key import SealingKey
 
 PASSPHRASE_BYTES_MIN: Final = 16
 """Shortest new passphrase. At 2,048 rounds of PBKDF2 a graphics card tries some 10^6 to 10^7 a
@@ -52,7 +56,11 @@ def check_new_passphrase(passphrase: bytes) -> bytes:
     return passphrase
 
 
-def encode_pem(key: PrivateKey, passphrase: bytes | None) -> bytes:
+AnyKey = PrivateKey | SealingKey
+"""What a node's `keys/` folder holds."""
+
+
+def encode_pem(key: AnyKey, passphrase: bytes | None) -> bytes:
     """Writes a key; encrypted unless `passphrase` is None.
 
     Salt and initialisation vector come from the library, which offers no way to pass them in.
@@ -60,15 +68,17 @@ def encode_pem(key: PrivateKey, passphrase: bytes | None) -> bytes:
     Raises:
         ConfigError: the passphrase is too short or too long.
     """
-    if passphrase is None:
-        return key.to_pem()
-    encryption = BestAvailableEncryption(check_new_passphrase(passphrase))
+    encryption: KeySerializationEncryption = NoEncryption()
+    if passphrase is not None:
+        encryption = BestAvailableEncryption(check_new_passphrase(passphrase))
+    if isinstance(key, SealingKey):
+        return key.inner.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
     inner = Ed25519PrivateKey.from_private_bytes(key.seed())
     return inner.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
 def decode_pem(data: bytes, passphrase: bytes | None) -> PrivateKey:
-    """Reads a key.
+    """Reads a key that signs.
 
     Args:
         data: PEM bytes.
@@ -77,6 +87,14 @@ def decode_pem(data: bytes, passphrase: bytes | None) -> PrivateKey:
     Raises:
         EncodingError: no PKCS#8 PEM, not Ed25519, or not under this passphrase.
     """
+    key = decode_any_pem(data, passphrase)
+    if not isinstance(key, PrivateKey):
+        raise EncodingError("not an Ed25519 key")
+    return key
+
+
+def decode_any_pem(data: bytes, passphrase: bytes | None) -> AnyKey:
+    """Reads a key that signs or opens; arguments and errors as of `decode_pem`."""
     encrypted = is_encrypted(data)
     if not encrypted and _CLEAR_MARK not in data:
         raise EncodingError(
@@ -90,6 +108,8 @@ def decode_pem(data: bytes, passphrase: bytes | None) -> PrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         reason = "wrong passphrase, or damaged" if encrypted else f"not readable: {error}"
         raise EncodingError(reason) from None
+    if isinstance(key, X25519PrivateKey):
+        return SealingKey(key.private_bytes_raw())
     if not isinstance(key, Ed25519PrivateKey):
         raise EncodingError("not an Ed25519 key")
     return PrivateKey(key.private_bytes_raw())

@@ -34,7 +34,9 @@ from swarmd.enrolment import (
     role_of,
 )
 from swarmd.entropy import SeededEntropy
+from swarmd.keys.key_file import load_any_key_file, load_sealing_key
 from swarmd.keys.key_writer import write_key_file
+from swarmd.keys.sealing_key import SEALING_KEY_NAME
 from swarmd.net.address import PeerAddress, PeerKey
 
 PLAN = NodePlan(
@@ -67,8 +69,9 @@ def test_each_role_gets_its_keys_and_those_it_commits_to(node: DataDir, kind: Su
         if purpose is not KeyPurpose.VALIDATOR
     )
     assert made.record.next_keys == next_keys_digest(following)
+    assert load_sealing_key(node.key_path(SEALING_KEY_NAME)).public.hex() not in repr(made)
     assert {path.stat().st_mode & 0o777 for path in node.keys.iterdir()} == {0o600}
-    assert len(list(node.keys.iterdir())) == len(held) + len(following)
+    assert len(list(node.keys.iterdir())) == len(held) + len(following) + 1
     node.check_usable()
 
 
@@ -89,7 +92,9 @@ def test_the_file_says_who_and_where(node: DataDir, join: JoinFile) -> None:
 def test_no_private_key_is_in_the_join_file(node: DataDir, join: JoinFile) -> None:
     text = node.join.read_text()
     for path in node.keys.iterdir():
-        assert load_key(path).seed().hex() not in text
+        key = load_any_key_file(path)
+        secret = key.seed() if isinstance(key, PrivateKey) else key.inner.private_bytes_raw()
+        assert secret.hex() not in text
     assert join.statement.verify() == join.record
 
 

@@ -90,7 +90,7 @@ def test_all_keys_of_a_node_are_encrypted_together(
     folder = tmp_path / "gw"
     swarmd("init", folder, "--role", "gateway")
     files = sorted((folder / "keys").glob("*.key"))
-    assert len(swarmd("keys", "encrypt", folder, "--passphrase-file", secret).out.split("\n")) == 5
+    assert len(swarmd("keys", "encrypt", folder, "--passphrase-file", secret).out.split("\n")) == 6
     assert all(is_encrypted_file(file) for file in files)
     shown = swarmd("keys", "show", folder, "--passphrase-file", secret, "--json").document
     assert sorted(shown["encrypted"]) == sorted(file.stem for file in files)
