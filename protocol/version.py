@@ -24,6 +24,8 @@ class ProtocolName(StrEnum):
     """Between validators only."""
     EXCHANGE = "exchange/1"
     """Recipes and chunks, between members."""
+    LANE = "lane/1"
+    """Asks for a connection of its own for recipes and chunks, between members."""
 
 
 def protocol_id(chain: ChainId, name: ProtocolName) -> str:

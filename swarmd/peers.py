@@ -126,7 +126,12 @@ class PeerRegistry:
             ),
             PeerClass.MEMBER: frozenset(
                 protocol_id(chain, name)
-                for name in (ProtocolName.HELLO, ProtocolName.LEDGER, ProtocolName.EXCHANGE)
+                for name in (
+                    ProtocolName.HELLO,
+                    ProtocolName.LEDGER,
+                    ProtocolName.EXCHANGE,
+                    ProtocolName.LANE,
+                )
             ),
             PeerClass.VALIDATOR: frozenset(
                 protocol_id(chain, name) for name in ProtocolName if name is not ProtocolName.ENROL

@@ -6,6 +6,7 @@ records without a copy in Python. A cipher is used by one thread at a time; the 
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Final, Protocol
 
@@ -41,16 +42,27 @@ class LaneCipher(Protocol):
         ...
 
 
+def wrap_tls(sock: socket.socket, context: ssl.SSLContext, *, server_side: bool) -> ssl.SSLSocket:
+    """Puts TLS on a connected, non-blocking socket; the handshake is the caller's.
+
+    An end without close_notify, which anybody on the path can forge, stays an error.
+
+    Raises:
+        OSError: the connection has ended already.
+    """
+    return context.wrap_socket(
+        sock,
+        server_side=server_side,
+        do_handshake_on_connect=False,
+        suppress_ragged_eofs=False,
+    )
+
+
 class TLSCipher:
     """TLS by OpenSSL."""
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
-        """Wraps a non-blocking socket after its handshake.
-
-        The socket must not suppress ragged ends: an end that anybody on the path can forge would
-        look like the peer's own.
-        """
-        assert not sock.suppress_ragged_eofs, "a forged end must not pass for a real one"
+        """Takes a socket of `wrap_tls` after its handshake."""
         self._sock: Final = sock
 
     def send(self, view: memoryview) -> int | None:

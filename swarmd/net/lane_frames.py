@@ -121,7 +121,9 @@ class FrameReceiver:
             return
         size = int.from_bytes(self._prefix, "big")
         if not 0 < size <= self._frame_bytes_max:
-            raise RemoteProtocolError(f"frame of {size} bytes, allowed 1 to {self._frame_bytes_max}")
+            raise RemoteProtocolError(
+                f"frame of {size} bytes, allowed 1 to {self._frame_bytes_max}"
+            )
         self._body = bytearray(size)
         self._view = memoryview(self._body)
 

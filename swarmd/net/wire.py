@@ -106,7 +106,12 @@ def local_address(stream: ByteStream) -> tuple[str, int] | None:
     return None
 
 
-def _tune(sock: trio.socket.SocketType) -> None:
+def tune_keepalive(sock: trio.socket.SocketType | socket.socket) -> None:
+    """Has TCP notice a peer that is gone.
+
+    Raises:
+        OSError: the connection ended already.
+    """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
@@ -142,7 +147,7 @@ class TCPListener:
                 raise TransportError(f"cannot accept now: {error}") from error
             raise
         try:
-            _tune(stream.socket)
+            tune_keepalive(stream.socket)
         except OSError as error:
             await trio.aclose_forcefully(stream)
             raise TransportError(f"connection ended before it was accepted: {error}") from error
@@ -174,7 +179,7 @@ class TCPWire:
             reason = "; ".join(str(each) for each in reasons)
             raise TransportError(f"cannot connect to {host} port {port}: {reason}") from error
         try:
-            _tune(stream.socket)
+            tune_keepalive(stream.socket)
         except OSError as error:
             await trio.aclose_forcefully(stream)
             raise TransportError(f"connection to {host} port {port}: {error}") from error

@@ -40,7 +40,12 @@ class Bench:
 ALLOWED = {
     PeerClass.STRANGER: {ProtocolName.HELLO, ProtocolName.ENROL},
     PeerClass.READER: {ProtocolName.HELLO, ProtocolName.LEDGER},
-    PeerClass.MEMBER: {ProtocolName.HELLO, ProtocolName.LEDGER, ProtocolName.EXCHANGE},
+    PeerClass.MEMBER: {
+        ProtocolName.HELLO,
+        ProtocolName.LEDGER,
+        ProtocolName.EXCHANGE,
+        ProtocolName.LANE,
+    },
     PeerClass.VALIDATOR: set(ProtocolName) - {ProtocolName.ENROL},
 }
 

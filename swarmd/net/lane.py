@@ -1,0 +1,282 @@
+"""One bulk lane: a TLS connection of its own that carries frames to and from an authenticated peer.
+
+States: open -> ended (the peer said so, or the connection broke) -> closed (`reset`). To whoever
+uses it a lane is a stream of frames; docs/spec/lane.md says how it comes about.
+
+Who works where: small steps run on the trio thread, because handing work to a thread costs about as
+much as decrypting 64 KiB; while a direction moves more than that at a time its steps run in worker
+threads. One step of either direction runs at a time, since a TLS object is not made for two threads
+at once; no step waits for anything, so the wait for one is milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import trio
+
+from protocol.errors import RemoteProtocolError, SwarmError, TransportError
+from protocol.exchange_messages import EXCHANGE_FRAME_BYTES_MAX
+from protocol.limits import GIB, KIB, MIB
+from swarmd.net.address import PeerKey, short_peer
+from swarmd.net.lane_cipher import LaneCipher, TLSCipher
+from swarmd.net.lane_frames import FrameReceiver, FrameSender, Step
+from swarmd.net.lane_socket import LaneSocket
+from swarmd.net.lane_unsent import UnsentLimit
+
+INLINE_BYTES: Final = 64 * KIB
+"""Work up to this is done on the trio thread: about 60 us, what a hop to a thread costs."""
+STEP_BYTES: Final = 2 * MIB
+"""Work of one step in a thread: 3 ms at the speed of one core; bounds how long `reset` waits, and
+with the exchange's longest frame what is received ahead of the exchange."""
+GATHER_S: Final = 0.004
+"""Inside a frame that comes in small packets the next look waits this long, seconds. At 20 Mbit/s
+that is 10 KB a look instead of 1.4 KB, and a fifth of a round trip of 20 ms."""
+TRICKLE_BYTES: Final = 16 * KIB
+"""A step that received less than this came upon small packets."""
+READABLE_BYTES_MAX: Final = 256 * KIB
+"""The kernel wakes us no later than with this: decrypting goes on while more arrives."""
+RECORD_SPARE_BYTES: Final = 17 * KIB
+"""What OpenSSL may have taken from the kernel without having given it to us: one record."""
+FRAME_S: Final = 120.0
+"""A frame once begun is complete within this time, or the lane ends, seconds: twice what a sender
+waits for a frame to be taken."""
+LANE_BYTES_MAX: Final = 256 * GIB
+"""Bytes in one direction before the lane gives way to a new one: below the 2^24.5 full records that
+one AES-GCM key may protect (RFC 8446, section 5.5)."""
+
+
+class LaneWorkers:
+    """The threads that all lanes of a node share: as many as there are processors."""
+
+    def __init__(self) -> None:
+        """More would only queue for the interpreter's lock, and delay the trio thread by it."""
+        self._limiter = trio.CapacityLimiter(os.cpu_count() or 1)
+
+    async def run(self, step: Callable[[int], Step], budget_bytes: int) -> Step:
+        """Runs one step in a thread, once one is free."""
+        return await trio.to_thread.run_sync(step, budget_bytes, limiter=self._limiter)
+
+
+class Lane:
+    """See the module's docstring. One task may send while another receives."""
+
+    def __init__(
+        self,
+        sock: ssl.SSLSocket,
+        peer: PeerKey,
+        workers: LaneWorkers,
+        *,
+        cipher: LaneCipher | None = None,
+        frame_bytes_max: int = EXCHANGE_FRAME_BYTES_MAX,
+    ) -> None:
+        """Takes over a connection after handshake and claim.
+
+        Args:
+            sock: non-blocking; closed by `reset`.
+            peer: who is at the other end, as handshake and claim have shown.
+            workers: run large steps.
+            cipher: what protects the bytes; by default the socket's TLS.
+            frame_bytes_max: bytes of one frame's body in either direction.
+        """
+        self._peer: Final = peer
+        self._sock = sock
+        self._options = LaneSocket(sock)
+        self._workers = workers
+        cipher = cipher or TLSCipher(sock)
+        self._receiver = FrameReceiver(cipher, frame_bytes_max=frame_bytes_max)
+        self._sender = FrameSender(cipher, frame_bytes_max=frame_bytes_max)
+        self._unsent_limit = UnsentLimit()
+        self._options.keep_unsent_below(self._unsent_limit.limit_bytes)
+        self._receives_much = self._sends_much = False
+        self._is_stepping = False
+        self._turn = trio.lowlevel.ParkingLot()
+        self._is_broken_off = False
+        self._is_closed = False
+        self._frame_until: float | None = None
+        self.on_closed: Callable[[Lane], None] | None = None
+        """Called once, when the lane was closed."""
+
+    def __repr__(self) -> str:
+        """Names the peer."""
+        return f"Lane({short_peer(self._peer)})"
+
+    @property
+    def peer(self) -> PeerKey:
+        """Who is at the other end."""
+        return self._peer
+
+    @property
+    def is_broken_off(self) -> bool:
+        """Whether the lane was ended here."""
+        return self._is_broken_off
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes of frames received, prefixes included."""
+        return self._receiver.received_bytes
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of frames handed to the connection, prefixes included."""
+        return self._sender.sent_bytes
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that were given to `send_frame` and have not left this machine once."""
+        return self._sender.queued_bytes + (
+            0 if self._is_broken_off else self._options.unsent_bytes
+        )
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the connection would take bytes now: a sender prefers such a peer."""
+        return not self._is_broken_off and self.unsent_bytes < self._unsent_limit.limit_bytes
+
+    def pace(self, bytes_per_s: int | None) -> None:
+        """Has the kernel spread what is sent over time; None: no limit."""
+        if not self._is_broken_off:
+            self._options.pace(bytes_per_s)
+
+    # Sending -------------------------------------------------------------------------------------
+
+    async def send_frame(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Sends one frame whose body is the parts in order; they stay unchanged until it returns.
+
+        A send that is cancelled breaks the lane off, since part of a frame may be gone.
+
+        Raises:
+            LocalProtocolError: the frame is empty or too long, or another is being sent.
+            TransportError: the lane broke.
+        """
+        await trio.lowlevel.checkpoint()
+        self._check_open()
+        self._sender.put(parts)
+        try:
+            while (step := await self._send_step()) is not Step.DONE:
+                if step is Step.WRITE:
+                    await self._wait(trio.lowlevel.wait_writable)
+        except BaseException:
+            self.break_off()
+            raise
+        self._check(self._sender.failure)
+        if self._sender.sent_bytes > LANE_BYTES_MAX:
+            self.break_off()
+
+    async def _send_step(self) -> Step:
+        before_bytes = self._sender.sent_bytes
+        step = await self._alone(self._sender.step, in_thread=self._sends_much)
+        moved_bytes = self._sender.sent_bytes - before_bytes
+        self._sends_much = step is Step.MORE or moved_bytes >= INLINE_BYTES
+        self._unsent_limit.note(moved_bytes, trio.current_time())
+        if not self._is_broken_off:
+            self._options.keep_unsent_below(self._unsent_limit.limit_bytes)
+        return step
+
+    # Receiving -----------------------------------------------------------------------------------
+
+    async def receive_frame(self) -> bytearray | None:
+        """Waits for one frame, the caller's from then on; None when the peer ended the lane.
+
+        Raises:
+            RemoteProtocolError: the frame is empty, over the bound, cut off, or never complete.
+            TransportError: the lane broke.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while (frame := self._receiver.take()) is None:
+            self._check(self._receiver.failure)
+            if self._receiver.is_ended:
+                return None
+            before_bytes = self._receiver.received_bytes
+            step = await self._alone(self._receiver.step, in_thread=self._receives_much)
+            moved_bytes = self._receiver.received_bytes - before_bytes
+            self._receives_much = step is Step.MORE or moved_bytes >= INLINE_BYTES
+            if step is Step.READ and not self._receiver.has_frame:
+                await self._wait_for_data(moved_bytes)
+        self._frame_until = None
+        return frame
+
+    async def _wait_for_data(self, last_bytes: int) -> None:
+        """Waits until a look at the socket is worth its price.
+
+        What a frame still lacks is certain to come, and nothing can be done before it is here.
+        """
+        missing_bytes = self._receiver.missing_bytes
+        if missing_bytes == 0:
+            self._options.be_readable_at(1)
+            await self._wait(trio.lowlevel.wait_readable)
+            return
+        now = trio.current_time()
+        self._frame_until = self._frame_until or now + FRAME_S
+        if now >= self._frame_until:
+            self.break_off()
+            raise RemoteProtocolError(f"a frame was not complete within {FRAME_S} s")
+        certain_bytes = missing_bytes - RECORD_SPARE_BYTES
+        if certain_bytes < TRICKLE_BYTES and 0 < last_bytes < TRICKLE_BYTES:
+            await trio.sleep(GATHER_S)
+            return
+        self._options.be_readable_at(max(1, min(READABLE_BYTES_MAX, certain_bytes)))
+        with trio.move_on_at(self._frame_until):
+            await self._wait(trio.lowlevel.wait_readable)
+
+    # Both ----------------------------------------------------------------------------------------
+
+    async def _alone(self, step: Callable[[int], Step], *, in_thread: bool) -> Step:
+        """Runs one step while no other runs, where it is cheapest."""
+        while self._is_stepping:
+            await self._turn.park()
+        self._check_open()
+        self._is_stepping = True
+        try:
+            if in_thread:
+                return await self._workers.run(step, STEP_BYTES)
+            return step(INLINE_BYTES)
+        finally:
+            self._is_stepping = False
+            self._turn.unpark_all()
+
+    async def _wait(self, wait: Callable[[int], Awaitable[None]]) -> None:
+        self._check_open()
+        try:
+            await wait(self._sock.fileno())
+        except trio.ClosedResourceError:
+            self._check_open()
+            raise
+
+    def _check_open(self) -> None:
+        if self._is_broken_off:
+            raise TransportError(f"lane to {short_peer(self._peer)} was broken off")
+
+    def _check(self, failure: SwarmError | None) -> None:
+        if failure is not None:
+            self.break_off()
+            raise failure
+
+    # Ending --------------------------------------------------------------------------------------
+
+    def break_off(self) -> None:
+        """Ends the lane in both directions at once; whoever waits on it is told. Never fails.
+
+        A step under way in a thread ends within milliseconds; `reset` then frees the socket.
+        """
+        if self._is_broken_off:
+            return
+        self._is_broken_off = True
+        self._options.break_off()
+        trio.lowlevel.notify_closing(self._sock.fileno())
+
+    async def reset(self) -> None:
+        """Breaks the lane off and closes its socket; never fails."""
+        self.break_off()
+        with trio.CancelScope(shield=True):
+            while self._is_stepping:
+                await self._turn.park()
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._sock.close()
+        if self.on_closed is not None:
+            self.on_closed(self)

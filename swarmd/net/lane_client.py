@@ -1,0 +1,140 @@
+"""Opens lanes that peers have offered: dials, checks the certificate, makes the claim."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import hmac
+import ipaddress
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from protocol.digest import ChainId
+from protocol.errors import TransportError, VerificationError
+from protocol.keys import Signer
+from protocol.lane_offer import LANE_WELCOME, LaneOffer, make_lane_claim
+from swarmd.net.address import PeerKey, short_peer
+from swarmd.net.lane import Lane, LaneWorkers
+from swarmd.net.lane_certificate import client_context
+from swarmd.net.lane_cipher import TLSCipher, wrap_tls
+from swarmd.net.lane_handshake import receive_exactly, send_exactly, shake_hands
+
+CONNECT_S: Final = 2.0
+"""Seconds for TCP at all addresses together: what a firewall that drops packets costs."""
+OPEN_S: Final = 6.0
+"""Seconds for everything after the offer: the server allows 5 for TLS and claim."""
+
+
+class WrongCertificateError(VerificationError):
+    """Somebody else answers at the address, or sits on the way to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneClient:
+    """See the module's docstring."""
+
+    key: Signer
+    """This node's transport key; signs claims."""
+    chain: ChainId
+    """Whose peers these are."""
+    era: Callable[[], int]
+    """The era now."""
+    workers: LaneWorkers
+    """Run large steps of lanes."""
+
+    async def open(self, peer: PeerKey, offer: LaneOffer, control_host: str) -> Lane:
+        """Opens the lane that `peer` offered.
+
+        Args:
+            peer: who offered it.
+            offer: where, and what proves both ends.
+            control_host: the address at which the offer was had; tried first.
+
+        Raises:
+            TransportError: it cannot be opened from here now.
+            WrongCertificateError: somebody else answered.
+        """
+        failure: Exception | None = None
+        with trio.move_on_after(OPEN_S):
+            connect_until = trio.current_time() + CONNECT_S
+            for host in candidates(control_host, offer.addresses):
+                try:
+                    with trio.fail_at(connect_until):
+                        sock = await _connect(host, offer.port)
+                    return await self._claim(sock, peer, offer)
+                except trio.TooSlowError:
+                    failure = failure or TransportError(f"{host} port {offer.port} is silent")
+                    break
+                except (OSError, TransportError) as error:
+                    failure = TransportError(f"{host} port {offer.port}: {error}")
+                except WrongCertificateError as error:
+                    failure = error
+        raise failure or TransportError(f"no lane to {short_peer(peer)} within {OPEN_S} s")
+
+    async def _claim(self, sock: socket.socket, peer: PeerKey, offer: LaneOffer) -> Lane:
+        """Shows the token to the holder of the certificate, and to nobody else."""
+        secured: ssl.SSLSocket | None = None
+        try:
+            secured = wrap_tls(sock, client_context(), server_side=False)
+            await shake_hands(secured)
+            shown = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").digest()
+            if not hmac.compare_digest(shown, offer.fingerprint):
+                raise WrongCertificateError(f"lane of {short_peer(peer)}: another certificate")
+            claim = make_lane_claim(
+                offer.token, offer.fingerprint, self.key, chain=self.chain, era=self.era()
+            )
+            cipher = TLSCipher(secured)
+            await send_exactly(secured, cipher, claim)
+            if await receive_exactly(secured, cipher, len(LANE_WELCOME)) != LANE_WELCOME:
+                raise TransportError("the claim was answered with something else than a welcome")
+            return Lane(secured, peer, self.workers, cipher=cipher)
+        except BaseException:
+            (secured or sock).close()
+            raise
+
+
+def candidates(control_host: str, offered: tuple[str, ...]) -> Iterator[str]:
+    """Addresses worth dialing, the one that is known to work first.
+
+    An offer is somebody else's word: it may not have us dial our own machine (unless that is where
+    the peer is), or a group of machines.
+    """
+    yield control_host
+    is_local = ipaddress.ip_address(control_host.split("%", 1)[0]).is_loopback
+    for host in offered:
+        address = ipaddress.ip_address(host)
+        if host == control_host or address.is_multicast or address.is_unspecified:
+            continue
+        if address.is_link_local or (address.is_loopback and not is_local):
+            continue
+        yield host
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    """Connects a non-blocking socket; `host` is an address, perhaps with a zone.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+    )[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        code = sock.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            await trio.lowlevel.wait_writable(sock.fileno())
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

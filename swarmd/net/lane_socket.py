@@ -1,0 +1,80 @@
+"""What a lane asks of its socket beyond sending and receiving; all of it may be missing.
+
+`SO_RCVLOWAT` keeps the kernel from waking us for less than can be used, `TCP_NOTSENT_LOWAT` keeps
+what is sent but not on its way small, so that the choice of what to send next stays late, and
+`SO_MAX_PACING_RATE` spreads packets. Elsewhere than on Linux they do nothing, and lanes work.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import socket
+import sys
+from typing import Final
+
+from swarmd.net.wire import tune_keepalive
+
+_IS_LINUX: Final = sys.platform == "linux"
+_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+_SO_MAX_PACING_RATE: Final = 47
+"""asm-generic/socket.h."""
+_SIOCOUTQNSD: Final = 0x894B
+"""linux/sockios.h: bytes in the send queue that were never sent."""
+_PACING_OFF: Final = 0xFFFFFFFF
+"""tcp(7): no limit."""
+
+
+class LaneSocket:
+    """The options of one connection; remembers what is set, so that setting it again is free."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Turns keepalive on and Nagle's delay off: frames are written in few large pieces."""
+        self._sock = sock
+        self._readable_at = 1
+        self._unsent_max = 0
+        tune_keepalive(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def be_readable_at(self, size_bytes: int) -> None:
+        """Has the socket be readable only with that many bytes, or at its end."""
+        if _IS_LINUX and size_bytes != self._readable_at:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
+            self._readable_at = size_bytes
+
+    def keep_unsent_below(self, size_bytes: int) -> None:
+        """Has the socket take no more once that many bytes wait to be sent for the first time."""
+        if _IS_LINUX and size_bytes != self._unsent_max:
+            self._sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, size_bytes)
+            self._unsent_max = size_bytes
+
+    def pace(self, bytes_per_s: int | None) -> None:
+        """Spreads packets so that no more than that leaves per second; None: no limit."""
+        if _IS_LINUX:
+            rate = _PACING_OFF if bytes_per_s is None else min(bytes_per_s, _PACING_OFF - 1)
+            value = rate.to_bytes(4, sys.byteorder)
+            self._sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, value)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes the kernel holds that have not been sent once; 0 where it does not tell."""
+        if not _IS_LINUX:
+            return 0
+        answer = array.array("i", [0])
+        try:
+            fcntl.ioctl(self._sock, _SIOCOUTQNSD, answer)
+        except (OSError, ValueError):
+            return 0
+        return answer[0]
+
+    def break_off(self) -> None:
+        """Ends the connection in both directions and throws away what was not sent.
+
+        By the socket's own call: `SSLSocket.shutdown` would drop the TLS object, after which a step
+        in a worker thread receives ciphertext as if it were data.
+        """
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+        except OSError:
+            return  # the peer was faster

@@ -1,0 +1,132 @@
+"""A lane as a stream of frames, over real loopback connections."""
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from protocol.errors import LocalProtocolError, TransportError
+from protocol.exchange_messages import EXCHANGE_FRAME_BYTES_MAX
+from swarmd.net.lane import Lane
+from tests.support.lanes import (
+    CLIENT,
+    LIMIT_S,
+    SERVER,
+    echo,
+    lane_client,
+    lane_pair,
+    lane_port,
+    peer_of,
+)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_lane_is_opened_with_an_offer(tmp_path: Path, host: str) -> None:
+    seen: list[Lane] = []
+
+    async def serve(lane: Lane) -> None:
+        seen.append(lane)
+        await echo(lane)
+
+    with trio.fail_after(LIMIT_S):
+        async with lane_port(tmp_path, serve, host=host) as port:
+            lane = await lane_client().open(peer_of(SERVER), port.offer(), host)
+            await lane.send_frame((b"one", memoryview(b"two")))
+            assert await lane.receive_frame() == b"onetwo"
+            assert (lane.peer, seen[0].peer) == (peer_of(SERVER), peer_of(CLIENT))
+            await lane.reset()
+
+
+async def test_large_frames_both_ways_at_once(tmp_path: Path) -> None:
+    bodies = [os.urandom(size) for size in (1, 70_000, EXCHANGE_FRAME_BYTES_MAX, 16_384, 32_768)]
+    near, far = lane_pair(tmp_path)
+
+    async def send(lane: Lane) -> None:
+        for body in bodies:
+            view = memoryview(body)
+            await lane.send_frame([view[:100], view[100:40_000], view[40_000:]])
+
+    async def receive(lane: Lane) -> None:
+        for body in bodies:
+            assert await lane.receive_frame() == body
+
+    with trio.fail_after(LIMIT_S):
+        async with trio.open_nursery() as nursery:
+            for lane in (near, far):
+                nursery.start_soon(send, lane)
+                nursery.start_soon(receive, lane)
+    assert near.sent_bytes == far.received_bytes
+    await near.reset()
+    await far.reset()
+
+
+@pytest.mark.parametrize("parts", [[], [b""], [bytes(EXCHANGE_FRAME_BYTES_MAX), b"x"]])
+async def test_a_frame_out_of_bounds_is_our_own_defect(tmp_path: Path, parts: list[bytes]) -> None:
+    near, far = lane_pair(tmp_path)
+    with trio.fail_after(LIMIT_S):
+        with pytest.raises(LocalProtocolError):
+            await near.send_frame(parts)
+        await near.reset()
+        await far.reset()
+
+
+async def test_a_reset_in_full_transfer_leaves_no_thread_and_no_descriptor(
+    tmp_path: Path,
+) -> None:
+    before = descriptors(), threading.active_count()
+    with trio.fail_after(LIMIT_S):
+        for _ in range(3):
+            near, far = lane_pair(tmp_path)
+            received = trio.Event()
+
+            async def send(lane: Lane = near) -> None:
+                while True:
+                    await lane.send_frame((bytes(1_000_000),))
+
+            async def receive(lane: Lane = far, event: trio.Event = received) -> None:
+                with contextlib.suppress(TransportError):  # what the sender's end looks like here
+                    while True:
+                        await lane.receive_frame()
+                        event.set()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                nursery.start_soon(receive)
+                await received.wait()
+                nursery.cancel_scope.cancel()
+            await near.reset()
+            await far.reset()
+    assert descriptors() <= before[0] + 2, "trio may keep a descriptor or two of its own"
+    assert threading.active_count() <= before[1] + (os.cpu_count() or 1), "trio caches threads"
+
+
+async def test_whoever_waits_is_told_of_a_reset(tmp_path: Path) -> None:
+    near, far = lane_pair(tmp_path)
+    failed = trio.Event()
+
+    async def receive() -> None:
+        with pytest.raises(TransportError):
+            await near.receive_frame()
+        failed.set()
+
+    with trio.fail_after(LIMIT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            near.break_off()
+            await failed.wait()
+        with pytest.raises(TransportError):
+            await near.send_frame((b"x",))
+        with pytest.raises(TransportError):
+            await far.receive_frame()
+        await near.reset()
+        await near.reset()
+        await far.reset()
