@@ -39,6 +39,8 @@ FLOOR_ENTRIES_MAX: Final = 64
 """Products a floor names."""
 PORT_MAX: Final = 65535
 """Largest TCP port."""
+LANE_PORT: Final = 7002
+"""Beside the default port for peers. A fixed one, because a firewall has to let it through."""
 _READ: Final = "read"
 _T = TypeVar("_T")
 Reader = Callable[[object, str], Any]
@@ -122,6 +124,10 @@ def _log_level(value: object, what: str) -> LogLevel:
 
 def _endpoint(value: object, what: str) -> Endpoint:
     return parse_endpoint(_text(value, what), what)
+
+
+def _port_or_off(value: object, what: str) -> int | None:
+    return None if value == "off" else int(_integer(0, PORT_MAX)(value, what))
 
 
 def _http_endpoint(value: object, what: str) -> Endpoint | None:
@@ -238,6 +244,9 @@ class NetworkSection:
     """Connections of members at a time; each costs about 100 KiB of memory."""
     stranger_connections_max: int = field(default=16, metadata=_by(_integer(1, 256)))
     """Connections of peers that have not shown membership yet."""
+    lane_port: int | None = field(default=LANE_PORT, metadata=_by(_port_or_off))
+    """TCP port of bulk lanes, at the addresses of `listen`; 0 takes a free one, None ("off"): no
+    lanes in either direction, chunks go over the connections for peers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

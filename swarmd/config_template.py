@@ -31,6 +31,8 @@ COMMENTS: Final[dict[str, str]] = {
     "KiB of memory each.",
     "network.stranger_connections_max": "Connections of peers that have not shown yet that they\n"
     "are members, 1 to 256.",
+    "network.lane_port": "TCP port of bulk lanes, which carry image data beside the connections for\n"
+    'peers; let it through the firewall too. 0 takes a free one, "off" does without lanes.',
     "http": "Read-only access to authorised images, for the devices behind this gateway.",
     "http.listen": 'Address for devices, or "off". It has no passwords: keep it on loopback or on\n'
     "a network that only devices share.",

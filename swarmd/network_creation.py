@@ -330,6 +330,9 @@ def _create_nodes(directory: Path, options: LabOptions, entropy: Entropy) -> lis
                 reachable=((LAB_HOST, port),),
             )
             config = node_config(plan, listen=(Endpoint(LAB_HOST, port),), http=http)
+            # The nodes of a laboratory share one machine: lanes take whatever port is free.
+            network = dataclasses.replace(config.network, lane_port=0)
+            config = dataclasses.replace(config, network=network)
             config = dataclasses.replace(
                 config, node=dataclasses.replace(config.node, log_level=options.log_level)
             )
