@@ -25,6 +25,7 @@ from swarmd.entropy import Entropy
 from swarmd.identity import Identity
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
+from swarmd.net.lane_service import LaneService, LaneSettings, LaneSurroundings
 from swarmd.net.network import Network
 from swarmd.peers import PeerRegistry
 from swarmd.publisher import Publisher
@@ -84,6 +85,8 @@ class DataPlane:
             entropy=base.entropy,
         )
         """Chunks from and to peers."""
+        self.lanes: Final = self._make_lanes()
+        """Connections that carry chunks beside those for peers."""
         self.images: Final = ImageService(
             ledger=base.ledger,
             authority=base.authority,
@@ -104,6 +107,30 @@ class DataPlane:
         """Staging and proposing, if this node holds a publisher's key."""
         self.http: ImageServer | None = None
         """Serves devices, once started and if configured."""
+
+    def _make_lanes(self) -> LaneService:
+        base = self._base
+        section = base.config.network
+        lane_protocol = protocol_id(base.ledger.chain_id, ProtocolName.LANE)
+        settings: LaneSettings | None = None
+        if section.lane_port is not None and base.network.is_on_tcp:
+            settings = LaneSettings(
+                hosts=tuple(dict.fromkeys(endpoint.host for endpoint in section.listen)),
+                port=section.lane_port,
+                folder=base.data.path,
+            )
+        return LaneService(
+            settings,
+            LaneSurroundings(
+                network=base.network,
+                chain=base.ledger.chain_id,
+                era=lambda: base.ledger.chain.rules.era,
+                key=base.identity.transport_key,
+                entropy=base.entropy,
+                may_use=lambda peer: base.registry.may_open(peer, lane_protocol),
+            ),
+            self.exchange.serve_stream,
+        )
 
     def _make_publisher(self) -> Publisher | None:
         base = self._base
@@ -127,11 +154,14 @@ class DataPlane:
             streams_per_peer_max=2,
             deadline_s=None,
         )
+        self.lanes.serve_protocol()
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Starts every service of the data plane but `serve_devices`."""
         base = self._base
         await nursery.start(partial(self.exchange.run))
+        await self.lanes.bind()
+        nursery.start_soon(self.lanes.run)
         nursery.start_soon(self.images.run)
         if base.identity.kind is SubjectKind.GATEWAY:
             await self.health.load()
@@ -160,12 +190,14 @@ class DataPlane:
     def peer_disconnected(self, peer: PeerKey) -> None:
         """Notes that a peer is gone or suspended: whatever goes to or comes from it ends now."""
         self.exchange.peer_disconnected(peer)
+        self.lanes.peer_gone(peer)
 
     def on_commit(self, result: CommitResult) -> None:
         """Looks again at what is open after a final block."""
         self.images.on_commit(result)
 
     async def _open_stream(self, peer: bytes) -> StreamLike:
-        return await self._base.network.open_stream(
-            PeerKey(peer), protocol_id(self._base.ledger.chain_id, ProtocolName.EXCHANGE)
-        )
+        """Opens a lane, or where that is not possible a stream of the connection for peers."""
+        protocol = protocol_id(self._base.ledger.chain_id, ProtocolName.EXCHANGE)
+        open_plain = partial(self._base.network.open_stream, protocol=protocol)
+        return await self.lanes.open_or(PeerKey(peer), open_plain)

@@ -35,6 +35,7 @@ from swarmd.net.guards import id_of, key_pair, quiet_logging
 from swarmd.net.negotiation import StreamRefusedError, request_protocol
 from swarmd.net.route import Route
 from swarmd.net.stream import Stream, StreamHandler
+from swarmd.net.wire import TCPWire
 
 if TYPE_CHECKING:
     from libp2p.abc import INetConn
@@ -254,6 +255,11 @@ class Network:
     def events(self) -> trio.MemoryReceiveChannel[PeerEvent]:
         """Comings and goings; one reader, or clones of the channel that share them out."""
         return self._connections.events
+
+    @property
+    def is_on_tcp(self) -> bool:
+        """Whether connections are TCP's, so that others can be opened beside them."""
+        return self._config.wire is None or isinstance(self._config.wire, TCPWire)
 
     @property
     def listen_addresses(self) -> tuple[PeerAddress, ...]:
