@@ -147,6 +147,7 @@ def changed_config() -> Config:
         bootstrap = ["{PEER}"]
         member_connections_max = 5
         stranger_connections_max = 2
+        lane_port = "off"
         [http]
         listen = "off"
         [storage]
