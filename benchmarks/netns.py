@@ -9,8 +9,8 @@ root, iproute2, a C compiler and /dev/net/tun.
 A peer is a program that takes `--role seed|leech --dir D --mib N --opt JSON` (in it `listen`, an
 "IP:PORT"). Leechers' folders are in the seeder's. The seeder makes D/fw.bin available and prints
 `READY ADDRESS`; a leecher prints `READY ADDRESS`, reads `GO ADDRESS...` from its standard input,
-and prints `DONE` when D/fw.bin is complete and verified. Times run from the first GO. One JSON line is
-printed. A run in which the machine used more than 70 % of its processors is void (`is_void`): the
+and prints `DONE` when D/fw.bin is complete and verified. Times run from the first GO. One JSON line
+is printed. A run in which the machine used more than 70 % of its processors is void: the
 processors were measured, not the links.
 """
 
