@@ -22,6 +22,8 @@ class ProtocolName(StrEnum):
     """Heads, blocks, freshness, submission: request and answer."""
     CONSENSUS = "consensus/1"
     """Between validators only."""
+    SEALING = "sealing/1"
+    """Rings of sealed images and members' sealing keys, between members of a group."""
     EXCHANGE = "exchange/1"
     """Recipes and chunks, between members."""
     LANE = "lane/1"

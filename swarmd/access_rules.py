@@ -64,21 +64,48 @@ class AccessRules:
             if known is None or known.did is None:
                 return Denial("peer.class", "a stranger publishes nothing")
             did = known.did
+        answer = self._may_publish_all(did, line.group)
+        if isinstance(answer, Denial) and answer.rule == "manifest.capability":
+            if self._standing.holds(did, line.group, Verb.PUBLISH, product=line.product):
+                return Allowed("capability")
+            return Denial("manifest.publisher", answer.message)
+        return answer
+
+    def _may_publish_all(self, did: DidId, name: str) -> Answer:
+        """Whether a subject may propose any product; `manifest.capability`: not without one."""
         state = self._ledger.chain.state
-        record, group = state.subject(did), state.group(line.group)
+        record, group = state.subject(did), state.group(name)
         if not _is_active(record) or record is None or record.kind is not SubjectKind.PUBLISHER:
             return Denial("manifest.publisher", "no active publisher")
         if group is None:
-            return Denial("group.unknown", f"group {line.group!r} does not exist", True)
+            return Denial("group.unknown", f"group {name!r} does not exist", True)
         named = state.policy(group.policy_at(self._ledger.chain.head.time_ms)).publishers
-        is_member = line.group in record.groups or (
-            line.group in self._standing.groups(did) and is_selected(state, did, line.group)
+        is_member = name in record.groups or (
+            name in self._standing.groups(did) and is_selected(state, did, name)
         )
         if did in named or (not named and is_member):
             return Allowed("policy")
-        if self._standing.holds(did, line.group, Verb.PUBLISH, product=line.product):
-            return Allowed("capability")
-        return Denial("manifest.publisher", f"may not propose for {line.group!r}")
+        return Denial("manifest.capability", f"may not propose for {name!r}")
+
+    def may_seal(self, did: DidId, group: str) -> Answer:
+        """Rings are made by those who may propose something for the group (Z22)."""
+        answer = self._may_publish_all(did, group)
+        if isinstance(answer, Denial) and answer.rule == "manifest.capability":
+            if self._standing.holds_any(did, (group,), Verb.PUBLISH):
+                return Allowed("capability")
+            return Denial("sealing.publisher", answer.message)
+        return answer
+
+    def may_read_ring(self, peer: PeerKey, group: str) -> Answer:
+        """Rings are for members of their group: they tell who belongs to it (Z24)."""
+        known = self._registry.get(peer)
+        if known is None or known.did is None or known.peer_class < PeerClass.MEMBER:
+            return Denial("peer.class", "only members are given rings")
+        if group in self._standing.groups(known.did) and _is_active(
+            self._ledger.chain.state.subject(known.did)
+        ):
+            return Allowed("member")
+        return Denial("peer.group", f"the peer does not belong to group {group!r}")
 
     def may_read(self, peer: PeerKey) -> Answer:
         """Whether a peer may read the ledger: everybody who has shown a membership may."""

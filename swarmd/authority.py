@@ -49,6 +49,7 @@ from swarmd.questions import (
     DeviceSubject,
     ImageAct,
     Line,
+    MemberSubject,
     Object,
     OperatorSubject,
     PeerSubject,
@@ -190,6 +191,10 @@ class Authority:
                 return self._access.may_read(key)
             case Access.RELAY, PeerSubject(key), str():
                 return self._access.may_relay(key, about)
+            case Access.SEAL, MemberSubject(did), str():
+                return self._access.may_seal(did, about)
+            case Access.READ_RING, PeerSubject(key), str():
+                return self._access.may_read_ring(key, about)
             case Access.OPERATE, OperatorSubject(uid), None:
                 return self._access.may_operate(uid)
             case _:

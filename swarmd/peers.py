@@ -131,6 +131,7 @@ class PeerRegistry:
                     ProtocolName.LEDGER,
                     ProtocolName.EXCHANGE,
                     ProtocolName.LANE,
+                    ProtocolName.SEALING,
                 )
             ),
             PeerClass.VALIDATOR: frozenset(

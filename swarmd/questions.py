@@ -11,7 +11,7 @@ from enum import Enum
 
 from ledger.offer import Device
 from protocol.authorised import AuthorisedManifest
-from protocol.digest import ManifestId
+from protocol.digest import DidId, ManifestId
 from protocol.errors import NotYetError, PolicyError
 from swarmd.net.address import PeerKey
 
@@ -32,6 +32,14 @@ class PeerSubject:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberSubject:
+    """A subject of the ledger, connected or not."""
+
+    did: DidId
+    """Who."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceSubject:
     """A device behind this node."""
 
@@ -47,7 +55,7 @@ class OperatorSubject:
     """Its user id, as the kernel tells."""
 
 
-Subject = ThisNode | PeerSubject | DeviceSubject | OperatorSubject
+Subject = ThisNode | PeerSubject | MemberSubject | DeviceSubject | OperatorSubject
 """Who may be asked about."""
 
 
@@ -78,6 +86,10 @@ class Access(Enum):
     """A peer reads the ledger."""
     RELAY = "relay"
     """A peer passes on a group's announcements; object: the group."""
+    SEAL = "seal"
+    """A member makes rings for a group, and seals images for it; object: the group."""
+    READ_RING = "read-ring"
+    """A peer is given a group's rings; object: the group."""
     OPERATE = "operate"
     """An operator uses the control socket."""
 

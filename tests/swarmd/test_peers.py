@@ -45,6 +45,7 @@ ALLOWED = {
         ProtocolName.LEDGER,
         ProtocolName.EXCHANGE,
         ProtocolName.LANE,
+        ProtocolName.SEALING,
     },
     PeerClass.VALIDATOR: set(ProtocolName) - {ProtocolName.ENROL},
 }
