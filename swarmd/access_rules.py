@@ -101,11 +101,15 @@ class AccessRules:
         known = self._registry.get(peer)
         if known is None or known.did is None or known.peer_class < PeerClass.MEMBER:
             return Denial("peer.class", "only members are given rings")
-        if group in self._standing.groups(known.did) and _is_active(
-            self._ledger.chain.state.subject(known.did)
-        ):
-            return Allowed("member")
-        return Denial("peer.group", f"the peer does not belong to group {group!r}")
+        return self.may_open_ring(known.did, group)
+
+    def may_open_ring(self, did: DidId, group: str) -> Answer:
+        """Content keys are wrapped to active members of the group (Z20)."""
+        if not _is_active(self._ledger.chain.state.subject(did)):
+            return Denial("sealing.member", f"{did.hex()[:8]} is no active subject")
+        if group not in self._standing.groups(did):
+            return Denial("peer.group", f"{did.hex()[:8]} does not belong to group {group!r}")
+        return Allowed("member")
 
     def may_read(self, peer: PeerKey) -> Answer:
         """Whether a peer may read the ledger: everybody who has shown a membership may."""

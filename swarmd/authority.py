@@ -195,6 +195,8 @@ class Authority:
                 return self._access.may_seal(did, about)
             case Access.READ_RING, PeerSubject(key), str():
                 return self._access.may_read_ring(key, about)
+            case Access.READ_RING, MemberSubject(did), str():
+                return self._access.may_open_ring(did, about)
             case Access.OPERATE, OperatorSubject(uid), None:
                 return self._access.may_operate(uid)
             case _:

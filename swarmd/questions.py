@@ -89,7 +89,7 @@ class Access(Enum):
     SEAL = "seal"
     """A member makes rings for a group, and seals images for it; object: the group."""
     READ_RING = "read-ring"
-    """A peer is given a group's rings; object: the group."""
+    """A peer, or a member, is given a group's rings and what they open; object: the group."""
     OPERATE = "operate"
     """An operator uses the control socket."""
 
