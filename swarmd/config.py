@@ -27,7 +27,7 @@ from protocol.owner_root import ROLES_MAX, check_role_name
 from protocol.policy import WINDOWS_MAX, WITNESSES_MAX, Witnesses
 from protocol.tlog import SignatureType, parse_note_key
 from swarmd.floor import Floor, parse_floor_rule, parse_floor_window
-from swarmd.net.address import PeerAddress
+from swarmd.net.address import Bootstrap, parse_bootstrap
 
 CONFIG_BYTES_MAX: Final = 256 * KIB
 """A configuration with 128 bootstrap addresses takes about 20 KiB."""
@@ -134,11 +134,21 @@ def _http_endpoint(value: object, what: str) -> Endpoint | None:
     return None if value == "off" else _endpoint(value, what)
 
 
-def _peer_address(value: object, what: str) -> PeerAddress:
+def _bootstrap(value: object, what: str) -> Bootstrap:
     try:
-        return PeerAddress.from_config(_text(value, what))
+        return parse_bootstrap(_text(value, what))
     except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from None
+
+
+def _resolver(value: object, what: str) -> str:
+    text = _text(value, what)
+    if not text:
+        return text
+    endpoint = parse_endpoint(text, what)
+    if not endpoint.port:
+        raise ConfigError(f"{what}: port 0, expected 1 to {PORT_MAX}")
+    return str(endpoint)
 
 
 def _product(value: object, what: str) -> str:
@@ -236,10 +246,14 @@ class NetworkSection:
         metadata=_by(_list_of(_endpoint, maximum=LISTEN_MAX)),
     )
     """Addresses for peers; empty: this node only calls others."""
-    bootstrap: tuple[PeerAddress, ...] = field(
-        default=(), metadata=_by(_list_of(_peer_address, maximum=BOOTSTRAP_MAX))
+    bootstrap: tuple[Bootstrap, ...] = field(
+        default=(), metadata=_by(_list_of(_bootstrap, maximum=BOOTSTRAP_MAX))
     )
-    """Peers called first, as multiaddrs with /p2p/."""
+    """Peers called first: multiaddrs with /p2p/, or /dnsaddr/NAME whose TXT records list such."""
+    resolver: str = field(default="", metadata=_by(_resolver))
+    """Address and port of the DNS server to ask for names; empty: whom the system asks."""
+    peers_wanted: int = field(default=16, metadata=_by(_integer(0, 1024)))
+    """Members to be connected to; beyond the bootstrap, peers met by exchange are called for it."""
     member_connections_max: int = field(default=192, metadata=_by(_integer(4, 4096)))
     """Connections of members at a time; each costs about 100 KiB of memory."""
     stranger_connections_max: int = field(default=16, metadata=_by(_integer(1, 256)))

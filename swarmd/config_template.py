@@ -9,7 +9,7 @@ from typing import Final
 
 from protocol.errors import LocalProtocolError
 from swarmd.config import SECTIONS, Config, Endpoint
-from swarmd.net.address import PeerAddress
+from swarmd.net.address import DNSAddress, PeerAddress
 
 _HEADER: Final = """\
 # Configuration of a swarmd node. Every setting is listed with its value; a line may be deleted to
@@ -26,7 +26,11 @@ COMMENTS: Final[dict[str, str]] = {
     "network": "Where this node listens, whom it calls first, what peers may cost it.",
     "network.listen": "Addresses for peers, such as 0.0.0.0:7001 or [::]:7001 (at most 8).\n"
     "Empty: this node only calls others.",
-    "network.bootstrap": "Peers to call first: /ip4/ADDRESS/tcp/PORT/p2p/PEER (at most 128).",
+    "network.bootstrap": "Peers to call first: /ip4/ADDRESS/tcp/PORT/p2p/PEER, or with\n"
+    "/ip6/ or /dns4/NAME, or /dnsaddr/NAME whose TXT records list such (at most 128).",
+    "network.resolver": "DNS server for names, such as 192.0.2.53:53; empty: the system's.",
+    "network.peers_wanted": "Members to be connected to, 0 to 1024; beyond the bootstrap,\n"
+    "peers that other members tell of are called for it.",
     "network.member_connections_max": "Connections of members at a time, 4 to 4096; about 100\n"
     "KiB of memory each.",
     "network.stranger_connections_max": "Connections of peers that have not shown yet that they\n"
@@ -74,7 +78,7 @@ def _toml(value: object) -> str:
             return str(value)
         case None:
             return '"off"'
-        case Endpoint() | PeerAddress():
+        case Endpoint() | PeerAddress() | DNSAddress():
             return json.dumps(str(value))
         case str():
             return json.dumps(value, ensure_ascii=False)

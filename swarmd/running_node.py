@@ -19,12 +19,11 @@ from chunks.store import ChunkStore, ImageState
 from chunks.store_recovery import image_path
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
-from ledger.records.subject import SubjectStatus
 from ledger.rules.membership import groups_of
-from protocol.did import KeyPurpose, SubjectKind, did_text
+from protocol.did import SubjectKind, did_text
 from protocol.digest import Digest
 from protocol.genesis import Genesis
-from protocol.keys import PrivateKey, PublicKey
+from protocol.keys import PrivateKey
 from protocol.limits import HELLO_BYTES_MAX, HELLO_SECONDS_MAX
 from protocol.version import ProtocolName, protocol_id
 from swarmd.authority import Authority
@@ -40,13 +39,15 @@ from swarmd.epoch_keys import EpochKeys
 from swarmd.identity import Identity
 from swarmd.keys.passphrase import PassphraseSource
 from swarmd.ledger_host import LedgerHost
-from swarmd.net.address import PeerAddress, PeerKey
+from swarmd.member_keys import MemberKeys
+from swarmd.net.address import PeerAddress, PeerKey, bootstrap_peers
 from swarmd.net.network import Network, NetworkConfig, open_network
 from swarmd.net.wire import Wire
 from swarmd.newcomers import NEWCOMERS_NAME, Newcomers
 from swarmd.node_time import NodeTime
 from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry, RegistryAdmission
 from swarmd.questions import Access, Allowed, OperatorSubject
+from swarmd.reach_plane import Grounds, ReachPlane
 from swarmd.receipts import ReceiptKind, ReceiptLog
 from swarmd.services.consensus import ConsensusService
 from swarmd.services.consensus_epoch import STREAM_BYTES_MAX as CONSENSUS_BYTES_MAX
@@ -62,7 +63,6 @@ from swarmd.services.ledger_service import STREAM_BYTES_MAX as LEDGER_BYTES_MAX
 from swarmd.services.ledger_service import LedgerService
 from swarmd.services.operator import Operator, Parts
 from swarmd.services.pruning import PruningService
-from swarmd.services.reach import ReachService
 from swarmd.services.receipts import ReceiptService
 from swarmd.services.settling import SettlingService
 from swarmd.services.state_sync import StateSyncService
@@ -117,6 +117,7 @@ class RunningNode:
         """What time it is for this node."""
         self.ledger: Final = LedgerHost(chain, self.time.next_ms)
         """Own copy of the chain."""
+        self._keys = MemberKeys(chain)
         self._request = load_own_request(data, identity.did)
         self._newcomers = Newcomers(data.path / NEWCOMERS_NAME)
         self._expect_checkpoint()
@@ -158,7 +159,7 @@ class RunningNode:
             stranger_connections_max=section.stranger_connections_max,
             member_connections_max=section.member_connections_max,
         )
-        admission = RegistryAdmission(self.registry, self._is_enrolled)
+        admission = RegistryAdmission(self.registry, self._keys.is_enrolled)
         async with open_network(network_config, admission=admission) as network:
             self._wire_services(network)
             async with trio.open_nursery() as nursery:
@@ -220,16 +221,27 @@ class RunningNode:
         self.consensus = self._make_consensus(network) if is_validator else None
         self._wire_images()
         self._wire_joining(network)
-        self.reach = ReachService(
-            network=network,
-            registry=registry,
-            entropy=self._entropy,
-            addresses=self._first_addresses(),
-            greet=self.joining.greet,
-            owner_of=lambda peer: self._chain.state.holder(PublicKey(peer)),
-            current_key=self._current_key,
-            is_current=lambda: self.freshness.is_current,
+        self._wire_reach(network)
+
+    def _wire_reach(self, network: Network) -> None:
+        """What finds, dials and keeps peers."""
+        self.reach_plane = ReachPlane(
+            Grounds(
+                chain=self.ledger.chain_id,
+                settings=self._config.network,
+                folder=self._data.path,
+                network=network,
+                registry=self.registry,
+                entropy=self._entropy,
+                keys=self._keys,
+                era=lambda: self._chain.head.era,
+                time_ms=self.time.ledger_ms,
+                is_current=lambda: self.freshness.is_current,
+                token_addresses=self._token_addresses,
+                greet=self.joining.greet,
+            )
         )
+        self.reach = self.reach_plane.reach
 
     def _wire_writing(self, network: Network) -> None:
         """Gossip, own transactions and receipts."""
@@ -267,12 +279,11 @@ class RunningNode:
             needs_gossip=self._lacks_validators,
         )
 
-    def _first_addresses(self) -> tuple[PeerAddress, ...]:
-        """Whom to call: those configured and, while this node joins, those its token names."""
-        configured = self._config.network.bootstrap
+    def _token_addresses(self) -> tuple[PeerAddress, ...]:
+        """Whom this node's token names, while this node joins."""
         if self._request is None or self._chain.state.subject(self._request.did) is not None:
-            return configured
-        return tuple(dict.fromkeys((*configured, *self._request.addresses)))
+            return ()
+        return self._request.addresses
 
     def _wire_joining(self, network: Network) -> None:
         """Both sides of enrolment: this node's own, and newcomers' that come here."""
@@ -281,7 +292,13 @@ class RunningNode:
             ledger=self.ledger,
             greet=self.hello.greet,
             request=self._request,
-            members=frozenset(address.peer for address in self._first_addresses()),
+            members=frozenset(
+                address.peer
+                for address in (
+                    *bootstrap_peers(self._config.network.bootstrap),
+                    *self._token_addresses(),
+                )
+            ),
         )
         self.doorkeeper = Doorkeeper(
             ledger=self.ledger,
@@ -431,7 +448,7 @@ class RunningNode:
             nursery.start_soon(self.consensus.run)
         nursery.start_soon(self.follower.run)
         await self.data_plane.serve_devices(nursery)
-        nursery.start_soon(self.reach.run)
+        nursery.start_soon(self.reach_plane.run)
 
     def _parts(self) -> Parts:
         return Parts(
@@ -541,21 +558,6 @@ class RunningNode:
     def _may_vouch(self) -> bool:
         """Whether this validator, if it is one, has learnt where the others stand."""
         return self.consensus is None or self.consensus.may_vouch
-
-    def _is_enrolled(self, peer: PeerKey) -> bool:
-        """Whether a key is the transport key of an active subject, by my copy of the ledger."""
-        held = self._chain.subject_by_key(PublicKey(peer))
-        if held is None or held[1].status is not SubjectStatus.ACTIVE:
-            return False
-        return held[1].key(KeyPurpose.TRANSPORT) == PublicKey(peer)
-
-    def _current_key(self, peer: PeerKey) -> PeerKey:
-        """The transport key, by my copy of the ledger, of whoever holds or once held this one."""
-        state = self._chain.state
-        did = state.holder(PublicKey(peer))
-        record = None if did is None else state.subject(did)
-        key = None if record is None else record.key(KeyPurpose.TRANSPORT)
-        return peer if key is None else PeerKey(key.raw)
 
     def _on_confirmed(self) -> None:
         self.images.wake()

@@ -140,12 +140,13 @@ def _addresses(data: Any, given: tuple[str, ...]) -> tuple[str, ...]:
     """Addresses for the token: one for each peer, those given first."""
     from protocol.enrolment_token import ADDRESSES_MAX, ADDRESSES_MIN
     from swarmd.enrolment import load_join
-    from swarmd.net.address import PeerAddress
+    from swarmd.net.address import PeerAddress, bootstrap_peers
 
     if given:
         known = [PeerAddress.parse(text) for text in given]
     else:
-        known = [*load_join(data.join).addresses, *data.load_config().network.bootstrap]
+        configured = bootstrap_peers(data.load_config().network.bootstrap)
+        known = [*load_join(data.join).addresses, *configured]
     by_peer = {address.peer: address.multiaddr for address in reversed(known)}
     chosen = tuple(dict.fromkeys(by_peer[address.peer] for address in known))[:ADDRESSES_MAX]
     if len(chosen) < ADDRESSES_MIN:

@@ -88,12 +88,16 @@ def short_peer(peer: PeerKey) -> str:
     return peer[:4].hex()
 
 
+def _is_name(host: str) -> bool:
+    labels = host.split(".")
+    return len(host) <= _DNS_CHARACTERS_MAX and all(map(_DNS_LABEL.fullmatch, labels))
+
+
 def _host_protocol(host: str) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        labels = host.split(".")
-        if len(host) > _DNS_CHARACTERS_MAX or not all(map(_DNS_LABEL.fullmatch, labels)):
+        if not _is_name(host):
             raise EncodingError(f"host {host!r} is neither an address nor a name") from None
         return "dns4"
     if str(address) != host:
@@ -118,6 +122,11 @@ class PeerAddress:
         _host_protocol(self.host)
         if not 0 < self.port <= _PORT_MAX:
             raise EncodingError(f"port {self.port}, allowed 1 to {_PORT_MAX}")
+
+    @property
+    def is_name(self) -> bool:
+        """Whether the host is a name that has to be resolved."""
+        return _host_protocol(self.host) == "dns4"
 
     @property
     def multiaddr(self) -> str:
@@ -163,3 +172,48 @@ class PeerAddress:
             return cls.parse(text)
         except EncodingError as error:
             raise ConfigError(f"peer address: {error}") from error
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DNSAddress:
+    """A name whose TXT records list addresses of peers (libp2p's `dnsaddr`)."""
+
+    host: str
+    """Lower-case DNS name; the records are at `_dnsaddr.` before it."""
+
+    def __post_init__(self) -> None:
+        """Refuses what is no name."""
+        if not _is_name(self.host) or "." not in self.host:
+            raise EncodingError(f"host {self.host[:80]!r} is not a DNS name")
+
+    @property
+    def multiaddr(self) -> str:
+        """Text form: `/dnsaddr/bootstrap.example.org`."""
+        return f"/dnsaddr/{self.host}"
+
+    def __str__(self) -> str:
+        """The multiaddr."""
+        return self.multiaddr
+
+
+Bootstrap = PeerAddress | DNSAddress
+"""Where a node may begin to look for others."""
+
+
+def parse_bootstrap(text: str) -> Bootstrap:
+    """Reads what an operator wrote to say where to begin.
+
+    Raises:
+        ConfigError: malformed.
+    """
+    if not text.startswith("/dnsaddr/"):
+        return PeerAddress.from_config(text)
+    try:
+        return DNSAddress(text.removeprefix("/dnsaddr/"))
+    except EncodingError as error:
+        raise ConfigError(f"peer address: {error}") from error
+
+
+def bootstrap_peers(entries: tuple[Bootstrap, ...]) -> tuple[PeerAddress, ...]:
+    """The entries of a configuration that name their peers themselves."""
+    return tuple(item for item in entries if isinstance(item, PeerAddress))

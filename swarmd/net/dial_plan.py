@@ -145,6 +145,7 @@ def interleaved(addresses: Iterable[PeerAddress]) -> tuple[PeerAddress, ...]:
 @dataclass(slots=True)
 class _Peer:
     not_before: float = 0.0
+    refusals: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -267,13 +268,24 @@ class DialPlan:
     def lost(self, peer: PeerKey, now: float, *, nodes: int) -> None:
         """The connection to a peer ended; `nodes`: how many others may have lost it as well."""
         spread_s = min(SPREAD_S_MAX, nodes / REDIALS_PER_S)
-        self._peers[peer] = _Peer(now + spread_s * self._jitter())
+        self._rest(peer, now + spread_s * self._jitter(), refusals=0)
+
+    def refused(self, peer: PeerKey, now: float) -> None:
+        """An attempt did not end with a peer that takes us for a member, whatever the reason."""
+        known = self._peers.get(peer)
+        refusals = 1 if known is None else known.refusals + 1
+        rest_s = min(REST_S_MAX, REST_S_MIN * 2.0 ** min(refusals - 1, 20))
+        self._rest(peer, now + rest_s * (0.5 + self._jitter()), refusals)
+
+    def welcomed(self, peer: PeerKey) -> None:
+        """The peer is connected and takes us for a member."""
+        self._peers.pop(peer, None)
+
+    def _rest(self, peer: PeerKey, until: float, refusals: int) -> None:
+        self._peers.pop(peer, None)
+        self._peers[peer] = _Peer(until, refusals)
         while len(self._peers) > RECORDS_MAX:
             self._peers.pop(next(iter(self._peers)))
-
-    def hurry(self, peer: PeerKey) -> None:
-        """New knowledge about a peer: it need not wait any more; its addresses still do."""
-        self._peers.pop(peer, None)
 
     def _jitter(self) -> float:
         return self.uint(JITTER_STEPS) / JITTER_STEPS

@@ -35,7 +35,7 @@ from swarmd.config_template import render_config
 from swarmd.datadir import DataDir, KeyName, load_key, write_atomic
 from swarmd.enrolment import JoinFile, NodePlan, create_node, load_join
 from swarmd.entropy import Entropy, SeededEntropy, SystemEntropy
-from swarmd.net.address import PeerAddress, PeerKey
+from swarmd.net.address import PeerAddress, PeerKey, bootstrap_peers
 from swarmd.net.memory import MemoryWire
 from swarmd.net.wire import Wire
 from swarmd.network_creation import LabOptions, create_lab, node_config
@@ -146,7 +146,7 @@ class Swarm:
             other = folder.parent.name
             if other != name:
                 mine = self.directory(other).load_config().network.bootstrap
-                kept = tuple(item for item in mine if item.peer != self.peer(name))
+                kept = tuple(item for item in bootstrap_peers(mine) if item.peer != self.peer(name))
                 self.configure(
                     other,
                     lambda config, kept=kept: dataclasses.replace(  # type: ignore[misc]

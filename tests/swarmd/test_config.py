@@ -144,7 +144,9 @@ def changed_config() -> Config:
         log_level = "error"
         [network]
         listen = []
-        bootstrap = ["{PEER}"]
+        bootstrap = ["{PEER}", "/dnsaddr/fleet.example.org"]
+        resolver = "192.0.2.53:53"
+        peers_wanted = 3
         member_connections_max = 5
         stranger_connections_max = 2
         lane_port = "off"

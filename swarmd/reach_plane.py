@@ -1,0 +1,163 @@
+"""The reach of one node: what finds, dials and keeps its peers, wired together.
+
+`RunningNode` makes one and tells it of peers and blocks. Here the parts meet: the names of the
+configuration, the address book, and the service that dials.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from protocol.digest import ChainId
+from protocol.errors import StorageError
+from swarmd.address_book import BOOK_NAME, AddressBook
+from swarmd.config import NetworkSection, parse_endpoint
+from swarmd.entropy import Entropy
+from swarmd.member_keys import MemberKeys
+from swarmd.net.address import PeerAddress, PeerKey
+from swarmd.net.dial_plan import Candidate, Origin
+from swarmd.net.names import Names, Resolver, Server
+from swarmd.net.network import Network
+from swarmd.peers import PeerClass, PeerRegistry
+from swarmd.services.reach import ReachService, Sources
+
+logger = logging.getLogger(__name__)
+
+SAVE_S: Final = 60.0
+"""How often a changed address book is written, seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grounds:
+    """What the reach stands on."""
+
+    chain: ChainId
+    """Whose members are reached."""
+    settings: NetworkSection
+    """The operator's settings."""
+    folder: Path
+    """The data directory."""
+    network: Network
+    """Dials and accepts."""
+    registry: PeerRegistry
+    """Who the peers are."""
+    entropy: Entropy
+    """Jitter and choice."""
+    keys: MemberKeys
+    """Whose keys they are."""
+    era: Callable[[], int]
+    """Era of my copy of the ledger."""
+    time_ms: Callable[[], int]
+    """Ledger time, milliseconds."""
+    is_current: Callable[[], bool]
+    """Whether my copy is known to be current."""
+    token_addresses: Callable[[], tuple[PeerAddress, ...]]
+    """Addresses of the token while this node joins."""
+    greet: Callable[[PeerKey], Awaitable[PeerClass]]
+    """Says hello."""
+
+
+class ReachPlane:
+    """See the module's docstring."""
+
+    def __init__(self, grounds: Grounds) -> None:
+        """Wires the parts; nothing is dialed before `run`."""
+        self._grounds = grounds
+        settings, keys = grounds.settings, grounds.keys
+        self._path = grounds.folder / BOOK_NAME
+        self.book: Final = AddressBook(
+            grounds.chain,
+            subject=keys.subject,
+            is_member=keys.is_enrolled,
+            era=grounds.era,
+            time_ms=grounds.time_ms,
+        )
+        """Where members are."""
+        self.names: Final = Names(
+            settings.bootstrap,
+            Resolver(_server(settings.resolver)),
+            uint=grounds.entropy.uint,
+            on_change=self._names_changed,
+        )
+        """What the names of the configuration mean."""
+        self.reach: Final = ReachService(
+            network=grounds.network,
+            registry=grounds.registry,
+            entropy=grounds.entropy,
+            sources=Sources(
+                configured=self._configured,
+                found=self._found,
+                wanted=self._wanted,
+                owner_of=keys.holder,
+                current_key=keys.current_key,
+                is_current=grounds.is_current,
+                proved=self.book.note_proven,
+                member_count=lambda: max(len(self.book), len(grounds.network.peers())),
+            ),
+            greet=grounds.greet,
+            peers_wanted=settings.peers_wanted,
+        )
+        """Dials."""
+
+    def _names_changed(self) -> None:
+        self.reach.wake()
+
+    def _configured(self) -> tuple[PeerAddress, ...]:
+        return tuple(dict.fromkeys((*self.names.addresses(), *self._grounds.token_addresses())))
+
+    def _found(self, peer: PeerKey) -> Iterator[Candidate]:
+        """Addresses beside the configured ones; the better vouched for come last and stand."""
+        for address in self.book.stated(peer):
+            yield Candidate(address, Origin.STATED)
+        for address in self.book.proven(peer):
+            yield Candidate(address, Origin.PROVEN)
+
+    def _wanted(self) -> Iterator[PeerKey]:
+        """Members to meet: those that share a group with this node, in changing order."""
+        own = self._grounds.network.peer
+        known = list(dict.fromkeys((*self.book.members(), *self.book.proven_peers())))
+        while known:
+            peer = known.pop(self._grounds.entropy.uint(len(known)))
+            if self._grounds.keys.are_acquainted(own, peer):
+                yield peer
+
+    async def run(self) -> None:
+        """Runs everything until cancelled; what has changed is saved at the end, too."""
+        await trio.to_thread.run_sync(self.book.load, self._path)
+        for peer in self.book.proven_peers():
+            for address in self.book.proven(peer):
+                self.reach.plan.proved(address)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.names.run)
+                nursery.start_soon(self.reach.run)
+                nursery.start_soon(self._keep_saved)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._save()
+
+    async def _keep_saved(self) -> None:
+        while True:
+            await trio.sleep(SAVE_S)
+            await self._save()
+
+    async def _save(self) -> None:
+        if not self.book.is_changed:
+            return
+        self.book.is_changed = False
+        data = self.book.encode()
+        try:
+            await trio.to_thread.run_sync(partial(AddressBook.write, self._path, data))
+        except StorageError as error:
+            logger.warning("the address book is not saved: %s", error)
+
+
+def _server(text: str) -> Server | None:
+    return None if not text else Server(*parse_endpoint(text, "network.resolver"))
