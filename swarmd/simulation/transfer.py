@@ -15,6 +15,7 @@ from protocol.limits import KIB, MIB
 from swarmd.simulation.exchange_host import SimulatedRelease
 from swarmd.simulation.links import LinkModel, LinkNetwork, NodeLink
 from swarmd.simulation.transfer_host import Disk, TransferHost, join
+from swarmd.simulation.transfer_part import ImagePart
 from swarmd.simulation.world import Link, World
 
 THIN: Final = 2_500_000.0
@@ -51,7 +52,9 @@ class TransferFigures:
     seeder_share: float
     """Chunk bytes that the first seeder sent, in sizes of the image."""
     duplicate_share: float
-    """Chunk bytes received beyond those needed, of those needed."""
+    """Good chunk bytes received beyond those needed, of those needed."""
+    bad_share: float
+    """Chunk bytes received that did not match, of those needed."""
     control_share: float
     """Bytes of small messages with their headers, of all stream bytes."""
     pipe_share: float
@@ -108,6 +111,7 @@ class Transfer:
         chunk_bytes: int = 16 * KIB,
         model: LinkModel | None = None,
         disk: Disk | None = None,
+        knows_recipe: bool = True,
     ) -> None:
         """Makes the world and the image.
 
@@ -117,6 +121,7 @@ class Transfer:
             chunk_bytes: average size of its chunks.
             model: what the links share.
             disk: how long nodes take to verify.
+            knows_recipe: whether leechers have the recipe from the start.
         """
         model = model or LinkModel()
         self.world: Final = World(seed, Link(latency_s=model.delay_s))
@@ -132,12 +137,15 @@ class Transfer:
         self.leechers: Final[list[TransferHost]] = []
         """Nodes that fetch it, those that left included."""
         self._disk = disk or Disk()
+        self._knows_recipe = knows_recipe
 
     def add_seeder(self, attached: NodeLink | None = None) -> TransferHost:
         """Adds a node that holds the image."""
         held = [range(len(chunks)) for chunks in self.release.components]
-        host = self._make(TransferHost, attached, held=held, wants=False)
+        host = TransferHost(self.world, self.network, attached or link(), disk=self._disk)
+        host.add_image(self.release, held=held, wants=False)
         self.seeders.append(host)
+        self._join(host)
         return host
 
     def add_leecher(
@@ -145,40 +153,23 @@ class Transfer:
         attached: NodeLink | None = None,
         *,
         kind: type[TransferHost] = TransferHost,
-        held: Iterable[int] | None = None,
+        held: Sequence[Iterable[int]] | None = None,
     ) -> TransferHost:
         """Adds a node that fetches the image, now, connected to all that are there.
 
         Args:
             attached: its link.
             kind: how it behaves.
-            held: chunks it has from the start.
+            held: for each component, chunks it has from the start; None for nothing.
         """
-        host = self._make(kind, attached, held=None if held is None else [held], wants=True)
+        host = kind(self.world, self.network, attached or link(), disk=self._disk)
+        host.add_image(self.release, held=held, knows_recipe=self._knows_recipe)
         self.leechers.append(host)
+        self._join(host)
         return host
 
-    def _make(
-        self,
-        kind: type[TransferHost],
-        attached: NodeLink | None,
-        *,
-        held: Sequence[Iterable[int]] | None,
-        wants: bool,
-    ) -> TransferHost:
-        host = kind(
-            self.world,
-            self.release,
-            self.network,
-            attached or link(),
-            held=held,
-            wants=wants,
-            entropy=self.world.random.getrandbits(64),
-            disk=self._disk,
-        )
-        host.learn_recipes()
+    def _join(self, host: TransferHost) -> None:
         join(self.network, host, [*self.seeders, *self.leechers])
-        return host
 
     def run(
         self,
@@ -196,7 +187,7 @@ class Transfer:
         """
         while self.world.now < until_s:
             awaited = self.leechers if waits_for is None else waits_for
-            if all(host.is_gone or host.finished_at is not None for host in awaited):
+            if all(host.is_gone or host.is_done for host in awaited):
                 return
             self.world.run_until(min(self.world.now + _STEP_S, until_s))
             if check is not None:
@@ -210,8 +201,10 @@ class Transfer:
         """
         nodes = [*self.seeders, *self.leechers]
         traffic = [self.network.traffic(host.number) for host in nodes]
-        received = sum(host.received_total for host in self.leechers)
-        needed = sum(host.gained_bytes for host in self.leechers)
+        parts = [host.parts[0] for host in self.leechers]
+        received = sum(sum(part.received_bytes.values()) for part in parts)
+        gained = sum(part.figures.gained_bytes for part in parts)
+        bad = sum(part.figures.bad_bytes for part in parts)
         if bound_s is None:
             bound_s = fluid_bound_s(
                 self.image_bytes,
@@ -219,15 +212,18 @@ class Transfer:
                 [host.link for host in self.leechers],
             )
         return TransferFigures(
-            finished_s=tuple(
-                None if host.finished_at is None else host.finished_at - host.started_at
-                for host in self.leechers
-            ),
+            finished_s=tuple(_duration_s(part) for part in parts),
             bound_s=bound_s,
-            seeder_share=self.seeders[0].sent_bytes / self.image_bytes,
-            duplicate_share=(received - needed) / needed if needed else 0.0,
+            seeder_share=self.seeders[0].parts[0].figures.sent_bytes / self.image_bytes,
+            duplicate_share=(received - gained - bad) / max(gained, 1),
+            bad_share=bad / max(gained, 1),
             control_share=sum(each.urgent_sent_bytes for each in traffic)
             / max(sum(each.stream_sent_bytes for each in traffic), 1),
             pipe_share=self.network.pipe_bytes / self.image_bytes,
             queue_s_max=max(each.queue_s_max for each in traffic),
         )
+
+
+def _duration_s(part: ImagePart) -> float | None:
+    finished_at = part.figures.finished_at
+    return None if finished_at is None else finished_at - part.figures.started_at

@@ -1,33 +1,66 @@
 """A node of a transfer over thin links: the production machines on `LinkNetwork`.
 
-As `ExchangeHost`, with three differences. Messages travel over the link model with the size that
-their encoding really has, but as objects: nothing is copied, so that many nodes fit into a process.
-News of new chunks is gathered for a moment, as the daemon does. Verifying and storing take the
-times of a `Disk`. Misbehaviour written for `ExchangeHost` mixes with this class:
-`class X(Bad, TransferHost)`.
+Messages travel over the link model with the size that their encoding really has, but as objects:
+nothing is copied, so that many nodes fit into one process. Verifying and storing take the times of
+a `Disk`. A node may fetch several images. Byzantine nodes override `outgoing`, which sees every
+message before it is given to the link.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
-from protocol.digest import ChunkId, sha256
+from protocol.digest import ManifestId
+from protocol.download_requests import LANE_BITS
 from protocol.errors import RemoteProtocolError
 from protocol.exchange_events import (
     Acquired,
-    ChunkRefused,
-    ChunksStored,
+    Blame,
+    ComponentComplete,
+    ComponentPrepared,
+    ComponentVerified,
+    DownloadEffect,
+    DownloadInput,
     ExchangeOffenceError,
+    Finished,
     Flushed,
     Offence,
+    PeerBanned,
+    PeerJoined,
+    PeerLeft,
+    PeerMessage,
+    PrepareComponent,
+    ReadChunks,
+    ReadPage,
     RecipeKnown,
+    Send,
+    Stalled,
+    TimerFired,
+    UploadInput,
+    VerifyPage,
     WriteChunk,
 )
-from protocol.exchange_messages import Chunks, ExchangeMessage, encode_exchange_parts
-from swarmd.simulation.exchange_host import ExchangeHost, SimulatedRelease
+from protocol.exchange_messages import (
+    BitfieldMessage,
+    Cancel,
+    Chunks,
+    ExchangeMessage,
+    Have,
+    Interest,
+    NotInterested,
+    RecipePageMessage,
+    RecipeRequest,
+    Reject,
+    Request,
+    Unknown,
+    encode_exchange_parts,
+)
+from protocol.upload import ServedManifest, Upload
+from swarmd.simulation.exchange_host import SimulatedRelease, peer_id
 from swarmd.simulation.links import FrameLeft, LinkNetwork, NodeLink
+from swarmd.simulation.transfer_part import ImagePart
 from swarmd.simulation.world import World
 
 _FRAME_HEAD_BYTES: Final = 4
@@ -44,6 +77,32 @@ class Disk:
 
     verify_s: float = 0.002
     """From a chunk's arrival until it is verified and may be served, seconds."""
+    read_s: float = 0.0
+    """From the wish to send chunks until they are read, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A storage operation of a download is over."""
+
+    part: ImagePart
+    event: DownloadInput
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A storage operation of an upload is over."""
+
+    peer: int
+    event: UploadInput
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """The time that verifying a chunk takes is over."""
+
+    part: ImagePart
+    effect: WriteChunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,128 +110,292 @@ class _TellNews:
     """The moment for gathered news has come."""
 
 
-class TransferHost(ExchangeHost):
-    """See the module's docstring. Make it, then `join` its peers."""
+class TransferHost:
+    """See the module's docstring. Make it, add images, then `join` its peers."""
 
     def __init__(
-        self,
-        world: World,
-        release: SimulatedRelease,
-        network: LinkNetwork,
-        link: NodeLink,
-        *,
-        held: Sequence[Iterable[int]] | None = None,
-        wants: bool = True,
-        entropy: int = 0,
-        disk: Disk | None = None,
+        self, world: World, network: LinkNetwork, link: NodeLink, *, disk: Disk | None = None
     ) -> None:
-        """Makes a node.
+        """Makes a node without images.
 
         Args:
             world: where it lives.
-            release: what is exchanged.
             network: how messages travel.
             link: how the node is attached.
-            held: for each component, the chunks held from the start; None for nothing.
-            wants: whether it fetches what it lacks.
-            entropy: for the picker.
             disk: how long verifying and storing take.
         """
-        super().__init__(world, release, held=held, wants=wants, entropy=entropy)
+        self._world = world
+        self._network = network
+        self._disk = disk or Disk()
+        self._uploads: dict[int, Upload] = {}
+        self._parts: dict[ManifestId, ImagePart] = {}
+        self._is_news_due = False
         self.link: Final = link
         """How the node is attached."""
-        self.started_at: Final = world.now
-        """When it was made, simulated seconds."""
-        self.gained_bytes = 0
-        """Chunk bytes verified and stored since then."""
-        self._network = network
-        self._news: dict[int, list[int]] = {}
-        self.storage_delay_s = (disk or Disk()).verify_s
+        self.is_gone = False
+        """Whether it left."""
+        self.offences: Final[list[tuple[int, Offence]]] = []
+        """Whom it disconnected for breaking the protocol."""
+        self.number: Final = world.add(self)
+        """The node's number in the world."""
         network.attach(self.number, link)
 
-    def learn_recipes(self) -> None:
-        """Takes the recipes as verified, where fetching them is not what is looked at."""
-        for component, recipe in enumerate(self._release.recipes):
-            if self._download is not None:
-                lengths = [len(chunk) for chunk in self._release.components[component]]
-                assert len(lengths) == recipe.chunk_count, "a release is made of its recipes"
-                self._feed(RecipeKnown(component=component, lengths=lengths))
+    def add_image(
+        self,
+        release: SimulatedRelease,
+        *,
+        held: Sequence[Iterable[int]] | None = None,
+        wants: bool = True,
+        knows_recipe: bool = True,
+    ) -> ImagePart:
+        """Begins to serve, and perhaps to fetch, an image.
+
+        Args:
+            release: the image.
+            held: for each component, the chunks held from the start; None for nothing.
+            wants: whether the node fetches what it lacks.
+            knows_recipe: whether the recipe is verified already.
+        """
+        part = ImagePart(
+            release,
+            lane=len(self._parts),
+            held=held,
+            wants=wants,
+            entropy=self._world.random.getrandbits(64),
+            now=self._world.now,
+        )
+        self._parts[release.manifest_id] = part
+        if part.download is not None:
+            for peer in self._uploads:
+                self._feed(part, PeerJoined(peer=peer_id(peer)))
+            for component, chunks in enumerate(release.components):
+                if knows_recipe:
+                    lengths = [len(chunk) for chunk in chunks]
+                    self._feed(part, RecipeKnown(component=component, lengths=lengths))
+        return part
 
     @property
-    def received_total(self) -> int:
-        """Chunk bytes that came from anybody."""
-        return sum(self.received_bytes.values())
+    def parts(self) -> tuple[ImagePart, ...]:
+        """What it holds of each image, in the order of `add_image`."""
+        return tuple(self._parts.values())
 
-    # Sending -------------------------------------------------------------------------------------
-
-    def put(self, target: int, message: ExchangeMessage, payload_bytes: int) -> None:
-        """Gives a message to the link."""
-        size = _FRAME_HEAD_BYTES + sum(map(len, encode_exchange_parts(message)))
-        self._network.send(
-            self.number,
-            target,
-            message,
-            size_bytes=size,
-            is_urgent=not isinstance(message, Chunks) and size <= _URGENT_BYTES_MAX,
-            token=payload_bytes or None,
+    @property
+    def is_done(self) -> bool:
+        """Whether all that it wants is complete and verified."""
+        return all(
+            part.download is None or part.figures.finished_at is not None for part in self.parts
         )
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """Connected peers."""
+        return tuple(self._uploads)
+
+    def may_serve(self, peer: int, manifest_id: ManifestId) -> bool:  # noqa: ARG002
+        """The rule for a peer; scenarios override it."""
+        return True
+
+    def outgoing(self, target: int, message: ExchangeMessage) -> Iterable[ExchangeMessage]:  # noqa: ARG002
+        """What is really sent instead of a message; honest nodes send it."""
+        return (message,)
+
+    def find(self, manifest_id: ManifestId) -> ServedManifest | None:
+        """The `Library` of the uploads."""
+        part = self._parts.get(manifest_id)
+        return None if part is None else part.served
+
+    # Streams -------------------------------------------------------------------------------------
+
+    def connect(self, peer: int) -> None:
+        """Opens this side of a stream; the other node must do the same."""
+        self._uploads[peer] = Upload(
+            peer=peer_id(peer),
+            library=self,
+            may_serve=lambda manifest_id: self.may_serve(peer, manifest_id),
+        )
+        for part in self.parts:
+            self._feed(part, PeerJoined(peer=peer_id(peer)))
+
+    def disconnect(self, peer: int) -> None:
+        """Ends this side of a stream."""
+        if self._uploads.pop(peer, None) is not None:
+            for part in self.parts:
+                self._feed(part, PeerLeft(peer=peer_id(peer)))
 
     def leave(self) -> None:
         """Ends the node; its peers notice that their streams broke."""
-        super().leave()
+        self.is_gone = True
         for peer in self.peers:
-            self._network.disconnect(self.number, peer)
+            self._hang_up(peer)
+
+    def _hang_up(self, peer: int) -> None:
+        self._network.disconnect(self.number, peer)
+        self._world.send(self.number, peer, None)
+
+    def _cut(self, peer: int, offence: Offence) -> None:
+        self.offences.append((peer, offence))
+        self._uploads.pop(peer, None)
+        for part in self.parts:
+            self._feed(part, PeerBanned(peer=peer_id(peer)))
+        self._hang_up(peer)
+
+    def transmit(self, target: int, message: ExchangeMessage) -> None:
+        """Gives a message, or what `outgoing` makes of it, to the link."""
+        taken_bytes = _upload_bytes(message)
+        for actual in self.outgoing(target, message):
+            self._put(target, actual, taken_bytes)
+            taken_bytes = 0
+        if taken_bytes and target in self._uploads:
+            # Swallowed: the machine that sent it must not notice.
+            self._world.post(self.number, 0.0, FrameLeft(target, taken_bytes))
+
+    def _put(self, target: int, message: ExchangeMessage, token: object) -> None:
+        size = _FRAME_HEAD_BYTES + sum(map(len, encode_exchange_parts(message)))
+        is_urgent = size <= _URGENT_BYTES_MAX and not isinstance(message, Chunks)
+        self._network.send(
+            self.number, target, message, size_bytes=size, is_urgent=is_urgent, token=token or None
+        )
 
     # Actor ---------------------------------------------------------------------------------------
 
-    def receive(self, source: int, message: object, now: float) -> None:
+    @property
+    def deadline(self) -> float | None:
+        """When one of the machines wants to be woken."""
+        if self.is_gone:
+            return None
+        times = [part.download.deadline for part in self.parts if part.download is not None]
+        return min((time for time in times if time is not None), default=None)
+
+    def wake(self, now: float) -> None:
+        """Wakes the machines whose time has come."""
+        for part in self.parts:
+            download = part.download
+            if download is not None and download.deadline is not None and download.deadline <= now:
+                self._feed(part, TimerFired())
+
+    def receive(self, source: int, message: object, now: float) -> None:  # noqa: ARG002
         """Takes a message, or the end of a stream (None)."""
-        if message is None or self.is_gone or source not in self._uploads:
-            super().receive(source, None, now)
+        if self.is_gone or source not in self._uploads:
+            return
+        if message is None:
+            self.disconnect(source)
             return
         try:
-            self._dispatch(source, message)  # type: ignore[arg-type]  # only put() sends
+            self._dispatch(source, message)
         except ExchangeOffenceError as error:
             self._cut(source, error.offence)
         except RemoteProtocolError:
             self._cut(source, Offence.MALFORMED)
 
-    def handle(self, event: object, now: float) -> None:
+    def handle(self, event: object, now: float) -> None:  # noqa: ARG002
         """Takes the end of an own operation."""
+        if self.is_gone:
+            return
         match event:
             case FrameLeft():
-                if event.target in self._uploads and isinstance(event.token, int):
-                    self._feed_upload(event.target, Flushed(payload_bytes=event.token))
+                self._left(event.target, event.token)
+            case _Write():
+                self._feed(event.part, event.part.write(event.effect))
+                self._note_news(event.part)
+            case _Done():
+                self._feed(event.part, event.event)
+            case _Read():
+                if event.peer in self._uploads:
+                    self._feed_upload(event.peer, event.event)
             case _TellNews():
                 self._tell_news()
             case _:
-                super().handle(event, now)
+                raise AssertionError(f"no event of a node: {event!r}")
 
-    # Storage -------------------------------------------------------------------------------------
+    def _left(self, target: int, token: object) -> None:
+        if isinstance(token, int) and target in self._uploads:
+            self._feed_upload(target, Flushed(payload_bytes=token))
 
-    def _write(self, effect: WriteChunk) -> ChunksStored | ChunkRefused:
-        component, index = effect.component, effect.index
-        if ChunkId(sha256(effect.data)) != self._release.recipes[component].digest(index):
-            return ChunkRefused(component=component, index=index, detail="")
-        # The release's own bytes, which are equal: one copy serves all nodes.
-        self._data[component][index] = self._release.components[component][index]
-        self._served.possession[component].add(index)
-        self.gained_bytes += len(effect.data)
-        if not self._news:
+    def _dispatch(self, source: int, message: object) -> None:
+        match message:
+            case Request() | Interest() | Cancel() | RecipeRequest() | NotInterested():
+                self._feed_upload(source, PeerMessage(peer=peer_id(source), message=message))
+            case Chunks() | RecipePageMessage() | Reject():
+                number = message.request_id >> LANE_BITS
+                if number >= len(self._parts) or self.parts[number].download is None:
+                    raise ExchangeOffenceError(Offence.UNSOLICITED, "nothing was asked")
+                if isinstance(message, Chunks):
+                    size = sum(len(data) for _, data in message.chunks)
+                    self.parts[number].took(source, size)
+                self._feed(self.parts[number], PeerMessage(peer=peer_id(source), message=message))
+            case BitfieldMessage() | Have() | Unknown():
+                part = self._parts.get(message.manifest_id)
+                if part is not None:
+                    self._feed(part, PeerMessage(peer=peer_id(source), message=message))
+            case _:
+                raise AssertionError(f"no message: {message!r}")
+
+    # Machines ------------------------------------------------------------------------------------
+
+    def _feed_upload(self, peer: int, event: UploadInput) -> None:
+        for effect in self._uploads[peer].handle(event, self._world.now):
+            match effect:
+                case Send():
+                    self._count_sent(effect.message, effect.served)
+                    self.transmit(peer, effect.message)
+                case ReadChunks():
+                    read: UploadInput = self._parts[effect.manifest_id].read(effect)
+                    self._world.post(self.number, self._disk.read_s, _Read(peer, read))
+                case ReadPage():
+                    read = self._parts[effect.manifest_id].read_page(effect)
+                    self._world.post(self.number, self._disk.read_s, _Read(peer, read))
+                case _:
+                    assert_never(effect)
+
+    def _count_sent(self, message: ExchangeMessage, served: ManifestId | None) -> None:
+        if isinstance(message, Chunks) and served is not None:
+            size = sum(len(data) for _, data in message.chunks)
+            self._parts[served].figures.sent_bytes += size
+
+    def _feed(self, part: ImagePart, event: DownloadInput) -> None:
+        if part.download is not None:
+            for effect in part.download.handle(event, self._world.now):
+                self._execute(part, effect)
+
+    def _execute(self, part: ImagePart, effect: DownloadEffect) -> None:
+        match effect:
+            case Send():
+                self.transmit(int.from_bytes(effect.peer, "big"), effect.message)
+            case WriteChunk():
+                self._world.post(self.number, self._disk.verify_s, _Write(part, effect))
+            case VerifyPage():
+                self._post_done(part, part.verify_page(effect))
+            case PrepareComponent(component=component):
+                held = part.served.possession[component].copy()
+                self._post_done(part, ComponentPrepared(component=component, held=held))
+            case ComponentComplete(component=component):
+                self._post_done(part, ComponentVerified(component=component))
+            case Finished():
+                part.figures.finished_at = self._world.now
+            case Blame():
+                part.blames.append(effect)
+            case Stalled():
+                part.stalls.append(int.from_bytes(effect.peer, "big"))
+            case _:
+                assert_never(effect)
+
+    def _post_done(self, part: ImagePart, event: DownloadInput) -> None:
+        self._world.post(self.number, self._disk.verify_s, _Done(part, event))
+
+    def _note_news(self, part: ImagePart) -> None:
+        if part.has_news and not self._is_news_due:
+            self._is_news_due = True
             self._world.post(self.number, NEWS_DELAY_S, _TellNews())
-        self._news.setdefault(component, []).append(index)
-        return ChunksStored(component=component, indices=(index,))
 
     def _tell_news(self) -> None:
-        gathered, self._news = self._news, {}
-        for component, indices in gathered.items():
-            news = Acquired(
-                manifest_id=self._release.manifest_id,
-                component=component,
-                indices=tuple(sorted(indices)),
-            )
-            for peer in self.peers:
-                self._feed_upload(peer, news)
+        self._is_news_due = False
+        for part in self.parts:
+            for component, indices in part.take_news():
+                news = Acquired(
+                    manifest_id=part.release.manifest_id, component=component, indices=indices
+                )
+                for peer in self.peers:
+                    self._feed_upload(peer, news)
 
 
 def join(network: LinkNetwork, newcomer: TransferHost, peers: Iterable[TransferHost]) -> None:
@@ -182,3 +405,14 @@ def join(network: LinkNetwork, newcomer: TransferHost, peers: Iterable[TransferH
             network.connect(newcomer.number, peer.number)
             newcomer.connect(peer.number)
             peer.connect(newcomer.number)
+
+
+def _upload_bytes(message: ExchangeMessage) -> int:
+    """Bytes that an upload counts until they have left."""
+    match message:
+        case Chunks():
+            return sum(len(data) for _, data in message.chunks)
+        case RecipePageMessage():
+            return len(message.page)
+        case _:
+            return 0

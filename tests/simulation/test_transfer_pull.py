@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import pytest
 
+from protocol.exchange_messages import Chunks
 from protocol.limits import MIB
-from swarmd.simulation.byzantine.chunk_corrupter import ChunkCorrupter
-from swarmd.simulation.byzantine.stalling_peer import StallingPeer
+from swarmd.simulation.byzantine.chunk_corrupter import corrupt
+from swarmd.simulation.exchange_host import peer_id
 from swarmd.simulation.links import LinkModel, NodeLink
 from swarmd.simulation.transfer import Transfer, fluid_bound_s, link
 from swarmd.simulation.transfer_host import TransferHost
 
 
-class Corrupter(ChunkCorrupter, TransferHost):
+class Corrupter(TransferHost):
     """Spoils every chunk it sends over thin links."""
 
+    def outgoing(self, target: int, message: object) -> tuple[object, ...]:
+        if isinstance(message, Chunks):
+            chunks = tuple((index, corrupt(data)) for index, data in message.chunks)
+            return (Chunks(request_id=message.request_id, chunks=chunks),)
+        return (message,)
 
-class Staller(StallingPeer, TransferHost):
+
+class Staller(TransferHost):
     """Serves nothing over thin links."""
+
+    def outgoing(self, target: int, message: object) -> tuple[object, ...]:
+        return () if isinstance(message, Chunks) else (message,)
 
 
 def test_the_fluid_bound_is_the_greatest_of_three() -> None:
@@ -41,8 +51,7 @@ def test_leechers_serve_each_other() -> None:
     assert 1.0 < figures.mean <= figures.makespan < 3.5
     assert figures.seeder_share < 3.5
     assert figures.duplicate_share < 0.05
-    whole = b"".join(transfer.release.components[0])
-    assert all(host.content == (whole,) for host in transfer.leechers)
+    assert all(host.parts[0].is_complete for host in transfer.leechers)
 
 
 @pytest.mark.slow
@@ -66,6 +75,6 @@ def test_misbehaviour_of_the_exchange_is_survived_over_thin_links() -> None:
     bad = [transfer.add_leecher(kind=Corrupter), transfer.add_leecher(kind=Staller)]
     honest = [transfer.add_leecher() for _ in range(3)]
     transfer.run(waits_for=honest)
-    assert all(host.finished_at is not None for host in honest)
-    blamed = {bytes(blame.peer)[-1] for host in honest for blame in host.blames}
-    assert blamed <= {bad[0].number}
+    assert all(host.is_done for host in honest)
+    blamed = {blame.peer for host in honest for blame in host.parts[0].blames}
+    assert blamed == {peer_id(bad[0].number)}

@@ -1,0 +1,184 @@
+"""What a simulated node holds of one image and does about it: store, download, figures.
+
+The host (`transfer_host`) owns streams and time; a part owns everything that concerns one manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from chunks.recipe_page import decode_recipe_page, verify_page
+from protocol.bitfield import Bitfield
+from protocol.digest import ChunkId, sha256
+from protocol.download import Download
+from protocol.errors import VerificationError
+from protocol.exchange_events import (
+    Blame,
+    ChunkRefused,
+    ChunksRead,
+    ChunksStored,
+    PageRead,
+    PageRefused,
+    PageVerified,
+    ReadChunks,
+    ReadPage,
+    VerifyPage,
+    WriteChunk,
+)
+from protocol.picker import RarestFirst
+from protocol.upload import ServedManifest
+from swarmd.simulation.exchange_host import SimulatedRelease
+
+
+@dataclass(slots=True)
+class PartFigures:
+    """What one node moved of one image."""
+
+    started_at: float
+    """When the node began with it, simulated seconds."""
+    finished_at: float | None = None
+    """When it was complete and verified, simulated seconds."""
+    sent_bytes: int = 0
+    """Chunk bytes sent."""
+    gained_bytes: int = 0
+    """Chunk bytes verified and stored."""
+    bad_bytes: int = 0
+    """Chunk bytes received that did not match."""
+
+
+class ImagePart:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        release: SimulatedRelease,
+        *,
+        lane: int,
+        held: Sequence[Iterable[int]] | None,
+        wants: bool,
+        entropy: int,
+        now: float,
+    ) -> None:
+        """Starts with some chunks.
+
+        Args:
+            release: the image.
+            lane: number of its download on all streams of the node.
+            held: for each component, the chunks held from the start; None for nothing.
+            wants: whether the node fetches what it lacks.
+            entropy: for the picker.
+            now: simulated seconds.
+        """
+        self.release: Final = release
+        """The image."""
+        counts = [len(chunks) for chunks in release.components]
+        self.served: Final = ServedManifest(
+            manifest_id=release.manifest_id,
+            possession=tuple(Bitfield(count) for count in counts),
+        )
+        """What may be served."""
+        for possession, indices in zip(self.served.possession, held or (), strict=False):
+            possession.update(indices)
+        self.download: Download | None = None
+        """What fetches it, if anything does."""
+        if wants:
+            self.download = Download(
+                manifest_id=release.manifest_id,
+                chunk_counts=counts,
+                picker=RarestFirst(size=sum(counts), entropy=entropy),
+                lane=lane,
+            )
+        self.figures: Final = PartFigures(started_at=now)
+        """What was moved."""
+        self.received_bytes: Final[dict[int, int]] = {}
+        """Chunk bytes that came from each node, good or bad."""
+        self.blames: Final[list[Blame]] = []
+        """Whom its machines blamed."""
+        self.stalls: Final[list[int]] = []
+        """Whom its download found stalling."""
+        self._news: dict[int, dict[int, None]] = {}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every chunk is held."""
+        return all(possession.is_full for possession in self.served.possession)
+
+    @property
+    def held(self) -> tuple[list[int], ...]:
+        """Chunks held of each component: what a node that restarts finds on its disk."""
+        return tuple(list(possession) for possession in self.served.possession)
+
+    def took(self, source: int, size_bytes: int) -> None:
+        """Counts chunk bytes that arrived."""
+        self.received_bytes[source] = self.received_bytes.get(source, 0) + size_bytes
+
+    # Storage -------------------------------------------------------------------------------------
+
+    def chunk(self, component: int, index: int) -> bytes | None:
+        """The bytes of a chunk that is held."""
+        if index not in self.served.possession[component]:
+            return None
+        return self.release.components[component][index]
+
+    def read(self, effect: ReadChunks) -> ChunksRead:
+        """Reads chunks for an upload."""
+        found: list[tuple[int, bytes | None]] = []
+        total_bytes = 0
+        for index in effect.indices:
+            data = self.chunk(effect.component, index)
+            found.append((index, data))
+            total_bytes += len(data or b"")
+            if total_bytes >= effect.bytes_max:
+                break
+        return ChunksRead(request_id=effect.request_id, chunks=found)
+
+    def read_page(self, effect: ReadPage) -> PageRead:
+        """Reads a recipe page for an upload."""
+        page = self.release.pagers[effect.component].page(effect.page).encode()
+        return PageRead(request_id=effect.request_id, page=page)
+
+    def verify_page(self, effect: VerifyPage) -> PageVerified | PageRefused:
+        """Checks a recipe page against the root."""
+        recipe = self.release.recipes[effect.component]
+        try:
+            page = decode_recipe_page(effect.body)
+            verify_page(page, recipe.root, recipe.chunk_count)
+            if page.page_index != effect.page:
+                raise VerificationError("another page than the one asked for")
+        except VerificationError as error:
+            return PageRefused(component=effect.component, page=effect.page, detail=str(error))
+        return PageVerified(component=effect.component, page=effect.page, lengths=page.lengths)
+
+    def write(self, effect: WriteChunk) -> ChunksStored | ChunkRefused:
+        """Checks and stores a chunk that a download asked for."""
+        component, index = effect.component, effect.index
+        if not self.store(component, index, effect.data):
+            return ChunkRefused(component=component, index=index, detail="another digest")
+        return ChunksStored(component=component, indices=(index,))
+
+    def store(self, component: int, index: int, data: bytes | memoryview) -> bool:
+        """Checks a chunk, and keeps it if it matches.
+
+        Only possession is kept: what matches the recipe is the release's own bytes, so that one
+        copy serves all nodes of the world.
+        """
+        if ChunkId(sha256(data)) != self.release.recipes[component].digest(index):
+            self.figures.bad_bytes += len(data)
+            return False
+        if index not in self.served.possession[component]:
+            self.served.possession[component].add(index)
+            self.figures.gained_bytes += len(data)
+            self._news.setdefault(component, {})[index] = None
+        return True
+
+    @property
+    def has_news(self) -> bool:
+        """Whether chunks were stored that nobody was told of."""
+        return bool(self._news)
+
+    def take_news(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Takes out what was stored since the last time: (component, ascending indices)."""
+        news, self._news = self._news, {}
+        return [(component, tuple(sorted(indices))) for component, indices in news.items()]
