@@ -76,7 +76,7 @@ class StatedAddress:
             address = ipaddress.ip_address(self.host)
         except ValueError:
             raise EncodingError(f"stated host {self.host!r} is not an address") from None
-        if str(address) != self.host:
+        if str(address) != self.host or "%" in self.host:
             raise EncodingError(f"stated host {self.host!r} is not in canonical form")
         if not 1024 <= self.port <= _PORT_MAX and self.port not in _PORTS_BELOW_1024:
             raise EncodingError(f"stated port {self.port}, allowed 443 and 1024 to {_PORT_MAX}")
