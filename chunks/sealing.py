@@ -9,13 +9,15 @@ Order and completeness are the recipe's matter and, after opening, the salted pl
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
+from chunks.recipe import Recipe
 from protocol.digest import Digest
-from protocol.errors import DigestMismatchError, VerificationError
+from protocol.errors import DigestMismatchError, LocalProtocolError, VerificationError
 from protocol.sealing import CHUNK_OVERHEAD_BYTES, ContentKey, Sealing, plain_prefix
 
 CHUNK_TAG: Final = b"swarmd/sealed-chunk/1"
@@ -117,3 +119,34 @@ class OpeningPass:
         if actual != self._expected:
             raise DigestMismatchError("plain image", expected=self._expected, actual=actual)
         return Digest(self._plain.digest())
+
+
+class PlainLayout:
+    """Where the plain bytes of a sealed component's chunks stand in the plain image."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Of the recipe of the chunks as stored.
+
+        Raises:
+            VerificationError: a chunk is too short to be a sealed one.
+        """
+        if min(recipe.lengths) <= CHUNK_OVERHEAD_BYTES:
+            raise SealError("a chunk of the recipe is too short to be sealed")
+        self._recipe = recipe
+        self.size_bytes: Final = recipe.size_bytes - CHUNK_OVERHEAD_BYTES * recipe.chunk_count
+        """Bytes of the plain image."""
+
+    def offset(self, index: int) -> int:
+        """Where the plain bytes of chunk `index` start."""
+        return self._recipe.offset(index) - CHUNK_OVERHEAD_BYTES * index
+
+    def index_at(self, offset: int) -> int:
+        """The chunk that holds byte `offset` of the plain image.
+
+        Raises:
+            LocalProtocolError: it has no such byte.
+        """
+        if not 0 <= offset < self.size_bytes:
+            raise LocalProtocolError(f"no byte {offset} in a plain image of {self.size_bytes}")
+        count = self._recipe.chunk_count
+        return bisect_right(range(count), offset, key=self.offset) - 1

@@ -88,6 +88,10 @@ class RingShelf:
             return
         self._rings[ring] = signed
 
+    def path_of(self, ring: Digest) -> Path:
+        """Where the file of a ring lies."""
+        return self._path / f"{ring.hex()}{_SUFFIX}"
+
     def get(self, ring: Digest) -> SignedRing | None:
         """The newest file of a ring, or None."""
         return self._rings.get(ring)
@@ -117,7 +121,7 @@ class RingShelf:
                 )
         elif len(self._rings) >= RINGS_MAX:
             raise PolicyError("sealing.rings", f"{RINGS_MAX} rings are kept already")
-        write_atomic(self._path / f"{ring.hex()}{_SUFFIX}", signed.signed.raw)
+        write_atomic(self.path_of(ring), signed.signed.raw)
         self._rings[ring] = signed
         self._opened.pop(ring, None)
         return True
@@ -131,7 +135,7 @@ class RingShelf:
         """
         if ring not in self._rings:
             raise PolicyError("sealing.ring", f"no ring {short(ring)} here")
-        path = self._path / f"{ring.hex()}{_SUFFIX}"
+        path = self.path_of(ring)
         with storage_errors(f"cannot remove {path}"):
             path.unlink(missing_ok=True)
         del self._rings[ring]
