@@ -57,6 +57,7 @@ from protocol.exchange_messages import (
     Unknown,
     encode_exchange_parts,
 )
+from protocol.relay_messages import Push, RelayMessage, encode_relay
 from protocol.upload import ServedManifest, Upload
 from swarmd.simulation.exchange_host import SimulatedRelease, peer_id
 from swarmd.simulation.links import FrameLeft, LinkNetwork, NodeLink
@@ -67,6 +68,8 @@ _FRAME_HEAD_BYTES: Final = 4
 """The length in front of each frame."""
 _URGENT_BYTES_MAX: Final = 2048
 """Frames up to this size take no turn of their own on the uplink: they fit a packet or two."""
+WireMessage = ExchangeMessage | RelayMessage
+"""What travels between nodes."""
 NEWS_DELAY_S: Final = 0.05
 """How long news of chunks is gathered, seconds (exchange.md, X47)."""
 
@@ -103,6 +106,14 @@ class _Write:
 
     part: ImagePart
     effect: WriteChunk
+
+
+@dataclass(frozen=True, slots=True)
+class _Postponed:
+    """A message that misbehaviour held back."""
+
+    target: int
+    message: WireMessage
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +206,11 @@ class TransferHost:
         """The rule for a peer; scenarios override it."""
         return True
 
-    def outgoing(self, target: int, message: ExchangeMessage) -> Iterable[ExchangeMessage]:  # noqa: ARG002
+    def chunk_count(self, manifest_id: ManifestId, component: int) -> int:
+        """Chunks of one component of an image it knows."""
+        return self._parts[manifest_id].served.possession[component].size
+
+    def outgoing(self, target: int, message: WireMessage) -> Iterable[WireMessage]:  # noqa: ARG002
         """What is really sent instead of a message; honest nodes send it."""
         return (message,)
 
@@ -239,21 +254,34 @@ class TransferHost:
             self._feed(part, PeerBanned(peer=peer_id(peer)))
         self._hang_up(peer)
 
-    def transmit(self, target: int, message: ExchangeMessage) -> None:
-        """Gives a message, or what `outgoing` makes of it, to the link."""
-        taken_bytes = _upload_bytes(message)
-        for actual in self.outgoing(target, message):
-            self._put(target, actual, taken_bytes)
-            taken_bytes = 0
-        if taken_bytes and target in self._uploads:
-            # Swallowed: the machine that sent it must not notice.
-            self._world.post(self.number, 0.0, FrameLeft(target, taken_bytes))
+    def transmit(self, target: int, message: WireMessage, token: object = None) -> None:
+        """Gives a message, or what `outgoing` makes of it, to the link.
 
-    def _put(self, target: int, message: ExchangeMessage, token: object) -> None:
-        size = _FRAME_HEAD_BYTES + sum(map(len, encode_exchange_parts(message)))
-        is_urgent = size <= _URGENT_BYTES_MAX and not isinstance(message, Chunks)
+        Args:
+            target: for whom.
+            message: what its machine wants sent.
+            token: comes back in `FrameLeft`; None: nobody waits for that.
+        """
+        for actual in self.outgoing(target, message):
+            self._put(target, actual, token)
+            token = None
+        if token is not None:
+            # Swallowed: the machine that sent it must not notice.
+            self._world.post(self.number, 0.0, FrameLeft(target, token))
+
+    def postpone(self, target: int, message: WireMessage, delay_s: float) -> None:
+        """Gives a message to the link some time later, past `outgoing`."""
+        self._world.post(self.number, delay_s, _Postponed(target, message))
+
+    def _put(self, target: int, message: WireMessage, token: object) -> None:
+        if isinstance(message, RelayMessage):
+            parts = encode_relay(message)
+        else:
+            parts = encode_exchange_parts(message)
+        size = _FRAME_HEAD_BYTES + sum(map(len, parts))
+        is_urgent = size <= _URGENT_BYTES_MAX and not isinstance(message, Chunks | Push)
         self._network.send(
-            self.number, target, message, size_bytes=size, is_urgent=is_urgent, token=token or None
+            self.number, target, message, size_bytes=size, is_urgent=is_urgent, token=token
         )
 
     # Actor ---------------------------------------------------------------------------------------
@@ -304,6 +332,8 @@ class TransferHost:
                     self._feed_upload(event.peer, event.event)
             case _TellNews():
                 self._tell_news()
+            case _Postponed():
+                self._put(event.target, event.message, None)
             case _:
                 raise AssertionError(f"no event of a node: {event!r}")
 
@@ -337,7 +367,7 @@ class TransferHost:
             match effect:
                 case Send():
                     self._count_sent(effect.message, effect.served)
-                    self.transmit(peer, effect.message)
+                    self.transmit(peer, effect.message, _upload_bytes(effect.message) or None)
                 case ReadChunks():
                     read: UploadInput = self._parts[effect.manifest_id].read(effect)
                     self._world.post(self.number, self._disk.read_s, _Read(peer, read))
