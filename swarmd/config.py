@@ -130,6 +130,12 @@ def _port_or_off(value: object, what: str) -> int | None:
     return None if value == "off" else int(_integer(0, PORT_MAX)(value, what))
 
 
+def _boolean(value: object, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{what}: expected true or false, got {_toml_type(value)}")
+    return value
+
+
 def _http_endpoint(value: object, what: str) -> Endpoint | None:
     return None if value == "off" else _endpoint(value, what)
 
@@ -271,6 +277,9 @@ class HTTPConfig:
         default=Endpoint("127.0.0.1", 7080), metadata=_by(_http_endpoint)
     )
     """Address for devices; None ("off"): no HTTP at all."""
+    serve_plain: bool = field(default=False, metadata=_by(_boolean))
+    """Whether sealed images that this node can open are served plain, too, by their salted plain
+    digest; as ciphertext they are served in any case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

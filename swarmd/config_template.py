@@ -40,6 +40,8 @@ COMMENTS: Final[dict[str, str]] = {
     "http": "Read-only access to authorised images, for the devices behind this gateway.",
     "http.listen": 'Address for devices, or "off". It has no passwords: keep it on loopback or on\n'
     "a network that only devices share.",
+    "http.serve_plain": "true: devices may also have sealed images opened here, by their plain\n"
+    "digest. That sends plain bytes over this address; false: devices open them themselves.",
     "storage": "How much disk images may take.",
     "storage.quota_bytes": "Bytes of images and downloads together, 1 MiB to 1 PiB.",
     "floor": "What this gateway demands beyond the policy of a group. It can only tighten.",

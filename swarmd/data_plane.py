@@ -28,7 +28,8 @@ from swarmd.net.address import PeerKey
 from swarmd.net.lane_service import LaneService, LaneSettings, LaneSurroundings
 from swarmd.net.network import Network
 from swarmd.peers import PeerRegistry
-from swarmd.publisher import Publisher
+from swarmd.publisher import Publisher, Seals
+from swarmd.sealing_plane import SealingPlane
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.exchange_ports import StreamLike
 from swarmd.services.exchange_rules import ExchangeRules, ExchangeScore
@@ -103,6 +104,8 @@ class DataPlane:
             own_groups=base.own_groups,
         )
         """What devices report."""
+        self.sealing: Final = SealingPlane(base)
+        """Rings of sealed images, and opening them."""
         self.publisher: Final = self._make_publisher()
         """Staging and proposing, if this node holds a publisher's key."""
         self.http: ImageServer | None = None
@@ -142,6 +145,7 @@ class DataPlane:
             submission=base.submission,
             did=base.identity.did,
             key=base.identity.person_key,
+            seals=Seals(self.sealing.service.shelf, base.identity.did, base.entropy),
         )
 
     # Running -------------------------------------------------------------------------------------
@@ -155,6 +159,7 @@ class DataPlane:
             deadline_s=None,
         )
         self.lanes.serve_protocol()
+        self.sealing.serve_protocols()
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Starts every service of the data plane but `serve_devices`."""
@@ -163,6 +168,7 @@ class DataPlane:
         await self.lanes.bind()
         nursery.start_soon(self.lanes.run)
         nursery.start_soon(self.images.run)
+        self.sealing.start(nursery)
         if base.identity.kind is SubjectKind.GATEWAY:
             await self.health.load()
             nursery.start_soon(self.health.run, base.submission.submit)
@@ -178,6 +184,7 @@ class DataPlane:
             permit=self.images.permit_for_digest,
             receipts=base.receipts,
             note_outcome=self.health.note_image,
+            find_plain=self.sealing.plain.find,
         )
         await nursery.start(partial(self.http.run))
 
@@ -186,6 +193,7 @@ class DataPlane:
     def peer_connected(self, peer: PeerKey) -> None:
         """Notes that streams to a member can be opened."""
         self.exchange.peer_connected(peer)
+        self.sealing.service.peer_connected()
 
     def peer_disconnected(self, peer: PeerKey) -> None:
         """Notes that a peer is gone or suspended: whatever goes to or comes from it ends now."""
@@ -195,6 +203,7 @@ class DataPlane:
     def on_commit(self, result: CommitResult) -> None:
         """Looks again at what is open after a final block."""
         self.images.on_commit(result)
+        self.sealing.on_commit(result)
 
     async def _open_stream(self, peer: bytes) -> StreamLike:
         """Opens a lane, or where that is not possible a stream of the connection for peers."""

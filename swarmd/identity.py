@@ -9,9 +9,14 @@ from protocol.digest import DidId
 from protocol.errors import ConfigError
 from protocol.genesis import Genesis
 from protocol.keys import PrivateKey
+from protocol.sealing_ring import SEALING_KEY_BYTES
 from swarmd.datadir import DataDir, KeyName
 from swarmd.enrolment import load_join
+from swarmd.entropy import SystemEntropy
+from swarmd.keys.key_file import is_encrypted_file, load_sealing_key
+from swarmd.keys.key_writer import write_key_file
 from swarmd.keys.passphrase import PassphraseSource, no_passphrase
+from swarmd.keys.sealing_key import SEALING_KEY_NAME, SealingKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +33,8 @@ class Identity:
     """Proves it to peers."""
     person_key: PrivateKey | None
     """Publishers only."""
+    sealing_key: SealingKey
+    """Opens content keys that were wrapped to this node."""
     # Vote keys change with the epochs: `swarmd.epoch_keys` holds them.
 
 
@@ -56,7 +63,19 @@ def load_identity(
         node_key=data.load_key(KeyName.NODE, passphrases),
         transport_key=data.load_key(KeyName.TRANSPORT, passphrases),
         person_key=data.load_key(KeyName.PERSON, passphrases) if is_publisher else None,
+        sealing_key=_sealing_key(data, passphrases),
     )
+
+
+def _sealing_key(data: DataDir, passphrases: PassphraseSource) -> SealingKey:
+    """Reads the sealing key; makes one for a folder from before there were any."""
+    path = data.key_path(SEALING_KEY_NAME)
+    if not path.exists():
+        is_encrypted = is_encrypted_file(data.key_path(KeyName.NODE))
+        passphrase = passphrases(f"key {path}") if is_encrypted else None
+        key = SealingKey(SystemEntropy().token(SEALING_KEY_BYTES))
+        write_key_file(path, key, passphrase)
+    return load_sealing_key(path, passphrases)
 
 
 def own_subject(data: DataDir, genesis: Genesis) -> tuple[DidId, SubjectKind]:

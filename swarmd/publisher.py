@@ -14,6 +14,7 @@ from typing import Final
 
 import trio
 
+from chunks.sealing import SealingPass
 from chunks.store import ChunkStore, StagedImage
 from ledger.bodies.manifest import ProposeManifest
 from protocol.digest import DidId, Digest, TransactionId
@@ -30,7 +31,10 @@ from protocol.manifest import (
     SignedManifest,
     sign_manifest,
 )
+from protocol.sealing import NONCE_BYTES, Sealing
+from swarmd.entropy import Entropy
 from swarmd.ledger_host import LedgerHost
+from swarmd.sealing_rings import RingShelf
 from swarmd.services.submission import SubmissionService
 
 COMPONENT_NAME: Final = "image"
@@ -53,6 +57,8 @@ class Release:
     """None: one more than the newest known of the product in any target group."""
     metadata: Mapping[str, str]
     """Free text."""
+    seal: str | None = None
+    """Ring to seal it under: a group, its newest generation, or `GROUP/GENERATION`."""
 
     def size(self) -> int:
         """Bytes of the image.
@@ -68,6 +74,42 @@ class Release:
             raise ConfigError(f"{self.path}: {error.strerror}") from error
 
 
+class Seals:
+    """Finds the key that a release shall be sealed under."""
+
+    def __init__(self, shelf: RingShelf, did: DidId, entropy: Entropy) -> None:
+        """Looks on `shelf` for rings of the publisher `did`; `entropy` draws nonces."""
+        self._shelf = shelf
+        self._did = did
+        self._entropy = entropy
+
+    def begin(self, release: Release) -> tuple[SealingPass, Sealing] | None:
+        """What seals a release while it is cut, and what its manifest says; None: nothing does.
+
+        Raises:
+            PolicyError: no such ring (`sealing.ring`), its key is not at hand (`sealing.key`), or
+                the release is for other groups, too (`sealing.group`).
+        """
+        if release.seal is None:
+            return None
+        group, _, number = release.seal.partition("/")
+        ring = self._shelf.newest_of(self._did, group, int(number) if number.isdigit() else None)
+        if ring is None or (number and not number.isdigit()):
+            raise PolicyError("sealing.ring", f"no ring {release.seal!r}: see swarmd sealing ring")
+        if set(release.groups) != {group}:
+            raise PolicyError("sealing.group", f"sealed for {group!r}, released to others, too")
+        identifier = ring.file.ring(self._shelf.chain)
+        key = self._shelf.content_key(identifier)
+        if key is None:
+            raise PolicyError("sealing.key", f"the wrap in ring {release.seal!r} does not open")
+        sealing = Sealing(
+            ring=identifier,
+            generation=ring.file.generation,
+            nonce=self._entropy.token(NONCE_BYTES),
+        )
+        return SealingPass(key, sealing), sealing
+
+
 class Publisher:
     """Stages, signs and proposes releases."""
 
@@ -79,8 +121,10 @@ class Publisher:
         submission: SubmissionService,
         did: DidId,
         key: PrivateKey,
+        seals: Seals,
     ) -> None:
         """Wires the publisher; `key` is its person key, which signs manifests."""
+        self._seals = seals
         self._ledger = ledger
         self._store = store
         self._submission = submission
@@ -104,10 +148,14 @@ class Publisher:
             if state.group(group) is None:
                 raise PolicyError("group.unknown", f"the ledger knows no group {group!r}")
         parameters = chunker_for(size)
-        staged = await trio.to_thread.run_sync(self._store.stage, release.path, parameters)
+        seal = self._seals.begin(release)
+        stage = partial(
+            self._store.stage, release.path, parameters, None if seal is None else seal[0]
+        )
+        staged = await trio.to_thread.run_sync(stage)
         try:
             return sign_manifest(
-                self._manifest(release, _component(staged, parameters)),
+                self._manifest(release, _component(staged, parameters, seal)),
                 self._key,
                 self._ledger.chain_id,
             )
@@ -159,7 +207,11 @@ def chunker_for(size: int) -> ChunkerParameters:
     return DEFAULT_CHUNKER if few else LARGE_CHUNKER
 
 
-def _component(staged: StagedImage, parameters: ChunkerParameters) -> Component:
+def _component(
+    staged: StagedImage,
+    parameters: ChunkerParameters,
+    seal: tuple[SealingPass, Sealing] | None,
+) -> Component:
     return Component(
         name=COMPONENT_NAME,
         size=staged.size_bytes,
@@ -167,4 +219,6 @@ def _component(staged: StagedImage, parameters: ChunkerParameters) -> Component:
         chunker=parameters,
         chunk_count=staged.recipe.chunk_count,
         recipe_root=staged.recipe.root,
+        plain_digest=None if seal is None else seal[0].plain_digest(),
+        sealing=None if seal is None else seal[1],
     )

@@ -463,6 +463,7 @@ class RunningNode:
             submission=self.submission,
             consensus=self.consensus,
             publisher=self.publisher,
+            sealing=self.data_plane.sealing.desk,
             cosigning=self.cosigning,
             ask=self.ledger_service.ask,
             doorkeeper=self.doorkeeper,

@@ -65,7 +65,8 @@ class RingShelf:
             StorageError: the folder cannot be made or listed.
         """
         self._path = path / FOLDER
-        self._chain = chain
+        self.chain: Final = chain
+        """The chain."""
         self._own_did = own_did
         self._key = key
         self._rings: OrderedDict[Digest, SignedRing] = OrderedDict()
@@ -82,7 +83,7 @@ class RingShelf:
         except (StorageError, VerificationError) as error:
             logger.warning("ring file %s is not readable: %s", file.name, error)
             return
-        ring = signed.file.ring(self._chain)
+        ring = signed.file.ring(self.chain)
         if file.name != f"{ring.hex()}{_SUFFIX}":
             logger.warning("ring file %s holds another ring, %s", file.name, short(ring))
             return
@@ -110,7 +111,7 @@ class RingShelf:
             PolicyError: too many rings, or another file of a version that is here.
             StorageError: it cannot be written; the old one stands.
         """
-        ring = signed.file.ring(self._chain)
+        ring = signed.file.ring(self.chain)
         held = self._rings.get(ring)
         if held is not None:
             if signed.file.version < held.file.version or signed.digest == held.digest:
@@ -156,17 +157,20 @@ class RingShelf:
         if member is None:
             return None
         try:
-            return self._key.unwrap(member, file.name(self._chain), file.check)
+            return self._key.unwrap(member, file.name(self.chain), file.check)
         except WrapError as error:
             logger.warning("ring %s, %s: %s", file.group, file.generation, error)
             return None
 
-    def newest_of(self, publisher: DidId, group: str) -> SignedRing | None:
-        """The newest generation of a publisher's rings for a group, or None."""
+    def newest_of(
+        self, publisher: DidId, group: str, generation: int | None = None
+    ) -> SignedRing | None:
+        """A publisher's ring for a group, the newest generation unless one is named; or None."""
         own = [
             signed
             for signed in self._rings.values()
             if (signed.file.publisher, signed.file.group) == (publisher, group)
+            and generation in (None, signed.file.generation)
         ]
         return max(own, key=lambda signed: signed.file.generation, default=None)
 

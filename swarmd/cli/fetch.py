@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from swarmd.cli.options import (
+    call,
     connection,
     directory_option,
     examples,
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     metavar="ID",
     help="For which device: a staged release is given out when that one's turn has come.",
 )
+@click.option(
+    "--sealed", is_flag=True, help="Of a sealed image, save the ciphertext; needs no key."
+)
 @json_option
 @pass_output
 def fetch(
@@ -41,10 +45,12 @@ def fetch(
     directory: Path,
     component: str | None,
     device: str | None,
+    sealed: bool,
 ) -> None:
     """Save an authorised image to a file, fetching it from peers if the node lacks it.
 
-    The bytes are hashed while they are copied; FILE appears only if they are the right ones.
+    The bytes are hashed while they are copied; FILE appears only if they are the right ones. A
+    sealed image is opened, if the node is a member of its ring.
     """
     from swarmd.file_copy import copy_verified
 
@@ -53,10 +59,16 @@ def fetch(
         params["component"] = component
     if device is not None:
         params["device"] = device
+    if sealed:
+        params["sealed"] = True
     with connection(directory) as client, output.progress(target.name) as on_progress:
         result: Any = client.call("fetch", params, on_progress)
     digest, size = str(result["sha256"]), int(result["size"])
-    copy_verified(Path(str(result["path"])), target, digest=bytes.fromhex(digest), size=size)
+    try:
+        copy_verified(Path(str(result["path"])), target, digest=bytes.fromhex(digest), size=size)
+    finally:
+        if "ticket" in result:  # an opened copy, which the node keeps no longer than needed
+            call(directory, "fetch_done", {"ticket": result["ticket"]})
     document: JSON = {
         "manifest": manifest,
         "file": str(target.absolute()),

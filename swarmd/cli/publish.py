@@ -41,6 +41,11 @@ WAIT_S = 600.0
 @click.option(
     "--metadata", multiple=True, metavar="NAME=TEXT", help="Free text that approvers will see."
 )
+@click.option(
+    "--seal",
+    metavar="GROUP[/GENERATION]",
+    help="Encrypt the image for the members of your ring (see swarmd sealing ring).",
+)
 @click.option("--wait", is_flag=True, help="Wait until owners have approved it.")
 @click.option(
     "--timeout",
@@ -61,6 +66,7 @@ def publish(
     groups: tuple[str, ...],
     sequence: int | None,
     metadata: tuple[str, ...],
+    seal: str | None,
     wait: bool,
     timeout_s: float,
 ) -> None:
@@ -78,6 +84,8 @@ def publish(
         params["sequence"] = sequence
     if metadata:
         params["metadata"] = dict(_metadata_entry(text) for text in metadata)
+    if seal is not None:
+        params["seal"] = seal
     with connection(directory) as client:
         with output.progress(image.name) as on_progress:
             result = client.call("publish", params, on_progress)

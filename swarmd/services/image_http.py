@@ -6,6 +6,10 @@ verified since boot, and the authority is asked again before each is sent, so th
 ends a transfer under way. Refusals are 404 without saying whether the image exists; the receipt
 log has the reason.
 
+A sealed image is served as it is stored, by the SHA-256 of its ciphertext. Where the configuration
+says so and this node holds the key, the salted plain digest of the manifest names the plain bytes,
+which were opened and checked as a whole before the first request is answered.
+
 A device that names itself (`Swarmd-Device`, and what it runs: `Swarmd-Sequence`,
 `Swarmd-Manifest`) is offered staged releases when its turn comes; one that does not, only what
 every device may have. `POST /v1/images/<sha256>/outcome` with `{"result": "installed"}` (or
@@ -40,12 +44,13 @@ from chunks.store import ChunkStore, ImageMissingError, ImageState
 from ledger.offer import Device
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import Digest, ManifestId
-from protocol.errors import StorageError
+from protocol.errors import StorageError, VerificationError
 from protocol.rollout import DEVICE_ID_BYTES_MAX
 from swarmd.config import Endpoint
 from swarmd.control.server import Started
 from swarmd.questions import Denial
 from swarmd.receipts import ReceiptKind
+from swarmd.services.plain import PlainImage
 from swarmd.services.receipts import ReceiptService
 
 logger = logging.getLogger(__name__)
@@ -84,8 +89,24 @@ class _Wanted:
     """What a device asked for."""
 
     digest: Digest
+    """Of the image as stored."""
+    name: Digest
+    """What it was asked for by."""
     recipe: Recipe
     device: Device
+    plain: PlainImage | None
+
+    @property
+    def size(self) -> int:
+        return self.recipe.size_bytes if self.plain is None else self.plain.layout.size_bytes
+
+    def offset(self, index: int) -> int:
+        layout = self.recipe if self.plain is None else self.plain.layout
+        return layout.offset(index)
+
+    def index_at(self, offset: int) -> int:
+        layout = self.recipe if self.plain is None else self.plain.layout
+        return layout.index_at(offset)
 
 
 class ImageServer:
@@ -99,8 +120,13 @@ class ImageServer:
         permit: PermitForDigest,
         receipts: ReceiptService,
         note_outcome: NoteOutcome,
+        find_plain: Callable[[Digest], PlainImage | None] = lambda _digest: None,
     ) -> None:
-        """Wires the server; it listens once `run` is called."""
+        """Wires the server; it listens once `run` is called.
+
+        `find_plain` gives sealed images that may be served plain, by their salted plain digest.
+        """
+        self._find_plain = find_plain
         self._note_outcome = note_outcome
         self._endpoint = endpoint
         self._store = store
@@ -147,7 +173,9 @@ class ImageServer:
         text = request.path_params["digest"]
         if not _DIGEST.fullmatch(text):
             return _refusal(400, "not a sha256 in 64 lower-case hex digits")
-        digest = Digest(bytes.fromhex(text))
+        name = Digest(bytes.fromhex(text))
+        plain = self._find_plain(name)
+        digest = name if plain is None else plain.component.digest
         device = _described(request)
         if device is None:
             return _refusal(400, "not a device id, sequence or manifest id in the Swarmd- headers")
@@ -161,15 +189,15 @@ class ImageServer:
             recipe = await trio.to_thread.run_sync(self._complete_recipe, digest)
         except StorageError:
             return _refusal(404, "no such image")
-        size = recipe.size_bytes
+        what = _Wanted(digest, name, recipe, device, plain)
         wanted = request.headers.get("range") if request.method == "GET" else None
         if wanted is None or not wanted.strip().startswith("bytes="):
             # RFC 9110, 14.2: other units are ignored
-            return self._respond(request, permit, _Wanted(digest, recipe, device), None)
-        span = _span(wanted, size)
+            return self._respond(request, permit, what, None)
+        span = _span(wanted, what.size)
         if span is None:
-            return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
-        return self._respond(request, permit, _Wanted(digest, recipe, device), span)
+            return Response(status_code=416, headers={"Content-Range": f"bytes */{what.size}"})
+        return self._respond(request, permit, what, span)
 
     async def _outcome(self, request: Request) -> Response:
         text = request.path_params["digest"]
@@ -196,17 +224,16 @@ class ImageServer:
         wanted: _Wanted,
         span: tuple[int, int] | None,
     ) -> Response:
-        digest, recipe = wanted.digest, wanted.recipe
-        start, end = (0, recipe.size_bytes) if span is None else span
+        start, end = (0, wanted.size) if span is None else span
         device = _device(request)
         headers = {
-            "ETag": f'"{digest.hex()}"',
+            "ETag": f'"{wanted.name.hex()}"',
             "Accept-Ranges": "bytes",
             "Content-Length": str(end - start),
             "Content-Type": "application/octet-stream",
         }
         if span is not None:
-            headers["Content-Range"] = f"bytes {start}-{end - 1}/{recipe.size_bytes}"
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{wanted.size}"
         status = 200 if span is None else 206
         if request.method == "HEAD":
             return Response(status_code=status, headers=headers)
@@ -220,18 +247,22 @@ class ImageServer:
     async def _chunks(
         self, wanted: _Wanted, start: int, end: int, done: Callable[[], None]
     ) -> AsyncGenerator[bytes, None]:
-        digest, recipe = wanted.digest, wanted.recipe
+        digest = wanted.digest
         try:
-            for index in range(recipe.index_at(start), recipe.index_at(end - 1) + 1):
-                data = await trio.to_thread.run_sync(self._store.read_chunk, digest, index)
+            for index in range(wanted.index_at(start), wanted.index_at(end - 1) + 1):
+                data = await trio.to_thread.run_sync(self._read, wanted, index)
                 if isinstance(self._permit(digest, wanted.device), Denial):
                     raise StorageError("the authorisation ended during the transfer")
-                offset = recipe.offset(index)
+                offset = wanted.offset(index)
                 yield data[max(start - offset, 0) : end - offset]
             done()
-        except StorageError as error:
+        except (StorageError, VerificationError) as error:
             logger.warning("transfer of %s cut off: %s", digest.hex()[:8], error)
             raise
+
+    def _read(self, wanted: _Wanted, index: int) -> bytes:
+        data = self._store.read_chunk(wanted.digest, index)
+        return data if wanted.plain is None else wanted.plain.opener.open(data)
 
     def _done(self, permit: AuthorisedManifest, device: str) -> None:
         self._receipts.note_once(

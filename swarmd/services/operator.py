@@ -44,6 +44,7 @@ from swarmd.services.proving import ProvingService
 from swarmd.services.receipts import ReceiptService
 from swarmd.services.release_desk import ReleaseDesk, known_manifest
 from swarmd.services.rollouts import Rollouts
+from swarmd.services.sealing_desk import SealingDesk
 from swarmd.services.submission import SubmissionService
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Parts:
     submission: SubmissionService
     consensus: ConsensusService | None
     publisher: Publisher | None
+    sealing: SealingDesk
     cosigning: CosigningService
     ask: Ask
     """Sends one request to a peer on the ledger stream."""
@@ -107,6 +109,7 @@ class Operator:
             "doctor": self._doctor,
             "receipts": self._receipts,
             "stop": self._stop,
+            **self._parts.sealing.handlers(),
             **AccessDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **Decisions(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **self._rollouts.handlers(),
@@ -151,6 +154,7 @@ class Operator:
             "bytes_out": network.bytes_out,
             "images": len(parts.images.overview()),
             "receipts": parts.receipts.size,
+            "sealing": parts.sealing.summary(),
             "store": asdict(parts.store.statistics()),
             "mempool": asdict(chain.mempool.statistics()),
             "consensus": (
@@ -169,7 +173,8 @@ class Operator:
 
     async def _images(self, params: Mapping[str, object], _report: Report) -> JSON:
         Params(params).finish()
-        return [_held_value(row) for row in self._parts.images.overview()]
+        describe = self._parts.sealing.describe
+        return [_held_value(row, describe(row.manifest)) for row in self._parts.images.overview()]
 
     async def _peers(self, params: Mapping[str, object], _report: Report) -> JSON:
         Params(params).finish()
@@ -332,6 +337,7 @@ class Operator:
         manifest = ManifestId(reader.hex_bytes("manifest", size=32))
         wanted = reader.text("component") if reader.has("component") else None
         device = _device(reader.text("device")) if reader.has("device") else UNKNOWN_DEVICE
+        as_stored = reader.has("sealed") and reader.boolean("sealed")
         reader.finish()
         content = known_manifest(self._parts.ledger, manifest).manifest
         component = next((item for item in content.components if wanted in (None, item.name)), None)
@@ -345,13 +351,20 @@ class Operator:
                 if not self._parts.images.is_complete(authorised):
                     self._parts.images.request(manifest)
                     await self._until(lambda: self._is_fetched(manifest, device), manifest, report)
+        if component.sealing is not None and not as_stored:
+            return await self._parts.sealing.hand_out(
+                component, lambda: self._check_offer(manifest, device)
+            )
         path = self._parts.image_path(component.digest)
         return {"path": str(path), "sha256": component.digest.hex(), "size": component.size}
 
-    def _is_fetched(self, manifest: ManifestId, device: Device) -> bool:
+    def _check_offer(self, manifest: ManifestId, device: Device) -> None:
         verdict = self._parts.authority.may_offer(manifest, device)
         if isinstance(verdict, Denial):
             raise verdict.error()
+
+    def _is_fetched(self, manifest: ManifestId, device: Device) -> bool:
+        self._check_offer(manifest, device)
         return self._is_reached(manifest, "complete")
 
     async def _prove(self, params: Mapping[str, object], _report: Report) -> JSON:
@@ -382,7 +395,7 @@ async def _then_cancel(wait: Callable[[], Awaitable[None]], nursery: trio.Nurser
     nursery.cancel_scope.cancel()
 
 
-def _held_value(row: HeldManifest) -> dict[str, JSON]:
+def _held_value(row: HeldManifest, sealed: Mapping[str, str]) -> dict[str, JSON]:
     return {
         "manifest": row.manifest.hex(),
         "product": row.product,
@@ -392,7 +405,14 @@ def _held_value(row: HeldManifest) -> dict[str, JSON]:
         "standing": row.standing,
         "complete": row.is_complete,
         "components": [
-            {"name": name, "sha256": digest.hex(), "size": size, "have": held, "chunks": count}
+            {
+                "name": name,
+                "sha256": digest.hex(),
+                "size": size,
+                "have": held,
+                "chunks": count,
+                "sealed": sealed.get(name),
+            }
             for name, digest, size, held, count in row.components
         ],
     }

@@ -188,6 +188,7 @@ class ReleaseDesk:
             groups=reader.texts("groups", items_max=GROUPS_MAX),
             sequence=reader.uint("sequence", minimum=1) if reader.has("sequence") else None,
             metadata=(reader.text_map("metadata", items_max=32) if reader.has("metadata") else {}),
+            seal=reader.text("seal") if reader.has("seal") else None,
         )
         reader.finish()
         size = release.size()

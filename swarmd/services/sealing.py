@@ -205,7 +205,8 @@ class SealingService:
             StorageError: it cannot be written.
         """
         signed = self.verify_ring(raw)
-        if signed.file.group not in self._own_groups():
+        is_own = signed.file.publisher == self._own_did
+        if signed.file.group not in self._own_groups() and not is_own:
             raise PolicyError("sealing.group", f"this node does not serve {signed.file.group!r}")
         async with self._writing:
             is_new = await trio.to_thread.run_sync(self.shelf.put, signed)

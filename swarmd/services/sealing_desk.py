@@ -11,6 +11,7 @@ import trio
 from protocol.did import did_text, parse_did_text
 from protocol.digest import DidId, Digest, ManifestId
 from protocol.errors import PolicyError
+from protocol.manifest import Component
 from protocol.sealing_ring import (
     RING_FILE_BYTES_MAX,
     RING_MEMBERS_MAX,
@@ -21,7 +22,7 @@ from swarmd.control.params import Params
 from swarmd.datadir import read_bounded
 from swarmd.peers import PeerClass, PeerRegistry
 from swarmd.ring_making import RingMaker, RingPlan
-from swarmd.services.plain import PlainService
+from swarmd.services.plain import Check, PlainService
 from swarmd.services.release_desk import known_manifest
 from swarmd.services.sealing import SealingService
 
@@ -72,6 +73,26 @@ class SealingDesk:
         """What `status` says: rings, and how many of them open."""
         views = self._sealing.shelf.views()
         return {"rings": len(views), "open": sum(view.is_open for view in views)}
+
+    def describe(self, manifest: ManifestId) -> dict[str, str]:
+        """`open` or `no key` for each sealed component of a known manifest, by name."""
+        signed = self._ledger.manifests.get(manifest)
+        components = () if signed is None else signed.manifest.components
+        return {
+            component.name: state
+            for component in components
+            if (state := self._sealing.describe(component)) is not None
+        }
+
+    async def hand_out(self, component: Component, check: Check) -> JSON:
+        """The answer to `fetch` for a sealed component: an opened copy, until `fetch_done`."""
+        copy = await self._plain.hand_out(component, check)
+        return {
+            "path": str(copy.path),
+            "sha256": copy.digest.hex(),
+            "size": copy.size_bytes,
+            "ticket": copy.ticket,
+        }
 
     # -- keys and rings ------------------------------------------------------------------------
 
