@@ -46,6 +46,7 @@ from protocol.exchange_events import (
 )
 from protocol.exchange_flow import PeerFlow
 from protocol.picker import Picker
+from protocol.relay_events import PullFreed, PullGated, PullOpened
 
 CHECK_INTERVAL_S: Final = 0.25
 """How often deadlines and the endgame are looked at while requests are open, seconds."""
@@ -146,7 +147,9 @@ class Download:
             ),
         )
 
-    def handle(self, event: DownloadInput, now: float) -> list[DownloadEffect]:
+    def handle(
+        self, event: DownloadInput | PullGated | PullOpened | PullFreed, now: float
+    ) -> list[DownloadEffect]:
         """Takes one input.
 
         Args:
@@ -163,6 +166,8 @@ class Download:
         self._core.effects = []
         if isinstance(event, PeerMessage):
             self._intake.handle(event.peer, event.message, now)
+        elif isinstance(event, PullGated | PullOpened | PullFreed):
+            self._on_gate(event, now)
         elif self._core.is_ended:
             self._on_ended_event(event)
         elif isinstance(event, StorageInput):
@@ -192,6 +197,20 @@ class Download:
                 self._on_timer(now)
             case _:
                 assert_never(event)
+
+    def _on_gate(self, event: PullGated | PullOpened | PullFreed, now: float) -> None:
+        """Takes the relay's word on what is expected without asking (docs/spec/relay.md)."""
+        chunks, layout = self._core.chunks, self._core.layout
+        match event:
+            case PullGated():
+                chunks.gate(layout.mask(event.object_number))
+                return
+            case PullOpened():
+                for first, count in event.runs:
+                    chunks.permit(((1 << count) - 1) << first)
+            case PullFreed():
+                chunks.permit(layout.mask(event.object_number))
+        self._core.fill_all(now)
 
     def _on_ended_event(self, event: DownloadInput) -> None:
         """After the end only guilt and departures matter."""

@@ -49,13 +49,14 @@ class ChunkBoard:
         self._budget = budget
         self._missing = 0
         self._free = 0
+        self._gated = 0
         self._asked: dict[int, list[OpenRequest]] = {}
         self._buffered: dict[int, tuple[PeerId, int]] = {}
 
     @property
     def free(self) -> int:
-        """Missing chunks that nobody is being asked for."""
-        return self._free
+        """Missing chunks that nobody is being asked for and somebody may be."""
+        return self._free & ~self._gated
 
     @property
     def missing(self) -> int:
@@ -79,6 +80,14 @@ class ChunkBoard:
         fresh = numbers & ~self._missing
         self._missing |= fresh
         self._free |= fresh
+
+    def gate(self, numbers: int) -> None:
+        """Lets chunks not be asked for until `permit`: they are expected without asking."""
+        self._gated |= numbers
+
+    def permit(self, numbers: int) -> None:
+        """Lets chunks be asked for again."""
+        self._gated &= ~numbers
 
     def is_component_stored(self, component: int) -> bool:
         """Whether nothing of a prepared component is missing, nor still being written."""
