@@ -15,7 +15,9 @@ from swarmd.datadir import PUBLIC_FILE_MODE, storage_errors
 _COPY_BYTES: Final = 1 * MIB
 
 
-def copy_verified(source: Path, target: Path, *, digest: bytes, size: int) -> None:
+def copy_verified(
+    source: Path, target: Path, *, digest: bytes, size: int, mode: int = PUBLIC_FILE_MODE
+) -> None:
     """Copies `source` to `target`, replacing it, if the bytes copied have this digest and size.
 
     Raises:
@@ -36,7 +38,7 @@ def copy_verified(source: Path, target: Path, *, digest: bytes, size: int) -> No
                 if hasher.digest() != digest:
                     raise DigestMismatchError(str(source), expected=digest, actual=hasher.digest())
                 copy.flush()
-                os.fchmod(copy.fileno(), PUBLIC_FILE_MODE)
+                os.fchmod(copy.fileno(), mode)
                 os.fsync(copy.fileno())
             Path(name).replace(target)
         except BaseException:

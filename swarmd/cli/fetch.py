@@ -52,6 +52,7 @@ def fetch(
     The bytes are hashed while they are copied; FILE appears only if they are the right ones. A
     sealed image is opened, if the node is a member of its ring.
     """
+    from swarmd.datadir import PRIVATE_FILE_MODE
     from swarmd.file_copy import copy_verified
 
     params: dict[str, JSON] = {"manifest": manifest}
@@ -64,10 +65,13 @@ def fetch(
     with connection(directory) as client, output.progress(target.name) as on_progress:
         result: Any = client.call("fetch", params, on_progress)
     digest, size = str(result["sha256"]), int(result["size"])
-    try:
-        copy_verified(Path(str(result["path"])), target, digest=bytes.fromhex(digest), size=size)
-    finally:
-        if "ticket" in result:  # an opened copy, which the node keeps no longer than needed
+    source, raw = Path(str(result["path"])), bytes.fromhex(digest)
+    if "ticket" not in result:
+        copy_verified(source, target, digest=raw, size=size)
+    else:  # an opened copy, which the node keeps no longer than needed
+        try:
+            copy_verified(source, target, digest=raw, size=size, mode=PRIVATE_FILE_MODE)
+        finally:
             call(directory, "fetch_done", {"ticket": result["ticket"]})
     document: JSON = {
         "manifest": manifest,

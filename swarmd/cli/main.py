@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
     },
     "Release firmware": {
         "publish": Entry("publish", "Offer an image for approval."),
+        "sealing": Entry("sealing", "Encrypt images for the members of a ring."),
         "approve": Entry("approval", "Agree to an image, as an owner of its group."),
         "attest": Entry("attest", "Say that your own build is the image, as a builder."),
         "override": Entry("override", "Let a release pass freezes and pauses, as owners."),

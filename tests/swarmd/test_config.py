@@ -147,11 +147,14 @@ def changed_config() -> Config:
         bootstrap = ["{PEER}", "/dnsaddr/fleet.example.org"]
         resolver = "192.0.2.53:53"
         peers_wanted = 3
+        peer_exchange = false
+        announce = ["203.0.113.7:7001"]
         member_connections_max = 5
         stranger_connections_max = 2
         lane_port = "off"
         [http]
         listen = "off"
+        serve_plain = true
         [storage]
         quota_bytes = 1048576
         [floor]
