@@ -33,8 +33,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from swarmd.simulation.links import NodeLink
-from swarmd.simulation.transfer import fluid_bound_s
+from swarmd.simulation.links import LinkModel, NodeLink
+from swarmd.simulation.transfer import Transfer, fluid_bound_s
 
 HERE = Path(__file__).resolve().parent
 CPU_SHARE_MAX = 0.7
@@ -296,6 +296,24 @@ def bound_s(options: argparse.Namespace, bed: Bed) -> float:
     return fluid_bound_s(options.mib << 20, [seeder], others)
 
 
+def simulated(options: argparse.Namespace, bed: Bed) -> float:
+    """Makespan of the same transfer in the simulator, in bounds: median of three seeds.
+
+    Churn is not simulated; loss is of segments, the recipe is fetched as in reality.
+    """
+    model = LinkModel(delay_s=options.delay_ms / 1000, loss=options.loss)
+    makespans = []
+    for seed in (1, 2, 3):
+        transfer = Transfer(seed, image_bytes=options.mib << 20, model=model, knows_recipe=False)
+        seeder, *others = bed.links
+        transfer.add_seeder(seeder)
+        for each in others:
+            transfer.add_leecher(each)
+        transfer.run()
+        makespans.append(transfer.figures().makespan)
+    return statistics.median(makespans)
+
+
 def _report(
     options: argparse.Namespace, outcomes: Sequence[Outcome], bed: Bed
 ) -> dict[str, object]:
@@ -344,6 +362,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--slow", type=int, default=0, help="leechers with a quarter of the rate")
     parser.add_argument("--churn", action="store_true", help="kill a third half way, restart it")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--simulate", action="store_true", help="also run it in the simulator")
     parser.add_argument("--settle", type=float, default=1.0, help="pause before GO, seconds")
     parser.add_argument("--timeout", type=float, default=300.0, help="of one run, seconds")
     return parser.parse_args()
@@ -361,7 +380,11 @@ def main() -> None:
                 outcomes.append(Run(options, program, folder).measure())
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-        print(json.dumps(_report(options, outcomes, Bed(options, program))))
+        bed = Bed(options, program)
+        report = _report(options, outcomes, bed)
+        if options.simulate:
+            report["simulated"] = round(simulated(options, bed), 3)
+        print(json.dumps(report))
 
 
 if __name__ == "__main__":
