@@ -8,8 +8,8 @@ caller holds the table's catalogue lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from chunks.bitmap import Bitmap
@@ -17,7 +17,15 @@ from chunks.file_backend import FileBackend, storage_errors
 from chunks.held_image import HeldImage
 from chunks.image_table import ImageTable
 from chunks.recipe import Recipe
-from chunks.store import DiskFullError, ImageState, StagedImage
+from chunks.room import (
+    StoreLimits,
+    Usage,
+    check_limits,
+    check_reserve,
+    missing_bytes,
+    missing_files,
+)
+from chunks.store import ImageState, StagedImage
 from chunks.store_recovery import image_path
 from protocol.digest import Digest
 from protocol.errors import StorageError
@@ -27,7 +35,7 @@ class Catalogue:
     """Adds, moves and deletes images: table, index and files together."""
 
     def __init__(
-        self, root: Path, backend: FileBackend, table: ImageTable, quota_bytes: int | None
+        self, root: Path, backend: FileBackend, table: ImageTable, limits: StoreLimits
     ) -> None:
         """Works on the store at `root`.
 
@@ -35,21 +43,40 @@ class Catalogue:
             root: the store's directory.
             backend: the file operations.
             table: the images in memory, with the index.
-            quota_bytes: bound of the sum of all images' sizes; None for no bound.
+            limits: what it may take.
         """
-        self.quota_bytes = quota_bytes
+        self.limits = limits
+        self._staging_bytes = 0
+        self._staging_count = 0
         self._root = root
         self._backend = backend
         self._table = table
         self._index = table.index
+
+    @contextmanager
+    def staging(self, size_bytes: int) -> Iterator[None]:
+        """Keeps room for an image that is about to be staged; takes the state lock itself.
+
+        Raises:
+            DiskFullError: there is none.
+        """
+        free_bytes = self._free_bytes()
+        with self._table.state:
+            self._check_room(size_bytes, free_bytes)
+            self._staging_bytes += size_bytes
+            self._staging_count += 1
+        try:
+            yield
+        finally:
+            with self._table.state:
+                self._staging_bytes -= size_bytes
+                self._staging_count -= 1
 
     def take_staged(self, staged: StagedImage, incoming: Path) -> None:
         """Gives a staged file its name and enters it; an earlier copy is replaced."""
         path = image_path(self._root, staged.image, ImageState.STAGED)
         with self._table.state:
             earlier = self._table.find_optional(staged.image, staged=True)
-            if earlier is None:
-                self.check_quota(staged.size_bytes)
         try:
             with storage_errors("staging"):
                 self._backend.rename(incoming, path)
@@ -68,8 +95,9 @@ class Catalogue:
 
     def reserve(self, image: Digest, recipe: Recipe) -> HeldImage:
         """Allocates a partial image's file and enters it."""
+        free_bytes = self._free_bytes()
         with self._table.state:
-            self.check_quota(recipe.size_bytes)
+            self._check_room(recipe.size_bytes, free_bytes)
         path = image_path(self._root, image, ImageState.PARTIAL)
         try:
             with storage_errors(f"reserving {recipe.size_bytes} bytes"):
@@ -146,16 +174,33 @@ class Catalogue:
         """Sum of all images' sizes; the state lock is held, the catalogue lock need not be."""
         return sum(held.size_bytes for held in self._table.all())
 
-    def check_quota(self, more_bytes: int) -> None:
-        """Refuses what would exceed the quota; locks as for `reserved_bytes`.
+    def missing_room(self, more_bytes: int, more_files: int) -> tuple[int, int]:
+        """Bytes and files of images that would have to go for so many more to fit."""
+        free_bytes = self._free_bytes()
+        with self._table.state:
+            usage = self._usage()
+        return (
+            missing_bytes(self.limits, usage, more_bytes, free_bytes),
+            missing_files(self.limits, usage, more_files),
+        )
 
-        Raises:
-            DiskFullError: the quota has no room for `more_bytes`.
-        """
-        if self.quota_bytes is not None:
-            total = self.reserved_bytes() + more_bytes
-            if total > self.quota_bytes:
-                raise DiskFullError(f"{total} bytes, the quota is {self.quota_bytes}")
+    def _usage(self) -> Usage:
+        return Usage(
+            image_bytes=self.reserved_bytes(),
+            image_count=len(self._table.all()),
+            staging_bytes=self._staging_bytes,
+            staging_count=self._staging_count,
+        )
+
+    def _check_room(self, more_bytes: int, free_bytes: int) -> None:
+        """Refuses what would pass a limit; the state lock is held."""
+        usage = self._usage()
+        check_limits(self.limits, usage, more_bytes)
+        check_reserve(self.limits, usage, more_bytes, free_bytes)
+
+    def _free_bytes(self) -> int:
+        with storage_errors("asking for free space"):
+            return self._backend.free_bytes(self._root)
 
     def _new_image(self, row: int, image: Digest, recipe: Recipe, state: ImageState) -> HeldImage:
         count = recipe.chunk_count

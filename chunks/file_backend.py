@@ -43,6 +43,10 @@ class FileBackend(Protocol):
         """Bytes of a regular file; None if there is none at `path`."""
         ...
 
+    def free_bytes(self, path: Path) -> int:
+        """Bytes that this user may still take on the file system of a directory."""
+        ...
+
     def create(self, path: Path) -> int:
         """Creates a file that must not exist, for reading and writing."""
         ...
@@ -116,6 +120,11 @@ class OSFileBackend:
             return path.stat().st_size if path.is_file() else None
         except FileNotFoundError:
             return None
+
+    def free_bytes(self, path: Path) -> int:
+        """See `FileBackend`."""
+        status = os.statvfs(path)
+        return status.f_bavail * status.f_frsize
 
     def create(self, path: Path) -> int:
         """See `FileBackend`."""

@@ -23,7 +23,8 @@ from chunks.image_table import ImageTable
 from chunks.index_database import IndexDatabase
 from chunks.layout import check_image_size
 from chunks.recipe import Recipe
-from chunks.staging import copy_and_cut, sealing_bytes_max
+from chunks.room import StoreLimits
+from chunks.staging import Origin, copy_and_cut, sealing_bytes_max
 from chunks.store import (
     CHECKPOINT_BYTES,
     REPEAT_BYTES_MAX,
@@ -61,14 +62,14 @@ class FileStore(ChunkStore):
     """A `ChunkStore` on a disk; its contract and errors are described there."""
 
     def __init__(
-        self, root: Path, backend: FileBackend, table: ImageTable, quota_bytes: int | None
+        self, root: Path, backend: FileBackend, table: ImageTable, limits: StoreLimits
     ) -> None:
         """For `open`, which callers use."""
         self._root = root
         self._backend = backend
         self._table = table
         self._index = table.index
-        self._catalogue = Catalogue(root, backend, table, quota_bytes)
+        self._catalogue = Catalogue(root, backend, table, limits)
         self._reader = ImageReader(backend, table, self._catalogue)
         self._incoming = 0
 
@@ -79,7 +80,7 @@ class FileStore(ChunkStore):
         *,
         create: bool = True,
         backend: FileBackend | None = None,
-        quota_bytes: int | None = None,
+        limits: StoreLimits | None = None,
     ) -> FileStore:
         """Opens a store and mends what a crash left.
 
@@ -87,7 +88,7 @@ class FileStore(ChunkStore):
             root: the store's own directory.
             create: whether to make a store where there is none.
             backend: the file operations; the operating system's by default.
-            quota_bytes: bound of the sum of all images' sizes; None leaves it to the disk.
+            limits: what it may take; None leaves it to the disk.
 
         Raises:
             StoreOpenError: absent, not writable, in use, damaged, foreign or of a newer version.
@@ -110,7 +111,7 @@ class FileStore(ChunkStore):
             raise
         except (OSError, StorageError) as error:
             raise StoreOpenError(f"chunk store {root}: {error}") from error
-        return cls(root, files, ImageTable(files, index, images), quota_bytes)
+        return cls(root, files, ImageTable(files, index, images), limits or StoreLimits())
 
     # --- staging ---
 
@@ -123,18 +124,19 @@ class FileStore(ChunkStore):
             raise StorageError(f"reading {source}: no such file")
         check_image_size(size)
         with self._table.state:
-            self._catalogue.check_quota(size + sealing_bytes_max(size, parameters, sealer))
             self._incoming += 1
             number = self._incoming
         incoming = self._root / STAGING / f"{INCOMING_PREFIX}{number}{PART_SUFFIX}"
-        try:
-            staged = copy_and_cut(self._backend, source, incoming, parameters, sealer)
-            with self._table.catalogue:
-                self._catalogue.take_staged(staged, incoming)
-        except (SwarmError, OSError):
-            with suppress(OSError):
-                self._backend.unlink(incoming)
-            raise
+        with self._catalogue.staging(size + sealing_bytes_max(size, parameters, sealer)):
+            try:
+                origin = Origin(path=source, size_bytes=size)
+                staged = copy_and_cut(self._backend, origin, incoming, parameters, sealer)
+                with self._table.catalogue:
+                    self._catalogue.take_staged(staged, incoming)
+            except (SwarmError, OSError):
+                with suppress(OSError):
+                    self._backend.unlink(incoming)
+                raise
         return staged
 
     def promote(self, image: Digest) -> None:
@@ -436,6 +438,10 @@ class FileStore(ChunkStore):
             with self._table.state:
                 held.locked = False
 
+    def missing_room(self, more_bytes: int, more_files: int = 1) -> tuple[int, int]:
+        """See `ChunkStore.missing_room`."""
+        return self._catalogue.missing_room(more_bytes, more_files)
+
     def statistics(self) -> StoreStatistics:
         """See `ChunkStore.statistics`."""
         with self._table.state:
@@ -447,7 +453,7 @@ class FileStore(ChunkStore):
                 images_staged=states.count(ImageState.STAGED),
                 images_locked=states.count(ImageState.LOCKED),
                 reserved_bytes=self._catalogue.reserved_bytes(),
-                quota_bytes=self._catalogue.quota_bytes,
+                quota_bytes=self._catalogue.limits.quota_bytes,
                 written_bytes=counters.written_bytes,
                 reused_bytes=counters.reused_bytes,
                 read_bytes=counters.read_bytes,

@@ -363,6 +363,13 @@ class MemoryStore(ChunkStore):
             raise StorageError(f"exporting to {target}: {error.strerror}") from error
 
     @_locked
+    def missing_room(self, more_bytes: int, more_files: int = 1) -> tuple[int, int]:  # noqa: ARG002
+        """See `ChunkStore.missing_room`; memory has no files."""
+        if self._quota_bytes is None:
+            return 0, 0
+        return max(0, self._reserved_bytes() + more_bytes - self._quota_bytes), 0
+
+    @_locked
     def statistics(self) -> StoreStatistics:
         """See `ChunkStore.statistics`."""
         states = [held.record().state for held in self._images.values()]

@@ -16,6 +16,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Final
@@ -26,8 +27,8 @@ from chunks.layout import check_image_size, check_parameters
 from chunks.recipe import RecipeBuilder
 from chunks.store import ChunkSealer, StagedImage
 from protocol.digest import Digest
-from protocol.errors import PolicyError
-from protocol.limits import CHUNKS_PER_COMPONENT_MAX, IMAGE_BYTES_MAX, MIB
+from protocol.errors import PolicyError, StorageError
+from protocol.limits import CHUNKS_PER_COMPONENT_MAX, MIB
 from protocol.manifest import ChunkerParameters
 
 BLOCK_BYTES: Final = 4 * MIB
@@ -42,9 +43,19 @@ Block = tuple[memoryview, list[int]]
 """Whole chunks, one behind the other, and where each ends."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """A file to be staged."""
+
+    path: Path
+    """Where it lies."""
+    size_bytes: int
+    """Its size when room was made for it; more or less of it is refused."""
+
+
 def copy_and_cut(
     backend: FileBackend,
-    source: Path,
+    source: Origin,
     target: Path,
     parameters: ChunkerParameters,
     sealer: ChunkSealer | None = None,
@@ -54,18 +65,22 @@ def copy_and_cut(
     Raises:
         PolicyError: empty, over 16 GiB, over 2^18 chunks, or parameters out of range.
         DiskFullError: no room.
-        StorageError: the source cannot be read, or the target not written.
+        StorageError: the source cannot be read or has another size, or the target not written.
     """
     check_parameters(parameters)
-    with storage_errors(f"staging {source}"):
-        origin = backend.open_existing(source, writable=False)
+    with storage_errors(f"staging {source.path}"):
+        origin = backend.open_existing(source.path, writable=False)
         try:
             copy = backend.create(target)
             try:
                 cloned = sealer is None and backend.clone(origin, copy)
-                blocks = _read_blocks(backend, copy if cloned else origin, parameters)
+                blocks = _read_blocks(
+                    backend, copy if cloned else origin, parameters, source.size_bytes
+                )
                 if sealer is not None:
                     blocks = _seal_blocks(blocks, sealer)
+                elif not cloned:
+                    backend.allocate(copy, source.size_bytes)
                 staged = _Stager(backend, None if cloned else copy).stage(blocks)
                 backend.sync_data(copy)
             finally:
@@ -83,7 +98,7 @@ def sealing_bytes_max(size: int, parameters: ChunkerParameters, sealer: ChunkSea
 
 
 def _read_blocks(
-    backend: FileBackend, descriptor: int, parameters: ChunkerParameters
+    backend: FileBackend, descriptor: int, parameters: ChunkerParameters, expected: int
 ) -> Iterator[Block]:
     """Reads and cuts a file; a block is valid until `BLOCKS_IN_FLIGHT` more were asked for."""
     size = BLOCK_BYTES + parameters.maximum
@@ -95,10 +110,12 @@ def _read_blocks(
         buffer[: len(carried)] = carried
         read = read_into_fully(backend, descriptor, buffer[len(carried) :], offset)
         offset += read
-        if offset > IMAGE_BYTES_MAX:
-            check_image_size(offset)
         filled = buffer[: len(carried) + read]
         is_last = len(filled) < size
+        if offset > expected or (is_last and offset < expected):
+            raise StorageError(
+                f"{offset} bytes instead of {expected}: it changed while it was read"
+            )
         ends = cut_block(filled, parameters, is_last=is_last)
         if ends:
             yield filled[: ends[-1]], ends

@@ -350,6 +350,14 @@ class ChunkStore(Protocol):
         """
         ...
 
+    def missing_room(self, more_bytes: int, more_files: int = 1) -> tuple[int, int]:
+        """Says what is in the way of so many more bytes in so many more images.
+
+        Returns:
+            (bytes, files) of images that would have to go first; (0, 0) if there is room.
+        """
+        ...
+
     def statistics(self) -> StoreStatistics:
         """Counts what is held and what was done since opening."""
         ...

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from chunks.file_store import FileStore
+from chunks.room import StoreLimits
 from chunks.store import ChunkStore
 from ledger.block_store import BlockStore
 from ledger.chain import Chain
@@ -82,7 +83,8 @@ class Node:
         )
         try:
             chain = Chain.open(block_store, genesis)
-            store = FileStore.open(self._data.images, quota_bytes=config.storage.quota_bytes)
+            limits = StoreLimits(quota_bytes=config.storage.quota_bytes)
+            store = FileStore.open(self._data.images, limits=limits)
             receipts = ReceiptLog(self._data.receipts / "receipts.db", genesis.chain)
             try:
                 running = RunningNode(

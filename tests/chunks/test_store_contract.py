@@ -11,6 +11,7 @@ from chunks.file_store import FileStore
 from chunks.layout import fixed_parameters
 from chunks.memory_store import MemoryStore
 from chunks.recipe import Recipe
+from chunks.room import StoreLimits
 from chunks.store import (
     REPEAT_BYTES_MAX,
     ChunkMissingError,
@@ -29,6 +30,7 @@ from protocol.errors import DigestMismatchError, LocalProtocolError, PolicyError
 from tests.chunks.chunk_images import FIXED_1000, SMALL_CDC, Sample, generated, sample
 
 QUOTA = 100_000
+LIMITS = StoreLimits(quota_bytes=QUOTA)
 
 
 class Fixture:
@@ -57,13 +59,13 @@ class Fixture:
         if isinstance(self.store, FileStore):
             assert self.root is not None
             self.store.close()
-            self.store = FileStore.open(self.root, quota_bytes=QUOTA)
+            self.store = FileStore.open(self.root, limits=LIMITS)
 
 
 @pytest.fixture(params=["file", "memory"])
 def fixture(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fixture]:
     made = (
-        Fixture(FileStore.open(tmp_path / "store", quota_bytes=QUOTA), tmp_path / "store")
+        Fixture(FileStore.open(tmp_path / "store", limits=LIMITS), tmp_path / "store")
         if request.param == "file"
         else Fixture(MemoryStore(quota_bytes=QUOTA), None)
     )
@@ -486,6 +488,13 @@ def test_quota_bounds_everything_held(store: ChunkStore, tmp_path: Path) -> None
     assert store.read_chunk(first.image, 0) == first.chunk(0)
     store.remove(first.image)
     second.install(store)
+
+
+def test_missing_room_says_what_is_in_the_way(store: ChunkStore) -> None:
+    assert store.missing_room(QUOTA) == (0, 0)
+    assert store.missing_room(QUOTA + 1) == (1, 0)
+    sample("a", 60_000).install(store)
+    assert store.missing_room(60_000) == (20_000, 0)
 
 
 def test_statistics_count(store: ChunkStore, tmp_path: Path) -> None:

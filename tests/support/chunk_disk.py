@@ -58,6 +58,9 @@ class RecordingBackend(FileBackend):
         inode = self.files.names.get(str(path), DIRECTORY)
         return None if inode == DIRECTORY else len(self.files.contents[inode])
 
+    def free_bytes(self, path: Path) -> int:
+        return 2**40
+
     def create(self, path: Path) -> int:
         if str(path) in self.files.names:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
