@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from protocol.digest import ManifestId
 from protocol.exchange_events import (
     Offence,
     PeerBanned,
@@ -155,6 +156,16 @@ class SendRelay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendPossession:
+    """Send a bitfield of what is held of an object to a peer; ask the rule again before."""
+
+    peer: PeerId
+    """Whom it concerns."""
+    object_number: int
+    """Position of the object in the manifest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SendPush:
     """Read a run of chunks and push it to a peer; ask the rule again before it leaves.
 
@@ -162,6 +173,8 @@ class SendPush:
     when the transport took the frame, or when the chunks could not be read.
     """
 
+    manifest_id: ManifestId
+    """The manifest it is about."""
     peer: PeerId
     """Whom it concerns."""
     object_number: int
@@ -214,6 +227,14 @@ class PeerClaimsObject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskPossession:
+    """Repeat the interest at a peer: its bitfield tells what news did not reach this node."""
+
+    peer: PeerId
+    """Whom it concerns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PullGated:
     """Ask for chunks of an object only as `PullOpened` permits from now on."""
 
@@ -251,10 +272,12 @@ class BlameRelay:
 
 RelayEffect = (
     SendRelay
+    | SendPossession
     | SendPush
     | TakePush
     | PeerClaims
     | PeerClaimsObject
+    | AskPossession
     | PullGated
     | PullOpened
     | PullFreed

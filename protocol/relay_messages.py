@@ -85,6 +85,8 @@ class Role(IntEnum):
     SEEDS = 3
     """Holds every chunk and pushes those that nobody else has; to be asked for nothing until it
     says HOLDS."""
+    RESUMES = 4
+    """As RECEIVES, and holds some chunks already: a bitfield follows to whoever holds all."""
 
 
 class PushFlag(IntFlag):

@@ -1,0 +1,261 @@
+"""Whether an object is pulled freely, or only what no push is expected for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.exchange_events import PeerId
+from protocol.relay_chunks import bit_runs
+from protocol.relay_events import (
+    AskPossession,
+    PeerClaims,
+    PeerClaimsObject,
+    PullFreed,
+    PullGated,
+    PullOpened,
+    SendPossession,
+)
+from protocol.relay_members import Member
+from protocol.relay_messages import Run
+from protocol.relay_repair import RepairBoard
+from protocol.relay_state import RelayState
+
+LATE_S: Final = 2.0
+"""For so long after an object became ready here, what bitfields tell may be asked for at once,
+seconds: it was pushed before this node took part."""
+FAR_FACTOR: Final = 4.0
+"""Members of other sites are asked this many repair delays later than those of the own site, which
+get a copy across and pass it on."""
+
+
+REFRESH_S_START: Final = 1.0
+"""First pause before somebody is asked again for what it holds, seconds; doubles each time."""
+REFRESH_S_MAX: Final = 16.0
+"""Longest such pause, seconds."""
+REFRESH_MEMBERS: Final = 8
+"""Members asked at once."""
+REPORT_S_MIN: Final = 1.0
+"""Pause between bitfields to each of several seeders, seconds."""
+REPORT_BYTES_PER_S: Final = 4096
+"""What such bitfields may take, bytes per second and seeder."""
+
+
+@dataclass(slots=True)
+class _ObjectGate:
+    """How one object is pulled."""
+
+    ready_at: float
+    """When it became ready here, seconds."""
+    is_gated: bool = False
+    """Whether only opened chunks may be asked for."""
+    gated_at: float = 0.0
+    """When it was gated last, seconds."""
+    free_at: float | None = None
+    """When the gate opens, because all was announced, seconds."""
+    is_stalled: bool = False
+    """It opened because no push came; the next one closes it."""
+    refresh_at: float | None = None
+    """When others are asked again for what they hold, seconds."""
+    refresh_s: float = REFRESH_S_START
+    """The next pause between such questions, seconds."""
+    report_at: float | None = None
+    """When seeders are told again what is held here, seconds."""
+
+
+class PullGate:
+    """See the module's docstring."""
+
+    def __init__(self, state: RelayState) -> None:
+        """Starts with every object free."""
+        self._state = state
+        self._objects: dict[int, _ObjectGate] = {}
+        self._deferred: list[tuple[float, PeerId, int]] = []
+        self.repair: Final = RepairBoard(state.have)
+        """Chunks that were heard of."""
+
+    def ready(self, number: int, now: float) -> None:
+        """Begins to watch an object that is received."""
+        self._objects[number] = _ObjectGate(now)
+        self.seeders_changed(number, now)
+
+    def done(self, number: int) -> None:
+        """Ends watching an object."""
+        self._objects.pop(number, None)
+
+    def is_gated(self, number: int) -> bool:
+        """Whether only opened chunks of an object may be asked for."""
+        gate = self._objects.get(number)
+        return gate is not None and gate.is_gated
+
+    # Seeders -------------------------------------------------------------------------------------
+
+    def seeders_changed(self, number: int, now: float) -> None:
+        """Closes the gate while somebody seeds, and opens it a repair delay after the last one."""
+        gate = self._objects.get(number)
+        if gate is None:
+            return
+        seeders = self._state.members.seeders(number)
+        if seeders:
+            self._close(number, gate, now)
+        elif gate.is_gated and gate.free_at is None:
+            gate.free_at = now + self.repair.repair_s
+        gate.report_at = now if len(seeders) > 1 else None
+
+    def _close(self, number: int, gate: _ObjectGate, now: float) -> None:
+        for member in self._state.members.seeders(number):
+            self._state.effects.append(
+                PeerClaimsObject(peer=member.peer, object_number=number, bits=0)
+            )
+        gate.is_stalled = False
+        gate.free_at = gate.refresh_at = None
+        if not gate.is_gated:
+            gate.is_gated, gate.gated_at = True, now
+            self.repair.forget([self._state.whole(number)])
+            self._state.effects.append(PullGated(object_number=number))
+
+    def _free(self, number: int, gate: _ObjectGate, now: float) -> None:
+        gate.is_gated, gate.free_at = False, None
+        gate.refresh_at, gate.refresh_s = now + REFRESH_S_START, REFRESH_S_START
+        self._state.effects.append(PullFreed(object_number=number))
+
+    def announced_all(self, member: Member, number: int, now: float) -> None:
+        """A member holds all of an object and may be asked for it."""
+        if number not in self._objects:
+            return
+        if self._is_second_choice(member, number):
+            self._defer(member, number, now)
+        else:
+            self._claim_known(member, number)
+
+    def _defer(self, member: Member, number: int, now: float) -> None:
+        self._deferred.append((now + FAR_FACTOR * self.repair.repair_s, member.peer, number))
+
+    def _is_second_choice(self, member: Member, number: int) -> bool:
+        """Whether a member is in another site, and somebody in this one takes part."""
+        if self._state.is_near(member) or not self._state.settings.site:
+            return False
+        return any(
+            other.site == self._state.settings.site and number in other.roles
+            for other in self._state.members
+        )
+
+    def _claim_known(self, member: Member, number: int) -> None:
+        bits = member.known.window(*self._state.whole(number))
+        self._state.effects.append(
+            PeerClaimsObject(peer=member.peer, object_number=number, bits=bits)
+        )
+
+    # Chunks --------------------------------------------------------------------------------------
+
+    def told(self, member: Member, number: int, run: Run, now: float) -> None:
+        """A member told that it holds a run of an object: expect it, or ask for it."""
+        gate = self._objects.get(number)
+        if member.seeds(number) or gate is None:
+            return
+        self._state.effects.append(PeerClaims(peer=member.peer, runs=(run,)))
+        if gate.is_gated:
+            self.repair.heard(member.peer, run[0], run[1], now)
+
+    def told_object(self, member: Member, number: int, bits: int, now: float) -> None:
+        """A member told by a bitfield what it holds of an object."""
+        gate = self._objects.get(number)
+        if member.seeds(number) or gate is None:
+            return
+        state = self._state
+        first, count = state.whole(number)
+        if gate.is_gated and self._is_second_choice(member, number):
+            self._defer(member, number, now)
+            return
+        state.effects.append(PeerClaimsObject(peer=member.peer, object_number=number, bits=bits))
+        if not gate.is_gated:
+            return
+        for run in bit_runs(bits, first, count):
+            if now <= gate.ready_at + LATE_S:
+                self.open(run)
+            else:
+                self.repair.heard(member.peer, run[0], run[1], now)
+
+    def open(self, run: Run) -> None:
+        """Permits a run of an object to be asked for."""
+        runs = self.repair.open_now(*run)
+        if runs and self.is_gated(self._state.object_of(run[0])):
+            self._state.effects.append(PullOpened(runs=tuple(runs)))
+
+    def pushed(self, number: int, first: int, now: float) -> None:
+        """A push of an object came: whoever seeds it works."""
+        self.repair.pushed(first, now)
+        gate = self._objects.get(number)
+        if gate is not None and gate.is_stalled:
+            self.seeders_changed(number, now)
+
+    def lost_sender(self, peer: PeerId) -> None:
+        """A member left: what was expected through it may be asked of others."""
+        runs = self.repair.lost_sender(peer)
+        if runs:
+            self._state.effects.append(PullOpened(runs=tuple(runs)))
+
+    # Time ----------------------------------------------------------------------------------------
+
+    def due_times(self) -> list[float]:
+        """When something here is due, seconds."""
+        times: list[float | None] = [time for time, _, _ in self._deferred[:1]]
+        for gate in self._objects.values():
+            times += (gate.free_at, gate.refresh_at, gate.report_at)
+            if gate.is_gated:
+                times += (self._stalled_at(gate), self.repair.due_at)
+        return [time for time in times if time is not None]
+
+    def _stalled_at(self, gate: _ObjectGate) -> float:
+        return max(gate.gated_at, self.repair.pushed_at or 0.0) + self.repair.stall_s
+
+    def act(self, now: float) -> None:
+        """Opens what waited long enough; asks and tells what is due."""
+        runs = self.repair.take_due(now)
+        if runs:
+            self._state.effects.append(PullOpened(runs=tuple(runs)))
+        for number, gate in self._objects.items():
+            if gate.free_at is not None and now >= gate.free_at:
+                self._free(number, gate, now)
+            elif gate.is_gated and now >= self._stalled_at(gate):
+                self._stall(number, gate, now)
+            if gate.refresh_at is not None and now >= gate.refresh_at:
+                self._refresh(gate, now)
+            if gate.report_at is not None and now >= gate.report_at:
+                self._report(number, gate, now)
+        while self._deferred and self._deferred[0][0] <= now:
+            _, peer, number = self._deferred.pop(0)
+            member = self._state.members.find(peer)
+            if member is not None and not member.seeds(number):
+                self._claim_known(member, number)
+
+    def _stall(self, number: int, gate: _ObjectGate, now: float) -> None:
+        """Nobody pushes, whatever they said: ask everybody, seeders too (G6)."""
+        gate.is_stalled = True
+        first, count = self._state.whole(number)
+        for member in self._state.members.seeders(number):
+            member.known.add(first, count)
+            self._claim_known(member, number)
+        self._free(number, gate, now)
+
+    def _refresh(self, gate: _ObjectGate, now: float) -> None:
+        """Asks some members what they hold: news goes to a few only, so some is not known here."""
+        members = list(self._state.members)
+        for _ in range(min(REFRESH_MEMBERS, len(members))):
+            chosen = members.pop(self._state.chance.below(len(members)))
+            self._state.effects.append(AskPossession(peer=chosen.peer))
+        gate.refresh_at = now + gate.refresh_s
+        gate.refresh_s = min(2 * gate.refresh_s, REFRESH_S_MAX)
+
+    def _report(self, number: int, gate: _ObjectGate, now: float) -> None:
+        """Tells each of several seeders exactly what needs no push any more."""
+        for member in self._state.members.seeders(number):
+            self._state.effects.append(SendPossession(peer=member.peer, object_number=number))
+        size_bytes = self._state.layout.chunk_count_of(number) // 8
+        gate.report_at = now + max(REPORT_S_MIN, size_bytes / REPORT_BYTES_PER_S)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._objects.clear()
+        self._deferred.clear()
+        self.repair.clear()

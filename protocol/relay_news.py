@@ -1,0 +1,100 @@
+"""What this node tells about itself while units are relayed: news of chunks to a few, credits.
+
+Everybody receives nearly everything by push, so possession need not be told to all: a few random
+members hear of each chunk. That suffices to vouch for relayers and to repair what a relayer
+dropped, and costs a sixth of telling all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from protocol.relay_chunks import merge_runs
+from protocol.relay_estimates import Chance
+from protocol.relay_members import Member
+from protocol.relay_messages import RUNS_MAX, Run
+
+NEWS_FANOUT: Final = 4
+"""Members that hear of each chunk."""
+NEWS_DELAY_S: Final = 0.25
+"""How long news is gathered while units are pushed, seconds."""
+NEWS_DELAY_PULL_S: Final = 0.05
+"""How long news is gathered once units are pulled, seconds: 10 and 100 ms were both slower."""
+CREDIT_DELAY_S: Final = 0.02
+"""How long credits are gathered, seconds; short, because they clock the seeder."""
+CREDITS_MAX: Final = 64
+"""Credits gathered for one seeder before they are sent at once."""
+
+
+class NewsBoard:
+    """Chunks verified here that were not told yet."""
+
+    def __init__(self, chance: Chance) -> None:
+        """Starts with nothing to tell."""
+        self._chance = chance
+        self._runs: list[Run] = []
+        self.due_at: float | None = None
+        """When the news is to be told, seconds."""
+
+    def note(self, runs: Sequence[Run], now: float, *, is_pulling: bool) -> None:
+        """Adds chunks."""
+        self._runs += runs
+        due = now + (NEWS_DELAY_PULL_S if is_pulling else NEWS_DELAY_S)
+        self.due_at = due if self.due_at is None else min(self.due_at, due)
+
+    def take(self, now: float, members: Sequence[Member]) -> list[tuple[Member, list[Run]]]:
+        """Takes the news out if it is due, for a few of these members."""
+        if self.due_at is None or now < self.due_at:
+            return []
+        runs, self._runs, self.due_at = merge_runs(self._runs), [], None
+        told: list[tuple[Member, list[Run]]] = []
+        for member in self._choose(list(members)):
+            unknown = [run for run in runs if not member.known.covers(*run)]
+            told += [
+                (member, unknown[start : start + RUNS_MAX])
+                for start in range(0, len(unknown), RUNS_MAX)
+            ]
+        return told
+
+    def clear(self) -> None:
+        """Forgets what is to be told."""
+        self._runs = []
+        self.due_at = None
+
+    def _choose(self, members: list[Member]) -> list[Member]:
+        count = min(NEWS_FANOUT, len(members))
+        for position in range(count):
+            other = position + self._chance.below(len(members) - position)
+            members[position], members[other] = members[other], members[position]
+        return members[:count]
+
+
+class CreditBoard:
+    """Credits that were not sent yet."""
+
+    def __init__(self) -> None:
+        """Starts with nothing to send."""
+        self._firsts: dict[bytes, dict[int, None]] = {}
+        self.due_at: float | None = None
+        """When credits are to be sent, seconds."""
+
+    def note(self, seeder: bytes, first: int, now: float) -> None:
+        """Adds a credit for a seeder."""
+        firsts = self._firsts.setdefault(seeder, {})
+        firsts[first] = None
+        due = now if len(firsts) >= CREDITS_MAX else now + CREDIT_DELAY_S
+        self.due_at = due if self.due_at is None else min(self.due_at, due)
+
+    def take(self, now: float) -> list[tuple[bytes, tuple[int, ...]]]:
+        """Takes the credits out if they are due."""
+        if self.due_at is None or now < self.due_at:
+            return []
+        taken = [(seeder, tuple(sorted(firsts))) for seeder, firsts in self._firsts.items()]
+        self.clear()
+        return taken
+
+    def clear(self) -> None:
+        """Forgets what is to be sent."""
+        self._firsts = {}
+        self.due_at = None

@@ -1,0 +1,423 @@
+"""The seeding side of a relay: each unit goes out once, to a relayer that credits have earned.
+
+A unit is a run of chunks that nobody else is known to hold. It is given to the relayer with the
+fewest uncredited units, which passes it to all others and returns a credit. The credit counts when
+a third member announced the unit, so that a relayer's own word earns nothing. A relayer that makes
+no progress gets its units taken back and is paused, until a late credit or a later trial shows that
+it works; only complaints of many members end its role for good. See docs/spec/relay.md.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from protocol.exchange_events import PeerId
+from protocol.relay_chunks import ChunkSet
+from protocol.relay_estimates import DelayEstimate
+from protocol.relay_members import Member, OutUnit, RelayerRecord
+from protocol.relay_messages import Run
+from protocol.relay_units import SeedShare, UnitCutter
+
+ALLOWANCE_MAX: Final = 16
+"""Most units a relayer may have without credit: 16 because credits are verified; with 8, relayers
+would starve whose vouchers' news is late."""
+ALLOWANCE_MIN: Final = 1
+"""Least allowance: a trial, or a relayer so slow that one unit keeps it busy."""
+LATENCY_FACTOR: Final = 2.0
+"""A relayer whose credits take so many times the swarm's mean is given less at once: what queues at
+it would arrive last."""
+SETTLED_VOUCHERS: Final = 3
+"""Announced by so many, a unit is in the swarm whatever its relayer does: it is not given again."""
+DOUBTS_SHARE: Final = 3
+"""For each so many units that others announced, a relayer is believed one that nobody announced:
+news reaches the seeder at random."""
+INJECT_S_START: Final = 1.0
+"""Bound for a credit's delay before any was measured, seconds; the patience is twice this."""
+INJECT_S_MIN: Final = 1.0
+"""Least patience with a relayer, seconds."""
+INJECT_S_MAX: Final = 30.0
+"""Most patience with a relayer, seconds."""
+PAUSE_S_START: Final = 4.0
+"""First pause of a relayer without progress, seconds; doubles with each."""
+PAUSE_S_MAX: Final = 64.0
+"""Longest pause, seconds."""
+_CLAIMS_MAX: Final = 255
+"""Claims that are counted of one chunk."""
+GIVEN_MAX: Final = 1024
+"""Units remembered of one relayer in case it is convicted; the oldest are forgotten first."""
+
+
+class Seeder:
+    """Gives out the units of one object."""
+
+    def __init__(self, *, share: SeedShare, cutter: UnitCutter, have: ChunkSet) -> None:
+        """Starts with every chunk of the object fresh.
+
+        Args:
+            share: which chunks are this node's to push.
+            cutter: cuts runs into units.
+            have: what this node holds; the owner keeps it current.
+        """
+        self._share = share
+        self._cutter = cutter
+        self._have = have
+        self._taken = ChunkSet()
+        self._claims = bytearray(cutter.end - cutter.start)
+        self.witnesses_min = 2
+        """Members that must claim a chunk before it counts as held elsewhere: what fewer claim may
+        be a lie that would keep it from the others."""
+        self._cursor = cutter.start
+        self._step = 0
+        self._returned: deque[Run] = deque()
+        self._units: dict[int, tuple[Member, OutUnit]] = {}
+        self._relayers: dict[Member, RelayerRecord] = {}
+        self._buckets: list[dict[Member, None]] = [{} for _ in range(2 * ALLOWANCE_MAX)]
+        self._usable_local = 0
+        self._able_counts = [0, 0]
+        self._checks: list[tuple[float, int, Member]] = []
+        self._check_count = 0
+        self._latency = DelayEstimate(INJECT_S_START)
+        self.reinjected_count = 0
+        """Units given out again, since the start."""
+        self.doubtful_count = 0
+        """Credits believed though nobody vouched for them in time, since the start."""
+
+    # What is fresh -------------------------------------------------------------------------------
+
+    def set_members(self, count: int) -> None:
+        """Notes how many receive the object: more than a third of them must tell the same."""
+        self.witnesses_min = max(2, (count - 1) // 3 + 1)
+
+    def known_before(self, claims: Iterable[int]) -> None:
+        """Notes what members held before any unit was given.
+
+        Args:
+            claims: for each member what it claims; bit `i` stands for the object's chunk `i`.
+        """
+        # at_least[k]: chunks that k + 1 of the members so far claim.
+        at_least = [0] * self.witnesses_min
+        for claim in claims:
+            for position in range(self.witnesses_min - 1, 0, -1):
+                at_least[position] |= at_least[position - 1] & claim
+            at_least[0] |= claim
+        start, end = self._cutter.start, self._cutter.end
+        self._taken.add(start, end - start, at_least[-1])
+
+    def set_others(self, others: Iterable[PeerId]) -> None:
+        """Notes who else seeds; a share that fell to this node is looked at from its start."""
+        if self._share.set_others(others):
+            self._cursor, self._step = self._cutter.start, 0
+
+    def give_back(self, run: Run) -> None:
+        """Returns a unit that was taken out and given to nobody."""
+        self._returned.appendleft(run)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no unit is left to give."""
+        return not self._returned and self._peek() is None
+
+    @property
+    def has_fresh(self) -> bool:
+        """Whether a unit is left that was never given."""
+        return self._peek() is not None
+
+    def _peek(self) -> Run | None:
+        """The next fresh unit: own stripes ascending, then others' from the end.
+
+        Each chunk is passed once, however often this is called.
+        """
+        while self._cursor < self._cutter.end:
+            if self._is_own_fresh(self._cursor):
+                return self._cutter.unit_at(self._cursor, self._is_own_fresh)
+            self._cursor += 1
+        if self._share.has_others:
+            while self._step < self._share.steps:
+                number = self._share.from_end(self._step)
+                if number < self._cutter.end and self._is_fresh(number):
+                    return self._cutter.unit_at(number, self._is_fresh)
+                self._step += 1
+        return None
+
+    def _is_fresh(self, number: int) -> bool:
+        return number not in self._taken and number in self._have
+
+    def _is_own_fresh(self, number: int) -> bool:
+        return self._is_fresh(number) and self._share.is_own(number)
+
+    # Giving --------------------------------------------------------------------------------------
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether some relayer may be given a unit, now or once it takes frames."""
+        return self._able_counts[self._preferred] > 0
+
+    @property
+    def _preferred(self) -> int:
+        """0: relayers of this node's own site, as long as one works; 1: those of other sites."""
+        return 0 if self._usable_local else 1
+
+    def next_unit(self) -> Run | None:
+        """Takes the next unit out, returned ones first."""
+        if self._returned:
+            return self._returned.popleft()
+        unit = self._peek()
+        if unit is not None:
+            self._taken.add(*unit)
+        return unit
+
+    def choose(self) -> Member | None:
+        """The relayer to give the next unit to; None if none takes frames and has allowance."""
+        start = self._preferred * ALLOWANCE_MAX
+        for bucket in self._buckets[start : start + ALLOWANCE_MAX]:
+            if bucket:
+                return next(iter(bucket))
+        return None
+
+    def given(self, member: Member, run: Run, now: float) -> None:
+        """Notes that a unit was handed to a relayer."""
+        first, count = run
+        record = self._relayers[member]
+        unit = OutUnit(first, count, pushed_at=now)
+        record.out[first] = unit
+        record.given[first] = count
+        self._units[first] = (member, unit)
+        if len(record.given) > GIVEN_MAX:
+            oldest = next(iter(record.given))
+            del record.given[oldest]
+            self._forget(member, oldest)
+        if not record.is_checked:
+            self._arm(member, record, now + self.inject_s(record))
+        self.place(member)
+
+    def place(self, member: Member) -> None:
+        """Puts a member where it is found when a relayer is chosen; call it when it changes."""
+        record = self._relayers.get(member)
+        if record is None:
+            return
+        side = 0 if record.is_local else 1
+        if record.bucket is not None:
+            self._buckets[record.bucket].pop(member, None)
+            record.bucket = None
+        is_usable = not record.is_paused and not member.is_convicted
+        is_able = is_usable and len(record.out) < record.allowance
+        self._able_counts[side] += is_able - record.is_able
+        if record.is_local:
+            self._usable_local += is_usable - record.is_usable
+        record.is_usable, record.is_able = is_usable, is_able
+        if is_able and member.is_writable:
+            record.bucket = len(record.out) + side * ALLOWANCE_MAX
+            self._buckets[record.bucket][member] = None
+
+    def admit(self, member: Member, *, is_local: bool) -> None:
+        """Makes a member a relayer."""
+        if member not in self._relayers:
+            self._relayers[member] = RelayerRecord(is_local=is_local)
+            self.place(member)
+
+    def dismiss(self, member: Member) -> None:
+        """Ends a member's role: it left, or receives no more. Its open units are fresh again."""
+        record = self._relayers.get(member)
+        if record is None:
+            return
+        self._take_back(member, record)
+        record.is_paused = True
+        self.place(member)
+        del self._relayers[member]
+
+    # Credits -------------------------------------------------------------------------------------
+
+    def credited(self, member: Member, first: int, now: float) -> None:
+        """Takes a relayer's word that it passed a unit on."""
+        record = self._relayers.get(member)
+        if record is None:
+            return
+        unit = record.out.get(first)
+        if unit is not None:
+            unit.is_credited = True
+            self._release(member, record, unit, now)
+        elif record.lapsed.pop(first, None) is not None and record.is_paused:
+            # It works after all, only slowly. This needs no voucher: a trial costs one unit.
+            self._resume(member, record)
+
+    def announced(self, peer: PeerId, first: int, count: int, now: float) -> None:
+        """Notes that a member told for the first time that it holds chunks of this object.
+
+        That vouches for whoever relayed them to it, and if enough members tell the same, the chunks
+        need not be pushed by this node.
+        """
+        self._count_claims(first, count)
+        numbers: Iterable[int] = range(first, first + count)
+        if count > len(self._units):
+            numbers = [number for number in self._units if first <= number < first + count]
+        for number in numbers:
+            entry = self._units.get(number)
+            if entry is not None and entry[0].peer != peer:
+                self._vouch(*entry, now)
+
+    def _count_claims(self, first: int, count: int) -> None:
+        start = first - self._cutter.start
+        for position in range(start, start + count):
+            claims = self._claims[position]
+            if claims < self.witnesses_min and claims < _CLAIMS_MAX:
+                self._claims[position] = claims + 1
+                if claims + 1 >= min(self.witnesses_min, _CLAIMS_MAX):
+                    self._taken.add(self._cutter.start + position, 1)
+
+    def _vouch(self, member: Member, unit: OutUnit, now: float) -> None:
+        unit.vouchers += 1
+        record = self._relayers.get(member)
+        if record is None:
+            return
+        if unit.vouchers >= SETTLED_VOUCHERS:
+            record.given.pop(unit.first, None)
+            if unit.first not in record.out:
+                self._forget(member, unit.first)
+        self._release(member, record, unit, now)
+
+    def _release(self, member: Member, record: RelayerRecord, unit: OutUnit, now: float) -> None:
+        """Ends a unit's wait once it is credited and vouched for."""
+        if not unit.is_credited or not unit.vouchers or record.out.get(unit.first) is not unit:
+            return
+        del record.out[unit.first]
+        record.vouched_count += 1
+        record.last_credit_at = now
+        record.is_paused = False
+        record.pause_s = 0.0
+        self._learn(record, now - unit.pushed_at)
+        if unit.first not in record.given:
+            self._forget(member, unit.first)
+        self.place(member)
+
+    def _learn(self, record: RelayerRecord, latency_s: float) -> None:
+        record.latency.sample(latency_s)
+        self._latency.sample(latency_s)
+        own_s, mean_s = record.latency.mean_s or 0.0, self._latency.mean_s or 0.0
+        if own_s > LATENCY_FACTOR * mean_s:
+            record.allowance = max(record.allowance - 1, ALLOWANCE_MIN)
+        else:
+            record.allowance = min(record.allowance + 1, ALLOWANCE_MAX)
+
+    def _forget(self, member: Member, first: int) -> None:
+        entry = self._units.get(first)
+        if entry is not None and entry[0] is member:
+            del self._units[first]
+
+    def inject_s(self, record: RelayerRecord) -> float:
+        """Patience with a relayer, seconds."""
+        bound_s = max(self._latency.bound_s, record.latency.bound_s)
+        return min(max(2 * bound_s, INJECT_S_MIN), INJECT_S_MAX)
+
+    # Lack of progress ----------------------------------------------------------------------------
+
+    @property
+    def due_at(self) -> float | None:
+        """When a relayer's progress is to be looked at, seconds."""
+        return self._checks[0][0] if self._checks else None
+
+    def check(self, now: float) -> None:
+        """Looks at the relayers whose time has come."""
+        while self._checks and self._checks[0][0] <= now:
+            _, _, member = heapq.heappop(self._checks)
+            record = self._relayers.get(member)
+            if record is not None and record.is_checked:
+                record.is_checked = False
+                self._check(member, record, now)
+
+    def _check(self, member: Member, record: RelayerRecord, now: float) -> None:
+        if record.is_paused:
+            if now >= record.probe_at:
+                self._resume(member, record)
+            else:
+                self._arm(member, record, record.probe_at)
+            return
+        if not record.out:
+            return
+        patience_s = self.inject_s(record)
+        oldest = next(iter(record.out.values()))
+        due_at = max(record.last_credit_at, oldest.pushed_at) + patience_s
+        if now >= due_at:
+            self._pause(member, record, now)
+            return
+        self._sweep(member, record, now, patience_s)
+        self._arm(member, record, max(due_at, now + patience_s / 2))
+
+    def _pause(self, member: Member, record: RelayerRecord, now: float) -> None:
+        self._take_back(member, record)
+        record.is_paused = True
+        record.pause_s = min(max(2 * record.pause_s, PAUSE_S_START), PAUSE_S_MAX)
+        record.probe_at = now + record.pause_s
+        self._arm(member, record, record.probe_at)
+        self.place(member)
+
+    def _resume(self, member: Member, record: RelayerRecord) -> None:
+        record.is_paused = False
+        record.allowance = ALLOWANCE_MIN
+        self.place(member)
+
+    def _sweep(self, member: Member, record: RelayerRecord, now: float, patience_s: float) -> None:
+        """Ends the wait for single old units of a relayer that otherwise makes progress.
+
+        News reaches the seeder at random, so for some credited units nobody ever vouches; and a
+        relayer with no room drops a push without a word.
+        """
+        for unit in list(record.out.values()):
+            age_s = now - unit.pushed_at
+            if age_s < patience_s:
+                break
+            if unit.is_credited and record.vouched_count >= DOUBTS_SHARE * (
+                record.doubtful_count + 1
+            ):
+                record.doubtful_count += 1
+                self.doubtful_count += 1
+                del record.out[unit.first]
+            elif unit.is_credited or age_s >= 2 * patience_s:
+                del record.out[unit.first]
+                self._return(member, record, unit)
+        self.place(member)
+
+    def _take_back(self, member: Member, record: RelayerRecord) -> None:
+        """Makes the open units of a relayer fresh."""
+        record.lapsed, record.out = record.out, {}
+        for unit in record.lapsed.values():
+            self._return(member, record, unit)
+
+    def _return(self, member: Member, record: RelayerRecord, unit: OutUnit) -> None:
+        record.given.pop(unit.first, None)
+        self._forget(member, unit.first)
+        if unit.vouchers < SETTLED_VOUCHERS:
+            self._returned.append((unit.first, unit.count))
+            self.reinjected_count += 1
+
+    def _arm(self, member: Member, record: RelayerRecord, at: float) -> None:
+        record.is_checked = True
+        self._check_count += 1
+        heapq.heappush(self._checks, (at, self._check_count, member))
+
+    # Complaints ----------------------------------------------------------------------------------
+
+    def convict(self, member: Member) -> None:
+        """Gives everything to others that a relayer was given and few announced."""
+        record = self._relayers.get(member)
+        if record is None:
+            return
+        for first, count in record.given.items():
+            self._returned.append((first, count))
+            self._forget(member, first)
+        self.reinjected_count += len(record.given)
+        record.given.clear()
+        record.out.clear()
+        record.lapsed.clear()
+        self.place(member)
+
+    @property
+    def out_count(self) -> int:
+        """Units that relayers have without credit; looks at all relayers."""
+        return sum(len(record.out) for record in self._relayers.values())
+
+    def relayers(self) -> Sequence[tuple[Member, RelayerRecord]]:
+        """Everybody who may be given units, paused ones included, with how they do."""
+        return tuple(self._relayers.items())
