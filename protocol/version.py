@@ -28,6 +28,10 @@ class ProtocolName(StrEnum):
     """Recipes and chunks, between members."""
     LANE = "lane/1"
     """Asks for a connection of its own for recipes and chunks, between members."""
+    PEERS = "peers/1"
+    """Where members are, and whether they can be reached, between members."""
+    FORWARD = "forward/1"
+    """Connections between two members that a third one passes on."""
 
 
 def protocol_id(chain: ChainId, name: ProtocolName) -> str:

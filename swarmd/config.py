@@ -18,6 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
+from protocol.address_statement import ADDRESSES_MAX as STATED_MAX
+from protocol.address_statement import StatedAddress
 from protocol.calendar import DURATION_MS_MAX
 from protocol.encoding import check_identifier, check_text
 from protocol.errors import ConfigError, EncodingError
@@ -147,6 +149,15 @@ def _bootstrap(value: object, what: str) -> Bootstrap:
         raise ConfigError(f"{what}: {error}") from None
 
 
+def _announced(value: object, what: str) -> Endpoint:
+    endpoint = _endpoint(value, what)
+    try:
+        StatedAddress(endpoint.host, endpoint.port)
+    except EncodingError as error:
+        raise ConfigError(f"{what}: {error}") from None
+    return endpoint
+
+
 def _resolver(value: object, what: str) -> str:
     text = _text(value, what)
     if not text:
@@ -260,6 +271,12 @@ class NetworkSection:
     """Address and port of the DNS server to ask for names; empty: whom the system asks."""
     peers_wanted: int = field(default=16, metadata=_by(_integer(0, 1024)))
     """Members to be connected to; beyond the bootstrap, peers met by exchange are called for it."""
+    peer_exchange: bool = field(default=True, metadata=_by(_boolean))
+    """Whether addresses are exchanged with other members."""
+    announce: tuple[Endpoint, ...] = field(
+        default=(), metadata=_by(_list_of(_announced, maximum=STATED_MAX))
+    )
+    """Addresses at which others reach this node, told to members; found ones are added."""
     member_connections_max: int = field(default=192, metadata=_by(_integer(4, 4096)))
     """Connections of members at a time; each costs about 100 KiB of memory."""
     stranger_connections_max: int = field(default=16, metadata=_by(_integer(1, 256)))

@@ -31,6 +31,9 @@ COMMENTS: Final[dict[str, str]] = {
     "network.resolver": "DNS server for names, such as 192.0.2.53:53; empty: the system's.",
     "network.peers_wanted": "Members to be connected to, 0 to 1024; beyond the bootstrap,\n"
     "peers that other members tell of are called for it.",
+    "network.peer_exchange": "Whether addresses are exchanged with other members.",
+    "network.announce": "Addresses at which others reach this node, such as 203.0.113.7:7001, for\n"
+    "members to know (at most 8). Those that members find by themselves are added.",
     "network.member_connections_max": "Connections of members at a time, 4 to 4096; about 100\n"
     "KiB of memory each.",
     "network.stranger_connections_max": "Connections of peers that have not shown yet that they\n"

@@ -83,6 +83,10 @@ class Peer:
     """Height of the header that shows its standing; my older copy does not overrule it."""
     connected_at: float = 0.0
     """Monotonic seconds."""
+    is_lan: bool = False
+    """Whether it is on the same local network, reached directly."""
+    via: PeerKey | None = None
+    """The member that passes the connection on; None: reached directly."""
     offences: dict[str, int] = field(default_factory=dict)
     """Count of each kind of misbehaviour."""
 
@@ -132,6 +136,8 @@ class PeerRegistry:
                     ProtocolName.EXCHANGE,
                     ProtocolName.LANE,
                     ProtocolName.SEALING,
+                    ProtocolName.PEERS,
+                    ProtocolName.FORWARD,
                 )
             ),
             PeerClass.VALIDATOR: frozenset(

@@ -15,8 +15,11 @@ from typing import Final
 
 import trio
 
-from protocol.digest import ChainId
+from protocol.digest import ChainId, DidId
 from protocol.errors import StorageError
+from protocol.keys import PrivateKey
+from protocol.peers_messages import PEERS_BYTES_MAX
+from protocol.version import ProtocolName, protocol_id
 from swarmd.address_book import BOOK_NAME, AddressBook
 from swarmd.config import NetworkSection, parse_endpoint
 from swarmd.entropy import Entropy
@@ -25,7 +28,9 @@ from swarmd.net.address import PeerAddress, PeerKey
 from swarmd.net.dial_plan import Candidate, Origin
 from swarmd.net.names import Names, Resolver, Server
 from swarmd.net.network import Network
-from swarmd.peers import PeerClass, PeerRegistry
+from swarmd.own_addresses import OwnAddresses
+from swarmd.peers import Peer, PeerClass, PeerRegistry
+from swarmd.services.peer_exchange import DEADLINE_S, ExchangeGrounds, PeerExchange
 from swarmd.services.reach import ReachService, Sources
 
 logger = logging.getLogger(__name__)
@@ -62,6 +67,10 @@ class Grounds:
     """Addresses of the token while this node joins."""
     greet: Callable[[PeerKey], Awaitable[PeerClass]]
     """Says hello."""
+    did: DidId
+    """Who this node is."""
+    node_key: PrivateKey
+    """Signs statements."""
 
 
 class ReachPlane:
@@ -105,6 +114,49 @@ class ReachPlane:
             peers_wanted=settings.peers_wanted,
         )
         """Dials."""
+        network = grounds.network
+        listen = [(item.host, item.port) for item in network.listen_addresses]
+        self.own: Final = OwnAddresses(
+            identity=(grounds.did, network.peer, grounds.node_key),
+            chain=grounds.chain,
+            announced=[(item.host, item.port) for item in settings.announce],
+            listen=listen,
+        )
+        """Where this node is."""
+        self.exchange: Final = PeerExchange(
+            ExchangeGrounds(
+                network=network,
+                registry=grounds.registry,
+                keys=keys,
+                book=self.book,
+                own=self.own,
+                entropy=grounds.entropy,
+                protocol=protocol_id(grounds.chain, ProtocolName.PEERS),
+                era=grounds.era,
+                time_ms=grounds.time_ms,
+                peers_wanted=settings.peers_wanted,
+                learned=self.reach.wake,
+            )
+        )
+        """Asks members, and answers them."""
+
+    def serve(self) -> None:
+        """Answers peers from now on."""
+        if self._grounds.settings.peer_exchange:
+            self._grounds.network.handle(
+                protocol_id(self._grounds.chain, ProtocolName.PEERS),
+                self.exchange.answer,
+                streams_per_peer_max=2,
+                deadline_s=DEADLINE_S,
+                frame_bytes_max=PEERS_BYTES_MAX,
+            )
+
+    def peer_connected(self, peer: Peer) -> None:
+        """A peer has become a member, or was met as one."""
+        route = self._grounds.network.route(peer.key)
+        peer.via = None if route is None else route.via
+        if peer.peer_class >= PeerClass.MEMBER and self._grounds.settings.peer_exchange:
+            self.exchange.peer_connected(peer.key)
 
     def _names_changed(self) -> None:
         self.reach.wake()
@@ -138,6 +190,8 @@ class ReachPlane:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.names.run)
                 nursery.start_soon(self.reach.run)
+                if self._grounds.settings.peer_exchange:
+                    nursery.start_soon(self.exchange.run)
                 nursery.start_soon(self._keep_saved)
         finally:
             with trio.CancelScope(shield=True):

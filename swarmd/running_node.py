@@ -239,6 +239,8 @@ class RunningNode:
                 is_current=lambda: self.freshness.is_current,
                 token_addresses=self._token_addresses,
                 greet=self.joining.greet,
+                did=self._identity.did,
+                node_key=self._identity.node_key,
             )
         )
         self.reach = self.reach_plane.reach
@@ -420,6 +422,7 @@ class RunningNode:
 
     async def _start_services(self, nursery: trio.Nursery) -> None:
         self._serve_protocols()
+        self.reach_plane.serve()
         self.ledger.listen(self._on_commit)
         self.ledger.listen_alarm(self.images.on_alarm)
         operator = Operator(self._parts())
@@ -512,6 +515,7 @@ class RunningNode:
         if peer.peer_class is PeerClass.READER:
             return
         self._nursery.start_soon(self.network.admit_to_gossip, peer.key)
+        self.reach_plane.peer_connected(peer)
         self.data_plane.peer_connected(peer.key)
         if self.consensus is not None and peer.peer_class is PeerClass.VALIDATOR:
             self.consensus.peer_connected(peer.key)

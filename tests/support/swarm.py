@@ -130,12 +130,15 @@ class Swarm:
         return PeerKey(self.key(name, KeyName.TRANSPORT).public.raw)
 
     def only_peers(self, name: str, *others: str) -> None:
-        """Leaves a node no other addresses than these."""
+        """Leaves a node no other addresses than these; nobody tells it of more."""
         addresses = tuple(self.address(other) for other in others)
         self.configure(
             name,
             lambda config: dataclasses.replace(
-                config, network=dataclasses.replace(config.network, bootstrap=addresses)
+                config,
+                network=dataclasses.replace(
+                    config.network, bootstrap=addresses, peer_exchange=False
+                ),
             ),
         )
 

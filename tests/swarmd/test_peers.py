@@ -46,6 +46,8 @@ ALLOWED = {
         ProtocolName.EXCHANGE,
         ProtocolName.LANE,
         ProtocolName.SEALING,
+        ProtocolName.PEERS,
+        ProtocolName.FORWARD,
     },
     PeerClass.VALIDATOR: set(ProtocolName) - {ProtocolName.ENROL},
 }
