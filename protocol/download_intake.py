@@ -66,11 +66,14 @@ class DownloadIntake:
         is_running = self._core.state is DownloadState.RUNNING
         useful_bytes = 0
         for number, data in numbered:
-            useful_bytes += len(data)
+            useful_bytes += request.pending[number]  # as the window counts, packed or not
             if is_running and self._core.chunks.buffer(number, request, len(data)):
                 self._core.effects.append(
                     WriteChunk(
-                        component=request.component, index=number - request.offset, data=data
+                        component=request.component,
+                        index=number - request.offset,
+                        data=data,
+                        is_packed=number - request.offset in message.packed,
                     )
                 )
             else:

@@ -56,7 +56,7 @@ def match_chunks(
             raise ExchangeOffenceError(
                 Offence.UNSOLICITED, f"chunk {index} is not open in request {message.request_id}"
             )
-        if len(data) != expected:
+        if len(data) != expected and not (index in message.packed and len(data) < expected):
             raise ExchangeOffenceError(
                 Offence.WRONG_LENGTH,
                 f"chunk {index} of component {layout.component_of(number)} with {len(data)} bytes, "

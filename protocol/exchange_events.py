@@ -223,6 +223,8 @@ class ChunksRead:
     """The request it belongs to."""
     chunks: Sequence[tuple[int, bytes | None]]
     """(index, bytes), or None where the chunk is missing or rotten."""
+    packed: frozenset[int] = frozenset()
+    """Indices whose bytes are one zstd frame of the chunk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,6 +322,8 @@ class WriteChunk:
     """Chunk index."""
     data: bytes | memoryview
     """The bytes as they came."""
+    is_packed: bool = False
+    """Whether they are one zstd frame of the chunk, to be unpacked first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,9 @@ is a fixed binary layout, so that payload bytes are never copied into or out of 
 
     kind u8 | request id u64 | count u16 | count x (index u32, length u32) | payloads, in that order
 
-(big-endian). It carries several chunks of one request: at 16 KiB a chunk, the cost of a frame would
-otherwise exceed the cost of its bytes. See docs/spec/exchange.md for the rules and the CDDL.
+(big-endian; the top bit of a length marks a payload that is packed, docs/spec/updates.md). It
+carries several chunks of one request: at 16 KiB a chunk, the cost of a frame would otherwise exceed
+the cost of its bytes. See docs/spec/exchange.md for the rules and the CDDL.
 
 Rules the machines enforce: every index of every request is answered exactly once (chunk or
 reject), in any order; a request id is unique among its sender's unanswered requests. What a peer
@@ -51,6 +52,10 @@ CHUNKS_PAYLOAD_BYTES_MAX: Final = CHUNKS_PAYLOAD_BYTES_AIM + CHUNK_BYTES_MAX
 """Payload bytes of one CHUNKS frame: the last chunk added may be of the largest size."""
 BITFIELD_BYTES_MAX: Final = CHUNKS_PER_COMPONENT_MAX // 8
 """Bytes of the largest bitfield."""
+
+PACKED_BIT: Final = 1 << 31
+"""In an entry's length: the payload is one zstd frame of the chunk."""
+_NOTHING_PACKED: Final[frozenset[int]] = frozenset()
 
 _CHUNKS_HEAD: Final = struct.Struct(">BQH")
 _CHUNKS_ENTRY: Final = struct.Struct(">II")
@@ -181,6 +186,8 @@ class Chunks:
     chunks: tuple[tuple[int, bytes | memoryview], ...]
     """(index, bytes), indices ascending, 1 to 256, within the bound above. Decoded payloads are
     views of the frame, so that nothing is copied before it is hashed."""
+    packed: frozenset[int] = _NOTHING_PACKED
+    """Indices whose bytes are one zstd frame instead of the chunk itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,7 +301,11 @@ def _encode_chunks(message: Chunks) -> list[bytes | memoryview]:
     if not 1 <= len(chunks) <= REQUEST_INDICES_MAX or payload_bytes > CHUNKS_PAYLOAD_BYTES_MAX:
         raise LocalProtocolError(f"{len(chunks)} chunks of {payload_bytes} bytes in one frame")
     head = [_CHUNKS_HEAD.pack(MessageKind.CHUNKS, message.request_id, len(chunks))]
-    head.extend(_CHUNKS_ENTRY.pack(index, len(data)) for index, data in chunks)
+    packed = message.packed
+    head.extend(
+        _CHUNKS_ENTRY.pack(index, len(data) | (PACKED_BIT if index in packed else 0))
+        for index, data in chunks
+    )
     return [b"".join(head), *(data for _, data in chunks)]
 
 
@@ -335,8 +346,12 @@ def _decode_chunks(body: bytes | bytearray | memoryview) -> Chunks:
         raise RemoteProtocolError(f"CHUNKS frame with {len(body) - start} payload bytes")
     view = memoryview(body)
     chunks: list[tuple[int, memoryview]] = []
+    packed: list[int] = []
     previous, position = -1, start
     for index, length in _CHUNKS_ENTRY.iter_unpack(view[_CHUNKS_HEAD.size : start]):
+        if length & PACKED_BIT:
+            packed.append(index)
+            length ^= PACKED_BIT
         end = position + length
         if not previous < index < CHUNKS_PER_COMPONENT_MAX or not length or end > len(body):
             raise RemoteProtocolError(f"CHUNKS entry (index {index}, {length} bytes) out of bounds")
@@ -346,7 +361,8 @@ def _decode_chunks(body: bytes | bytearray | memoryview) -> Chunks:
         raise RemoteProtocolError(
             f"CHUNKS frame with {len(body) - position} bytes behind its chunks"
         )
-    return Chunks(request_id=request_id, chunks=tuple(chunks))
+    marked = frozenset(packed) if packed else _NOTHING_PACKED
+    return Chunks(request_id=request_id, chunks=tuple(chunks), packed=marked)
 
 
 def _read_indices(

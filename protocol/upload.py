@@ -390,7 +390,11 @@ class Upload:
             payload_bytes = sum(len(data) for _, data in found)
             self._unsent_bytes += payload_bytes
             self._sent_bytes += payload_bytes
-            self._send(Chunks(request_id=event.request_id, chunks=found), serving.manifest_id)
+            packed = event.packed.intersection(index for index, _ in found)
+            self._send(
+                Chunks(request_id=event.request_id, chunks=found, packed=packed),
+                serving.manifest_id,
+            )
 
     def _on_page_read(self, event: PageRead) -> None:
         serving = self._finish_read(event.request_id)

@@ -43,6 +43,7 @@ from swarmd.services.exchange_library import ServedLibrary
 from swarmd.services.exchange_link import PeerLink
 from swarmd.services.exchange_links import LinkTable
 from swarmd.services.exchange_news import News
+from swarmd.services.exchange_packing import Packing, PackingMode, SendMeter
 from swarmd.services.exchange_ports import (
     BlockingRunner,
     ExchangeAuthority,
@@ -83,6 +84,7 @@ class ExchangeService:
         entropy: Entropy,
         make_picker: PickerFactory = rarest_first,
         run_blocking: BlockingRunner | None = None,
+        packing: PackingMode = PackingMode.AUTO,
     ) -> None:
         """Wires the service; nothing runs before `run`.
 
@@ -96,11 +98,13 @@ class ExchangeService:
             make_picker: the picking rule.
             run_blocking: runs store calls; by default in worker threads with a limiter of their
                 own. A simulation on a virtual clock runs them in place.
+            packing: whether chunks are compressed on the wire.
         """
         self._store = store
         self._authority = authority
         self._score = score
         self._library = ServedLibrary(store)
+        self._packing = Packing(packing)
         self._run_blocking = run_blocking or _WorkerThreads()
         self._links = LinkTable(own_key, open_stream, host=self)
         self._fetches = FetchTable(store, entropy, make_picker)
@@ -320,17 +324,22 @@ class ExchangeService:
         """Routes an answer or possession news to the download it concerns."""
         self._fetches.take_answer(peer, message, self.now())
 
-    async def read_chunks(self, effect: ReadChunks) -> ChunksRead:
+    async def read_chunks(self, effect: ReadChunks, meter: SendMeter) -> ChunksRead:
         """Reads chunks for an upload; rot is reported and fetched again."""
         authorised = self._library.authorised(effect.manifest_id)
         if authorised is None:
             gone = tuple((index, None) for index in effect.indices)
             return ChunksRead(request_id=effect.request_id, chunks=gone)
         image = authorised.manifest.components[effect.component].digest
-        outcome = await self._run_blocking(partial(self._library.read_chunks, effect, image))
+        packer = self._packing.packer_for(meter)
+        outcome = await self._run_blocking(
+            partial(self._library.read_chunks, effect, image, packer)
+        )
         if outcome.rotten:
             self._on_rot(authorised, effect.component, outcome.rotten)
-        return ChunksRead(request_id=effect.request_id, chunks=outcome.chunks)
+        return ChunksRead(
+            request_id=effect.request_id, chunks=outcome.chunks, packed=outcome.packed
+        )
 
     async def read_page(self, effect: ReadPage) -> PageRead:
         """Reads a recipe page for an upload."""

@@ -15,6 +15,7 @@ from typing import Final, Protocol, assert_never
 
 import trio
 
+from chunks.compression import ChunkUnpacker
 from chunks.recipe import Recipe
 from chunks.recipe_page import (
     RecipeAssembler,
@@ -30,6 +31,7 @@ from chunks.store import (
     ImageState,
 )
 from chunks.store import Download as StoreDownload
+from chunks.zstd_frame import FrameError
 from protocol.authorised import AuthorisedManifest
 from protocol.bitfield import Bitfield
 from protocol.download import Download
@@ -301,6 +303,7 @@ class Fetch:
             await self._pause(component, indices)
 
     def _write_batch(self, chunks: Sequence[WriteChunk], batch: _Batch) -> None:
+        unpacker = ChunkUnpacker() if any(chunk.is_packed for chunk in chunks) else None
         for chunk in chunks:
             download = self._downloads[chunk.component]
             assert download is not None, "a component is prepared before its chunks are asked for"
@@ -308,8 +311,11 @@ class Fetch:
                 batch.full[chunk.component].append(chunk.index)
                 continue
             try:
-                gained = self._store.write_chunk(download, chunk.index, bytes(chunk.data))
-            except DigestMismatchError as error:
+                data = bytes(chunk.data)
+                if unpacker is not None and chunk.is_packed:
+                    data = unpacker.unpack(data, download.recipe.length(chunk.index))
+                gained = self._store.write_chunk(download, chunk.index, data)
+            except (DigestMismatchError, FrameError) as error:
                 batch.refused.append(
                     ChunkRefused(component=chunk.component, index=chunk.index, detail=str(error))
                 )
@@ -319,7 +325,7 @@ class Fetch:
                 written, further = batch.stored.setdefault(chunk.component, ([], []))
                 written.append(chunk.index)
                 further.extend(index for index in gained if index != chunk.index)
-                batch.stored_bytes += len(chunk.data)
+                batch.stored_bytes += len(data)
 
     async def _pause(self, component: int, indices: Sequence[int]) -> None:
         """Stops intake; it goes on by itself when there is space."""

@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from chunks.compression import ChunkPacker
 from chunks.recipe_page import RecipePager
 from chunks.store import ChunkRottenError, ChunkStore, ImageMissingError
 from protocol.authorised import AuthorisedManifest
 from protocol.bitfield import Bitfield
-from protocol.digest import Digest, ManifestId
+from protocol.digest import Digest, ManifestId, sha256
 from protocol.errors import StorageError, VerificationError
 from protocol.exchange_events import ReadChunks, ReadPage
 from protocol.manifest import Component
@@ -32,6 +33,8 @@ class ReadOutcome:
     """(index, bytes or None where it cannot be served)."""
     rotten: tuple[int, ...]
     """Indices the store dropped because they no longer match."""
+    packed: frozenset[int] = frozenset()
+    """Indices whose bytes are one zstd frame of the chunk."""
 
 
 class ServedLibrary:
@@ -93,10 +96,19 @@ class ServedLibrary:
             held.append(field)
         return tuple(held)
 
-    def read_chunks(self, effect: ReadChunks, image: Digest) -> ReadOutcome:
-        """Reads chunks until the effect's bound; those that cannot be served come as None."""
+    def read_chunks(
+        self, effect: ReadChunks, image: Digest, packer: ChunkPacker | None = None
+    ) -> ReadOutcome:
+        """Reads chunks until the effect's bound; those that cannot be served come as None.
+
+        Args:
+            effect: which.
+            image: where from.
+            packer: packs those for which it pays; None: none is packed.
+        """
         chunks: list[tuple[int, bytes | None]] = []
         rotten: list[int] = []
+        packed: list[int] = []
         total_bytes = 0
         for index in effect.indices:
             try:
@@ -106,11 +118,16 @@ class ServedLibrary:
                 data = None
             except StorageError:
                 data = None
+            if packer is not None and data is not None:
+                frame = packer.pack(data, image=image, chunk=sha256(data))
+                if frame is not None:
+                    packed.append(index)
+                    data = frame
             chunks.append((index, data))
             total_bytes += len(data or b"")
             if total_bytes >= effect.bytes_max:
                 break
-        return ReadOutcome(chunks=tuple(chunks), rotten=tuple(rotten))
+        return ReadOutcome(chunks=tuple(chunks), rotten=tuple(rotten), packed=frozenset(packed))
 
     def read_page(self, effect: ReadPage, component: Component) -> bytes | None:
         """Makes a recipe page; None if the store does not hold the image under this recipe."""

@@ -44,6 +44,7 @@ from protocol.exchange_messages import (
 )
 from protocol.limits import MIB
 from protocol.upload import Upload, refusal_of
+from swarmd.services.exchange_packing import SendMeter
 from swarmd.services.exchange_ports import StreamLike
 
 logger = logging.getLogger(__name__)
@@ -63,8 +64,8 @@ _ENTRY_BYTES: Final = 512
 class LinkOwner(Protocol):
     """The service, as a link sees it."""
 
-    async def read_chunks(self, effect: ReadChunks) -> ChunksRead:
-        """Reads chunks in a worker thread."""
+    async def read_chunks(self, effect: ReadChunks, meter: SendMeter) -> ChunksRead:
+        """Reads chunks in a worker thread, packed unless the peer's link is fast."""
         ...
 
     async def read_page(self, effect: ReadPage) -> PageRead:
@@ -104,6 +105,7 @@ class PeerLink:
         self.offence: ExchangeOffenceError | None = None
         """Why the link ended, if the peer broke the protocol."""
         self._stream = stream
+        self._meter = SendMeter()
         self._owner = owner
         self._queue: deque[Send] = deque()
         self._queue_bytes = 0
@@ -181,6 +183,7 @@ class PeerLink:
             if scope.cancelled_caught:
                 raise TransportError(f"the peer took no frame in {SEND_TIMEOUT_S} s")
         if (payload_bytes := _payload_bytes(effect.message)) > 0:
+            self._meter.note(payload_bytes, self._owner.now())
             self.feed(Flushed(payload_bytes=payload_bytes))
 
     # Receiving -----------------------------------------------------------------------------------
@@ -222,7 +225,7 @@ class PeerLink:
 
     async def _read(self, effect: ReadChunks | ReadPage) -> None:
         if isinstance(effect, ReadChunks):
-            self.feed(await self._owner.read_chunks(effect))
+            self.feed(await self._owner.read_chunks(effect, self._meter))
         else:
             self.feed(await self._owner.read_page(effect))
 
