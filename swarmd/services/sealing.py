@@ -66,9 +66,9 @@ RETRY_S_MAX: Final = 3600.0
 ASK_S: Final = 20.0
 """How long one peer may take to answer, seconds: a full ring on a thin link."""
 REPEAT_S: Final = 60.0
-"""A peer is given one ring at most once in this time, seconds."""
+"""A peer is given one ring file at most once in this time, seconds."""
 GIVEN_MAX: Final = 1024
-"""(peer, ring) pairs remembered for that; the oldest is forgotten first."""
+"""(peer, file) pairs remembered for that; the oldest is forgotten first."""
 REQUESTS_PER_STREAM: Final = 32
 """Requests that one stream may carry."""
 
@@ -350,7 +350,7 @@ class SealingService:
             return RingAnswer(status=RingStatus.UNKNOWN)
         if request.version >= held.file.version:
             return RingAnswer(status=RingStatus.CURRENT)
-        if not self._spend(peer, request.ring):
+        if not self._spend(peer, held.digest):
             return RingAnswer(status=RingStatus.UNKNOWN)
         return RingAnswer(status=RingStatus.RING, content=held.signed.raw)
 
@@ -358,14 +358,14 @@ class SealingService:
         answer = self._authority.ask(PeerSubject(peer), Access.READ_RING, group)
         return not isinstance(answer, Denial)
 
-    def _spend(self, peer: PeerKey, ring: Digest) -> bool:
-        """Whether a peer may be given a ring now: a full one is worth a megabyte."""
+    def _spend(self, peer: PeerKey, file: Digest) -> bool:
+        """Whether a peer may be given a ring file now: a full one is worth a megabyte."""
         now = trio.current_time()
-        before = self._given.get((peer, ring))
+        before = self._given.get((peer, file))
         if before is not None and now - before < REPEAT_S:
             return False
-        self._given[peer, ring] = now
-        self._given.move_to_end((peer, ring))
+        self._given[peer, file] = now
+        self._given.move_to_end((peer, file))
         while len(self._given) > GIVEN_MAX:
             self._given.popitem(last=False)
         return True
