@@ -1,0 +1,104 @@
+"""Whole nodes over TCP that find each other: by exchange, by the address book, by names."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import trio
+
+from swarmd.address_book import BOOK_NAME
+from swarmd.net.address import Bootstrap, DNSAddress
+from swarmd.net.wire import TCPWire
+from swarmd.peers import PeerClass
+from tests.support.dns_server import dns_server
+from tests.support.swarm import VALIDATORS, Swarm, swarm, until
+
+JOIN_S = 60.0
+
+
+def knows_only(lab: Swarm, name: str, *bootstrap: Bootstrap, **settings: object) -> None:
+    """Leaves a node these addresses to begin with; it may ask for more."""
+    fields: dict[str, object] = {"bootstrap": bootstrap, "peer_exchange": True, **settings}
+    lab.configure(
+        name,
+        lambda config: dataclasses.replace(
+            config,
+            network=dataclasses.replace(config.network, **fields),  # type: ignore[arg-type]
+        ),
+    )
+
+
+@pytest.mark.slow
+async def test_gateways_meet_through_a_validator_and_again_without_it(tmp_path: Path) -> None:
+    """The second time the address book is all they have."""
+    async with swarm(tmp_path, wire=TCPWire()) as lab:
+        for name in ("gateway-1", "gateway-2"):
+            knows_only(lab, name, lab.address("validator-1"))
+        await lab.start(*VALIDATORS, "gateway-1", "gateway-2")
+        with trio.fail_after(JOIN_S):
+            await lab.until_met("gateway-1", "gateway-2")
+            await until(lambda: lab["gateway-2"].reach_plane.book.proven(lab.peer("gateway-1")))
+        await lab.stop("gateway-1", "gateway-2", *VALIDATORS)
+        assert (lab.path / "gateway-1" / BOOK_NAME).stat().st_mode & 0o077 == 0
+        await lab.start("gateway-1", "gateway-2")
+        with trio.fail_after(JOIN_S):
+            await lab.until_met("gateway-1", "gateway-2")
+
+
+@pytest.mark.slow
+async def test_a_suspended_gateway_is_not_told_where_others_are(tmp_path: Path) -> None:
+    async with swarm(tmp_path, wire=TCPWire()) as lab:
+        for name in ("gateway-1", "gateway-2"):
+            knows_only(lab, name, lab.address("validator-1"))
+        await lab.start(*VALIDATORS, "publisher-1", "gateway-2")
+        with trio.fail_after(JOIN_S):
+            await lab.until_met("gateway-2", "validator-1")
+            await until(
+                lambda: lab["validator-1"].reach_plane.book.stated(lab.peer("gateway-2")),
+                "the validator knows where gateway-2 is",
+            )
+            height = await lab.suspend("gateway-1")
+            await lab.until_height(height, *VALIDATORS, "gateway-2")
+            await lab.start("gateway-1")
+            await until(
+                lambda: lab.class_of("validator-1", "gateway-1") is PeerClass.READER, "it reads"
+            )
+            await lab.until_height(height, "gateway-1")
+        book = lab["gateway-1"].reach_plane.book
+        assert book.stated(lab.peer("gateway-2")) == ()
+        assert not lab["gateway-1"].network.is_connected(lab.peer("gateway-2"))
+        assert lab["validator-1"].reach_plane.book.stated(lab.peer("gateway-1")) == ()
+
+
+@pytest.mark.slow
+async def test_a_gateway_finds_its_network_by_a_name(tmp_path: Path) -> None:
+    async with swarm(tmp_path, wire=TCPWire()) as lab:
+        listed = [f'"dnsaddr={lab.address(name)}"' for name in VALIDATORS]
+        async with dns_server({("_dnsaddr.fleet.example", "TXT"): listed}) as server:
+            knows_only(
+                lab,
+                "gateway-1",
+                DNSAddress("fleet.example"),
+                resolver=f"127.0.0.1:{server.port}",
+            )
+            await lab.start(*VALIDATORS, "gateway-1")
+            with trio.fail_after(JOIN_S):
+                for name in VALIDATORS:
+                    await until(
+                        lambda name=name: (  # type: ignore[misc]
+                            lab.class_of("gateway-1", name) >= PeerClass.MEMBER
+                        ),
+                        f"it knows {name}",
+                    )
+            assert ("_dnsaddr.fleet.example", "TXT") in server.asked
+
+
+@pytest.mark.slow
+async def test_a_damaged_address_book_costs_nothing_but_its_content(tmp_path: Path) -> None:
+    async with swarm(tmp_path, wire=TCPWire()) as lab:
+        (lab.path / "gateway-1" / BOOK_NAME).write_bytes(b"\xa4\x00\x01\x01damaged")
+        await lab.start(*VALIDATORS, "gateway-1")
+        with trio.fail_after(JOIN_S):
+            await lab.until_met("gateway-1", "validator-1")
