@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from chunks.bitmap import Bitmap
 from chunks.catalogue import Catalogue
 from chunks.file_backend import FileBackend, OSFileBackend, storage_errors
 from chunks.held_image import HeldImage, OpenFile
@@ -383,6 +384,17 @@ class FileStore(ChunkStore):
         with self._table.lease(image, staged=staged) as (held, opened):
             return self._reader.verify(held, opened)
 
+    def verify_range(self, image: Digest, start: int, stop: int) -> tuple[int, ...]:
+        """See `ChunkStore.verify_range`."""
+        with self._table.lease(image) as (held, opened):
+            return self._reader.verify(held, opened, start, stop)
+
+    def distrust(self) -> None:
+        """See `ChunkStore.distrust`."""
+        with self._table.state:
+            for held in self._table.all():
+                held.verified = Bitmap(len(held.have))
+
     def export(self, image: Digest, target: Path) -> None:
         """See `ChunkStore.export`."""
         part = target.with_name(f".{target.name}{PART_SUFFIX}")
@@ -413,6 +425,18 @@ class FileStore(ChunkStore):
             with self._table.state:
                 held = self._table.find(image, staged=staged)
             self._catalogue.delete(held)
+
+    def collect(self, image: Digest) -> bool:
+        """See `ChunkStore.collect`."""
+        with self._table.catalogue:
+            with self._table.state:
+                held = self._table.find_optional(image)
+                if held is None or (held.opened is not None and held.opened.leases):
+                    return False
+                # From here on nobody begins to read it.
+                held.locked = True
+            self._catalogue.delete(held)
+            return True
 
     def withdraw(self, image: Digest, *, keep: bool = False) -> None:
         """See `ChunkStore.withdraw`."""

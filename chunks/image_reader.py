@@ -19,7 +19,7 @@ from chunks.index_database import ChunkPlace
 from chunks.recipe import Recipe
 from chunks.store import ChunkRottenError, ImageMissingError
 from protocol.digest import ChunkId, short
-from protocol.errors import DigestMismatchError, StorageError
+from protocol.errors import DigestMismatchError, LocalProtocolError, StorageError
 from protocol.limits import MIB
 
 COPY_BYTES: Final = 1 * MIB
@@ -35,10 +35,20 @@ class ImageReader:
         self._table = table
         self._catalogue = catalogue
 
-    def verify(self, held: HeldImage, opened: OpenFile) -> tuple[int, ...]:
-        """Hashes every chunk held anew and drops those that do not match."""
+    def verify(
+        self, held: HeldImage, opened: OpenFile, start: int = 0, stop: int | None = None
+    ) -> tuple[int, ...]:
+        """Hashes every chunk held, or those of a range, anew and drops those that do not match.
+
+        Raises:
+            LocalProtocolError: no such range.
+        """
+        count = opened.recipe.chunk_count
+        end = count if stop is None else stop
+        if not 0 <= start <= end <= count:
+            raise LocalProtocolError(f"no chunks {start} to {end} among {count}")
         rotten: list[int] = []
-        for index in range(opened.recipe.chunk_count):
+        for index in range(start, end):
             with self._table.state:
                 if index not in held.have:
                     continue

@@ -319,6 +319,11 @@ class MemoryStore(ChunkStore):
         del self._images[image, staged]
 
     @_locked
+    def collect(self, image: Digest) -> bool:
+        """See `ChunkStore.collect`; every call holds the lock, so nobody is within one."""
+        return self._images.pop((image, False), None) is not None
+
+    @_locked
     def withdraw(self, image: Digest, *, keep: bool = False) -> None:
         """See `ChunkStore.withdraw`."""
         held = self._images.get((image, False))
@@ -340,10 +345,21 @@ class MemoryStore(ChunkStore):
         """See `ChunkStore.verify_image`."""
         return self._verify(self._find(image, staged=staged))
 
-    def _verify(self, held: _MemoryImage) -> tuple[int, ...]:
+    @_locked
+    def verify_range(self, image: Digest, start: int, stop: int) -> tuple[int, ...]:
+        """See `ChunkStore.verify_range`."""
+        held = self._find(image)
+        if not 0 <= start <= stop <= held.recipe.chunk_count:
+            raise LocalProtocolError(f"no chunks {start} to {stop} of {short(image)}")
+        return self._verify(held, range(start, stop))
+
+    def distrust(self) -> None:
+        """See `ChunkStore.distrust`; memory is hashed at every read."""
+
+    def _verify(self, held: _MemoryImage, indices: range | None = None) -> tuple[int, ...]:
         rotten = tuple(
             index
-            for index in range(held.recipe.chunk_count)
+            for index in (range(held.recipe.chunk_count) if indices is None else indices)
             if index in held.have and held.bytes_of(index) is None
         )
         self._drop(held, rotten)

@@ -319,6 +319,14 @@ class ChunkStore(Protocol):
         """
         ...
 
+    def collect(self, image: Digest) -> bool:
+        """Deletes an image of the images area unless somebody reads or writes it at this moment.
+
+        Returns:
+            Whether it was deleted; False also where there is none.
+        """
+        ...
+
     def withdraw(self, image: Digest, *, keep: bool = False) -> None:
         """Ends the serving of an image that no authorisation covers any more.
 
@@ -337,6 +345,26 @@ class ChunkStore(Protocol):
 
         Returns:
             Indices that were dropped; of a staged image, that are rotten.
+        """
+        ...
+
+    def verify_range(self, image: Digest, start: int, stop: int) -> tuple[int, ...]:
+        """Hashes the chunks held among `start` up to, not including, `stop`; drops rotten ones.
+
+        Locked images are read too; nothing of them leaves.
+
+        Returns:
+            Indices that were dropped.
+
+        Raises:
+            LocalProtocolError: no such indices.
+        """
+        ...
+
+    def distrust(self) -> None:
+        """Has every chunk hashed again at its next read.
+
+        What was verified once may have rotted since; what the system caches hides it for a while.
         """
         ...
 

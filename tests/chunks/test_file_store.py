@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from chunks.index_database import APPLICATION_ID, SCHEMA_VERSION
 from chunks.layout import fixed_parameters
 from chunks.store import (
     CHECKPOINT_BYTES,
+    ChunkMissingError,
     ChunkRottenError,
     DiskFullError,
     DownloadClosedError,
@@ -478,6 +480,7 @@ def test_a_failed_index_takes_no_more_until_reopened(root: Path, tmp_path: Path)
 
 CHILD = """
 import sys
+import threading
 from pathlib import Path
 from chunks.file_store import FileStore
 from tests.chunks.chunk_images import Sample, generated
@@ -529,4 +532,68 @@ def test_images_of_odd_sizes(root: Path, tmp_path: Path, size: int) -> None:
     store.export(image.image, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == image.data
     store.stage(tmp_path / "out", FIXED_1000)
+    store.close()
+
+
+def test_collection_never_takes_an_image_from_under_a_reader(root: Path) -> None:
+    """Readers and a collector race over images that come back again and again."""
+    store = FileStore.open(root)
+    images = [sample(f"{number}", 40_000) for number in range(3)]
+    for image in images:
+        image.install(store)
+    wrong: list[str] = []
+    collected = 0
+
+    def read(seed: int) -> int:
+        random, served = Random(seed), 0
+        for _ in range(1_500):
+            image = random.choice(images)
+            index = random.choice(image.indices)
+            try:
+                data = store.read_chunk(image.image, index)
+            except (ImageMissingError, ImageLockedError, ChunkMissingError):
+                continue
+            served += 1
+            if data != image.chunk(index):
+                wrong.append(f"{image} {index}")
+        return served
+
+    with ThreadPoolExecutor(3) as threads:
+        readers = [threads.submit(read, seed) for seed in range(3)]
+        while not all(reader.done() for reader in readers):
+            for image in images:
+                if store.collect(image.image):
+                    collected += 1
+                    image.install(store)
+        assert sum(reader.result() for reader in readers) > 100
+    assert wrong == []
+    assert collected
+    assert store.statistics().chunks_rotten == 0
+    store.close()
+
+
+def test_collection_leaves_what_is_being_read(root: Path) -> None:
+    class Slow(OSFileBackend):
+        def __init__(self) -> None:
+            self.reached, self.go_on = threading.Event(), threading.Event()
+
+        def read_at(self, descriptor: int, size: int, offset: int) -> bytes:
+            self.reached.set()
+            assert self.go_on.wait(10)
+            return super().read_at(descriptor, size, offset)
+
+    backend = Slow()
+    backend.go_on.set()
+    store = FileStore.open(root, backend=backend)
+    image = sample()
+    image.install(store)
+    backend.reached.clear()
+    backend.go_on.clear()
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(store.read_chunk, image.image, 4)
+        assert backend.reached.wait(10)
+        assert not store.collect(image.image)
+        backend.go_on.set()
+        assert reading.result() == image.chunk(4)
+    assert store.collect(image.image)
     store.close()

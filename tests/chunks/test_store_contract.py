@@ -490,6 +490,56 @@ def test_quota_bounds_everything_held(store: ChunkStore, tmp_path: Path) -> None
     second.install(store)
 
 
+def test_collecting_deletes_what_nobody_uses(store: ChunkStore, tmp_path: Path) -> None:
+    first, second = sample("a"), sample("b")
+    first.install(store)
+    store.stage(second.file(tmp_path), FIXED_1000)
+    assert not store.collect(second.image)
+    assert store.collect(first.image)
+    assert not store.collect(first.image)
+    assert store.images() == ()
+    assert [record.image for record in store.staged_images()] == [second.image]
+    first.install(store)
+
+
+def test_a_collected_download_is_closed(store: ChunkStore) -> None:
+    image = sample()
+    download = image.begin(store)
+    store.write_chunk(download, 0, image.chunk(0))
+    assert store.collect(image.image)
+    with pytest.raises(StorageError):
+        store.write_chunk(download, 1, image.chunk(1))
+    image.install(store)
+
+
+def test_a_range_is_verified_and_rot_in_it_dropped(fixture: Fixture) -> None:
+    store, image = fixture.store, sample()
+    image.install(store)
+    fixture.rot(image.image, 2)
+    fixture.rot(image.image, 5)
+    assert store.verify_range(image.image, 0, 2) == ()
+    assert store.verify_range(image.image, 2, 5) == (2,)
+    assert image.missing(store) == [2]
+    assert store.record(image.image).state is ImageState.PARTIAL
+    assert store.verify_range(image.image, 2, 8) == (5,)
+    for wrong in ((-1, 2), (3, 2), (0, 9)):
+        with pytest.raises(LocalProtocolError):
+            store.verify_range(image.image, *wrong)
+    with pytest.raises(ImageMissingError):
+        store.verify_range(sample("other").image, 0, 0)
+
+
+def test_rot_after_a_chunk_was_verified_is_found_once_it_is_distrusted(fixture: Fixture) -> None:
+    store, image = fixture.store, sample()
+    image.install(store)
+    assert store.read_chunk(image.image, 3) == image.chunk(3)
+    fixture.rot(image.image, 3)
+    store.distrust()
+    with pytest.raises(ChunkRottenError):
+        store.read_chunk(image.image, 3)
+    image.install(store)
+
+
 def test_missing_room_says_what_is_in_the_way(store: ChunkStore) -> None:
     assert store.missing_room(QUOTA) == (0, 0)
     assert store.missing_room(QUOTA + 1) == (1, 0)
