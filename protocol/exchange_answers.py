@@ -56,11 +56,12 @@ def match_chunks(
             raise ExchangeOffenceError(
                 Offence.UNSOLICITED, f"chunk {index} is not open in request {message.request_id}"
             )
-        if len(data) != expected and not (index in message.packed and len(data) < expected):
+        is_packed = index in message.packed
+        if len(data) >= expected if is_packed else len(data) != expected:
             raise ExchangeOffenceError(
                 Offence.WRONG_LENGTH,
-                f"chunk {index} of component {layout.component_of(number)} with {len(data)} bytes, "
-                f"the recipe says {expected}",
+                f"chunk {index} of component {layout.component_of(number)} with {len(data)} bytes"
+                f"{' packed' if is_packed else ''}, the recipe says {expected}",
             )
         numbered.append((number, data))
     return request, numbered

@@ -30,6 +30,7 @@ from protocol.policy import WINDOWS_MAX, WITNESSES_MAX, Witnesses
 from protocol.tlog import SignatureType, parse_note_key
 from swarmd.floor import Floor, parse_floor_rule, parse_floor_window
 from swarmd.net.address import Bootstrap, parse_bootstrap
+from swarmd.services.exchange_packing import PackingMode
 
 CONFIG_BYTES_MAX: Final = 256 * KIB
 """A configuration with 128 bootstrap addresses takes about 20 KiB."""
@@ -122,6 +123,13 @@ def _log_level(value: object, what: str) -> LogLevel:
     if text not in list(LogLevel):
         raise ConfigError(f"{what}: {text[:40]!r}, expected one of {', '.join(LogLevel)}")
     return LogLevel(text)
+
+
+def _packing(value: object, what: str) -> PackingMode:
+    text = _text(value, what)
+    if text not in list(PackingMode):
+        raise ConfigError(f"{what}: {text[:40]!r}, expected one of {', '.join(PackingMode)}")
+    return PackingMode(text)
 
 
 def _endpoint(value: object, what: str) -> Endpoint:
@@ -284,6 +292,8 @@ class NetworkSection:
     lane_port: int | None = field(default=LANE_PORT, metadata=_by(_port_or_off))
     """TCP port of bulk lanes, at the addresses of `listen`; 0 takes a free one, None ("off"): no
     lanes in either direction, chunks go over the connections for peers."""
+    packing: PackingMode = field(default=PackingMode.AUTO, metadata=_by(_packing))
+    """Whether chunks are compressed on their way to peers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,6 +315,10 @@ class StorageConfig:
 
     quota_bytes: int = field(default=8 * GIB, metadata=_by(_integer(1 * MIB, 1 << 50)))
     """Bytes of images and downloads together; beyond it, intake stops and nothing else does."""
+    files_max: int = field(default=1024, metadata=_by(_integer(1, 65_536)))
+    """Images and downloads, each of which is one file."""
+    reserve_bytes: int = field(default=64 * MIB, metadata=_by(_integer(0, 1 << 40)))
+    """Bytes of the file system that images leave free, for the ledger and a validator's votes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

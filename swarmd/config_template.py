@@ -40,6 +40,8 @@ COMMENTS: Final[dict[str, str]] = {
     "are members, 1 to 256.",
     "network.lane_port": "TCP port of bulk lanes, which carry image data beside the connections for\n"
     'peers; let it through the firewall too. 0 takes a free one, "off" does without lanes.',
+    "network.packing": 'Whether chunks are compressed on their way to peers: "auto" does unless a\n'
+    'peer takes more than 8 MiB/s, "always" or "never".',
     "http": "Read-only access to authorised images, for the devices behind this gateway.",
     "http.listen": 'Address for devices, or "off". It has no passwords: keep it on loopback or on\n'
     "a network that only devices share.",
@@ -47,6 +49,9 @@ COMMENTS: Final[dict[str, str]] = {
     "digest. That sends plain bytes over this address; false: devices open them themselves.",
     "storage": "How much disk images may take.",
     "storage.quota_bytes": "Bytes of images and downloads together, 1 MiB to 1 PiB.",
+    "storage.files_max": "Images and downloads, one file each, 1 to 65536.",
+    "storage.reserve_bytes": "Bytes of the disk that images leave free, so that the ledger and a\n"
+    "validator's votes can always be written; 0 to 1 TiB.",
     "floor": "What this gateway demands beyond the policy of a group. It can only tighten.",
     "floor.approvals_min": "Owner approvals an image needs here, 1 to 32. The policy holds if it\n"
     "asks for more.",

@@ -84,6 +84,7 @@ class DataPlane:
             score=ExchangeScore(base.registry),
             open_stream=self._open_stream,
             entropy=base.entropy,
+            packing=base.config.network.packing,
         )
         """Chunks from and to peers."""
         self.lanes: Final = self._make_lanes()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -85,6 +86,10 @@ MESSAGES: st.SearchStrategy[ExchangeMessage] = st.one_of(
         chunks=st.dictionaries(
             INDEX, st.binary(min_size=1, max_size=30), min_size=1, max_size=8
         ).map(lambda d: tuple(sorted(d.items()))),
+    ).flatmap(
+        lambda made: st.sets(st.sampled_from([index for index, _ in made.chunks])).map(
+            lambda packed: replace(made, packed=frozenset(packed))
+        )
     ),
 )
 
@@ -92,7 +97,11 @@ MESSAGES: st.SearchStrategy[ExchangeMessage] = st.one_of(
 def same(left: ExchangeMessage, right: ExchangeMessage) -> bool:
     if isinstance(left, Chunks) and isinstance(right, Chunks):
         strip = [[(i, bytes(d)) for i, d in m.chunks] for m in (left, right)]
-        return left.request_id == right.request_id and strip[0] == strip[1]
+        return (
+            left.request_id == right.request_id
+            and strip[0] == strip[1]
+            and left.packed == right.packed
+        )
     return left == right
 
 

@@ -34,6 +34,7 @@ class MemoryFrameStream:
         self._lot = trio.lowlevel.ParkingLot()
         self.is_broken = False
         self.frames_left: int | None = None
+        self.watch: Callable[[bytes], None] | None = None
 
     async def send_frame(self, body: bytes | Sequence[bytes | memoryview]) -> None:
         whole = body if isinstance(body, bytes) else b"".join(body)
@@ -48,6 +49,8 @@ class MemoryFrameStream:
             if self.frames_left < 0:
                 self.break_now()
                 raise TransportError("stream broken")
+        if self.watch is not None:
+            self.watch(whole)
         other._frames.append(whole)
         other._bytes += len(whole)
         other._lot.unpark_all()
@@ -147,6 +150,7 @@ class Network:
         self.nodes: dict[PeerId, Node] = {}
         self.streams: list[tuple[PeerId, PeerId, MemoryFrameStream]] = []
         self.breaks_after: int | None = None
+        self.watch: Callable[[bytes], None] | None = None
 
     async def add(self, name: str, store: ChunkStore, *, has_threads: bool = False) -> Node:
         key = name.encode().ljust(32, b".")
@@ -160,6 +164,7 @@ class Network:
         if peer not in self.nodes:
             raise TransportError("no such peer")
         ours, theirs = stream_pair(node.key, peer)
+        ours.watch = theirs.watch = self.watch
         self.streams.append((node.key, peer, ours))
         theirs.frames_left, self.breaks_after = self.breaks_after, None
         self.nursery.start_soon(self.nodes[peer].service.serve_stream, theirs)

@@ -43,6 +43,11 @@ MESSAGES: dict[str, ExchangeMessage] = {
         request_id=2**31 + 7, manifest_id=MANIFEST, component=2, indices=(5, 6, 7, LARGEST)
     ),
     "chunks": Chunks(request_id=2**31 + 7, chunks=((5, b"five"), (LARGEST, b"x"))),
+    "chunks-packed": Chunks(
+        request_id=2**31 + 7,
+        chunks=((5, b"five"), (6, bytes.fromhex("28b52ffd2020010000"))),
+        packed=frozenset((6,)),
+    ),
     "cancel": Cancel(request_id=2**31 + 7, indices=(6,)),
     "reject-chunks": Reject(
         request_id=2**31 + 7, indices=(6, 7), reason=RejectReason.NOT_AVAILABLE
