@@ -83,7 +83,12 @@ class Node:
         )
         try:
             chain = Chain.open(block_store, genesis)
-            limits = StoreLimits(quota_bytes=config.storage.quota_bytes)
+            storage = config.storage
+            limits = StoreLimits(
+                quota_bytes=storage.quota_bytes,
+                files_max=storage.files_max,
+                reserve_bytes=storage.reserve_bytes,
+            )
             store = FileStore.open(self._data.images, limits=limits)
             receipts = ReceiptLog(self._data.receipts / "receipts.db", genesis.chain)
             try:

@@ -167,10 +167,11 @@ def check_clock(directory: DataDir, clock: Clock) -> Finding:
 
 def check_disk(directory: DataDir, _clock: Clock) -> Finding:
     """There is room for what the quota still allows."""
-    quota = directory.load_config().storage.quota_bytes
+    storage = directory.load_config().storage
+    quota = storage.quota_bytes
     used = sum(path.stat().st_size for path in directory.images.rglob("*") if path.is_file())
     free = shutil.disk_usage(directory.path).free
-    needed = max(quota - used, 0) + _FREE_BYTES_MIN
+    needed = max(quota - used, 0) + max(_FREE_BYTES_MIN, storage.reserve_bytes)
     detail = f"{free >> 20} MiB free, images may still take {max(quota - used, 0) >> 20} MiB"
     if free < needed:
         return Finding(

@@ -152,11 +152,14 @@ def changed_config() -> Config:
         member_connections_max = 5
         stranger_connections_max = 2
         lane_port = "off"
+        packing = "never"
         [http]
         listen = "off"
         serve_plain = true
         [storage]
         quota_bytes = 1048576
+        files_max = 7
+        reserve_bytes = 0
         [floor]
         approvals_min = 2
         products = ["pump"]
