@@ -22,6 +22,7 @@ from protocol.errors import RemoteProtocolError, SwarmError, TransportError
 from protocol.exchange_messages import EXCHANGE_FRAME_BYTES_MAX
 from protocol.limits import GIB, KIB, MIB
 from swarmd.net.address import PeerKey, short_peer
+from swarmd.net.lane_buffers import FrameBuffers
 from swarmd.net.lane_cipher import LaneCipher, TLSCipher
 from swarmd.net.lane_frames import FrameReceiver, FrameSender, Step
 from swarmd.net.lane_socket import LaneSocket
@@ -50,10 +51,12 @@ one AES-GCM key may protect (RFC 8446, section 5.5)."""
 
 
 class LaneWorkers:
-    """The threads that all lanes of a node share: as many as there are processors."""
+    """What all lanes of a node share: buffers, and as many threads as there are processors."""
 
     def __init__(self) -> None:
-        """More would only queue for the interpreter's lock, and delay the trio thread by it."""
+        """More threads would only queue for the interpreter's lock, the trio thread with them."""
+        self.buffers: Final = FrameBuffers()
+        """What frames are received into."""
         self._limiter = trio.CapacityLimiter(os.cpu_count() or 1)
 
     async def run(self, step: Callable[[int], Step], budget_bytes: int) -> Step:
@@ -87,7 +90,7 @@ class Lane:
         self._options = LaneSocket(sock)
         self._workers = workers
         cipher = cipher or TLSCipher(sock)
-        self._receiver = FrameReceiver(cipher, frame_bytes_max=frame_bytes_max)
+        self._receiver = FrameReceiver(cipher, workers.buffers, frame_bytes_max=frame_bytes_max)
         self._sender = FrameSender(cipher, frame_bytes_max=frame_bytes_max)
         self._unsent_limit = UnsentLimit()
         self._options.keep_unsent_below(self._unsent_limit.limit_bytes)
@@ -178,8 +181,10 @@ class Lane:
 
     # Receiving -----------------------------------------------------------------------------------
 
-    async def receive_frame(self) -> bytearray | None:
-        """Waits for one frame, the caller's from then on; None when the peer ended the lane.
+    async def receive_frame(self) -> memoryview | None:
+        """Waits for one frame; None when the peer ended the lane.
+
+        The frame does not change while anybody has it or a slice of it.
 
         Raises:
             RemoteProtocolError: the frame is empty, over the bound, cut off, or never complete.

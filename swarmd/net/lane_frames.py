@@ -17,6 +17,7 @@ from typing import Final
 from protocol.errors import LocalProtocolError, RemoteProtocolError, SwarmError
 from protocol.framing import PREFIX_BYTES
 from protocol.limits import KIB
+from swarmd.net.lane_buffers import FrameBuffers
 from swarmd.net.lane_cipher import LaneCipher
 
 SEND_BYTES: Final = 64 * KIB
@@ -43,19 +44,20 @@ class Step(Enum):
 class FrameReceiver:
     """Cuts what a cipher receives into frames, each in a buffer of its own.
 
-    The buffer of a frame is made when its length is known and handed over whole, so a byte is moved
+    The buffer of a frame is had when its length is known and handed over whole, so a byte is moved
     once, by the cipher.
     """
 
-    def __init__(self, cipher: LaneCipher, *, frame_bytes_max: int) -> None:
+    def __init__(self, cipher: LaneCipher, buffers: FrameBuffers, *, frame_bytes_max: int) -> None:
         """`frame_bytes_max` bounds one body, bytes."""
+        self._buffers = buffers
         self._cipher = cipher
         self._frame_bytes_max = frame_bytes_max
         self._prefix = bytearray(PREFIX_BYTES)
-        self._body: bytearray | None = None
+        self._body: memoryview | None = None
         self._view = memoryview(self._prefix)
         self._filled = 0
-        self._ready: deque[bytearray] = deque()
+        self._ready: deque[memoryview] = deque()
         self.received_bytes = 0
         """Bytes received in all, prefixes included."""
         self.is_ended = False
@@ -75,8 +77,8 @@ class FrameReceiver:
         """Whether `take` has one."""
         return bool(self._ready)
 
-    def take(self) -> bytearray | None:
-        """The oldest complete frame, or None. It is the caller's from now on."""
+    def take(self) -> memoryview | None:
+        """The oldest complete frame, or None. It does not change while anybody has it."""
         return self._ready.popleft() if self._ready else None
 
     def step(self, budget_bytes: int) -> Step:
@@ -115,7 +117,7 @@ class FrameReceiver:
         """Goes from a complete prefix to its body, or from a complete body to the next prefix."""
         self._filled = 0
         if self._body is not None:
-            self._ready.append(self._body)
+            self._ready.append(self._body.toreadonly())
             self._body = None
             self._view = memoryview(self._prefix)
             return
@@ -124,8 +126,7 @@ class FrameReceiver:
             raise RemoteProtocolError(
                 f"frame of {size} bytes, allowed 1 to {self._frame_bytes_max}"
             )
-        self._body = bytearray(size)
-        self._view = memoryview(self._body)
+        self._body = self._view = self._buffers.make(size)
 
 
 class FrameSender:

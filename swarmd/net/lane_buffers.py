@@ -1,0 +1,72 @@
+"""Buffers that received frames are put into, used again when nobody looks at them any more.
+
+A fresh buffer for each frame would have the kernel map and clear its pages again and again: a third
+of what receiving costs. A frame is handed out as a view; Python itself says whether any view is
+left, because a `bytearray` that is looked at cannot be resized. So nobody has to give a buffer back,
+and one that somebody keeps is never touched.
+
+Shared by the lanes of a node, and by their threads: each operation on the queue is atomic.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from protocol.limits import KIB, MIB
+
+SMALL_BYTES: Final = 32 * KIB
+"""Shorter frames have a buffer of their own size: the allocator keeps such at hand."""
+BUFFER_BYTES: Final = 320 * KIB
+"""A frame of 256 KiB and the chunk that passes it, at the usual size of chunks. Longer frames have
+a buffer of their own."""
+POOL_BYTES_MAX: Final = 8 * MIB
+"""Memory of all buffers that are kept."""
+LOOKS_MAX: Final = 4
+"""Buffers that are looked at before another one is made, those handed out longest ago first."""
+
+
+class FrameBuffers:
+    """The pool."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._buffers: deque[bytearray] = deque()
+
+    def __len__(self) -> int:
+        """Buffers kept, used or not."""
+        return len(self._buffers)
+
+    def make(self, size_bytes: int) -> memoryview:
+        """A writable view of that many bytes, the caller's until it and its slices are gone."""
+        if not SMALL_BYTES <= size_bytes <= BUFFER_BYTES:
+            return memoryview(bytearray(size_bytes))
+        for _ in range(min(LOOKS_MAX, len(self._buffers))):
+            try:
+                buffer = self._buffers.popleft()
+            except IndexError:
+                break
+            is_free = _is_free(buffer)
+            view = memoryview(buffer) if is_free else None
+            self._buffers.append(buffer)
+            if view is not None:
+                return view[:size_bytes]
+        buffer = bytearray(BUFFER_BYTES)
+        view = memoryview(buffer)
+        if len(self._buffers) < POOL_BYTES_MAX // BUFFER_BYTES:
+            self._buffers.append(buffer)
+        return view[:size_bytes]
+
+    def clear(self) -> None:
+        """Forgets every buffer; those in use live as long as their views."""
+        self._buffers.clear()
+
+
+def _is_free(buffer: bytearray) -> bool:
+    """Whether no view of the buffer is left; the size is the same afterwards."""
+    try:
+        buffer.pop()
+    except BufferError:
+        return False
+    buffer.append(0)
+    return True
