@@ -149,6 +149,8 @@ def changed_config() -> Config:
         peers_wanted = 3
         peer_exchange = false
         announce = ["203.0.113.7:7001"]
+        lan_interface = "eth0"
+        lan_networks = ["192.168.1.0/24"]
         member_connections_max = 5
         stranger_connections_max = 2
         lane_port = "off"
