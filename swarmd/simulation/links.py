@@ -85,6 +85,16 @@ class FrameLeft:
     """What the sender gave with it."""
 
 
+@dataclass(frozen=True, slots=True)
+class FrameBlocked:
+    """Told to a sender, once for a frame: it waits for its flow's window, not for a turn."""
+
+    target: int
+    """Whom the frame is for."""
+    token: object
+    """What the sender gave with it."""
+
+
 @dataclass(slots=True)
 class NodeTraffic:
     """What one node moved; wire bytes include headers, messages and ACKs."""
@@ -109,6 +119,7 @@ class _Frame:
     size_bytes: int
     left_bytes: int
     token: object
+    is_block_told: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -275,7 +286,8 @@ class LinkNetwork:
             body: what arrives.
             size_bytes: what it takes on the stream.
             is_urgent: a small message, which takes no turn of its own.
-            token: handed back in `FrameLeft` to a sender of bulk; None: not told.
+            token: handed back in `FrameLeft`, perhaps in `FrameBlocked` before, to a sender of
+                bulk; None: not told.
         """
         flow = self._flows.get((source, target))
         if flow is None:
@@ -323,6 +335,7 @@ class LinkNetwork:
             if flow.has_frames:
                 # Without an ACK under way, the next burst to arrive makes one (`_acknowledge`).
                 flow.is_waiting = True
+                self._tell_blocked(flow)
                 if flow.acks:
                     self._post(flow.acks[0][0], _Opened(flow))
         else:
@@ -347,6 +360,13 @@ class LinkNetwork:
             self._world.post(
                 node.number, node.busy_until - now, FrameLeft(flow.target.number, token)
             )
+
+    def _tell_blocked(self, flow: _Flow) -> None:
+        frame = flow.frames[0] if flow.frames else None
+        if frame is not None and frame.token is not None and not frame.is_block_told:
+            frame.is_block_told = True
+            blocked = FrameBlocked(flow.target.number, frame.token)
+            self._world.post(flow.source.number, 0.0, blocked)
 
     def _cut_quantum(self, flow: _Flow) -> tuple[_Burst, list[object]]:
         """Takes the next quantum off a flow; with it the tokens of bulk frames that end in it."""

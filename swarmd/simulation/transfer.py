@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.limits import KIB, MIB
+from protocol.relay_events import RelaySettings
 from swarmd.simulation.exchange_host import SimulatedRelease
 from swarmd.simulation.links import LinkModel, LinkNetwork, NodeLink
 from swarmd.simulation.transfer_host import Disk, TransferHost, join
@@ -112,6 +113,7 @@ class Transfer:
         model: LinkModel | None = None,
         disk: Disk | None = None,
         knows_recipe: bool = True,
+        is_relayed: bool = True,
     ) -> None:
         """Makes the world and the image.
 
@@ -122,6 +124,7 @@ class Transfer:
             model: what the links share.
             disk: how long nodes take to verify.
             knows_recipe: whether leechers have the recipe from the start.
+            is_relayed: whether nodes relay; if not, they only pull.
         """
         model = model or LinkModel()
         self.world: Final = World(seed, Link(latency_s=model.delay_s))
@@ -138,11 +141,12 @@ class Transfer:
         """Nodes that fetch it, those that left included."""
         self._disk = disk or Disk()
         self._knows_recipe = knows_recipe
+        self._is_relayed = is_relayed
 
     def add_seeder(self, attached: NodeLink | None = None) -> TransferHost:
         """Adds a node that holds the image."""
         held = [range(len(chunks)) for chunks in self.release.components]
-        host = TransferHost(self.world, self.network, attached or link(), disk=self._disk)
+        host = self._make(TransferHost, attached)
         host.add_image(self.release, held=held, wants=False)
         self.seeders.append(host)
         self._join(host)
@@ -162,11 +166,19 @@ class Transfer:
             kind: how it behaves.
             held: for each component, chunks it has from the start; None for nothing.
         """
-        host = kind(self.world, self.network, attached or link(), disk=self._disk)
+        host = self._make(kind, attached)
         host.add_image(self.release, held=held, knows_recipe=self._knows_recipe)
         self.leechers.append(host)
         self._join(host)
         return host
+
+    def _make(self, kind: type[TransferHost], attached: NodeLink | None) -> TransferHost:
+        attached = attached or link()
+        settings = None
+        if self._is_relayed:
+            site = b"" if attached.site is None else b"site-%d" % attached.site
+            settings = RelaySettings(site=site)
+        return kind(self.world, self.network, attached, disk=self._disk, relays=settings)
 
     def _join(self, host: TransferHost) -> None:
         join(self.network, host, [*self.seeders, *self.leechers])

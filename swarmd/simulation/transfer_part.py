@@ -27,7 +27,11 @@ from protocol.exchange_events import (
     VerifyPage,
     WriteChunk,
 )
+from protocol.exchange_layout import Layout
+from protocol.exchange_messages import BitfieldMessage, Have
 from protocol.picker import RarestFirst
+from protocol.relay import Relay
+from protocol.relay_messages import Push, Run
 from protocol.upload import ServedManifest
 from swarmd.simulation.exchange_host import SimulatedRelease
 
@@ -59,6 +63,7 @@ class ImagePart:
         held: Sequence[Iterable[int]] | None,
         wants: bool,
         entropy: int,
+        relay: Relay | None,
         now: float,
     ) -> None:
         """Starts with some chunks.
@@ -69,8 +74,11 @@ class ImagePart:
             held: for each component, the chunks held from the start; None for nothing.
             wants: whether the node fetches what it lacks.
             entropy: for the picker.
+            relay: what relays it; None: it is only pulled.
             now: simulated seconds.
         """
+        self.relay: Final = relay
+        """What relays it, if anything does."""
         self.release: Final = release
         """The image."""
         counts = [len(chunks) for chunks in release.components]
@@ -98,6 +106,9 @@ class ImagePart:
         """Whom its machines blamed."""
         self.stalls: Final[list[int]] = []
         """Whom its download found stalling."""
+        self.relayed: Final[dict[int, None]] = {}
+        """Components that the relay was told of."""
+        self._layout = Layout(counts)
         self._news: dict[int, dict[int, None]] = {}
 
     @property
@@ -172,6 +183,38 @@ class ImagePart:
             self.figures.gained_bytes += len(data)
             self._news.setdefault(component, {})[index] = None
         return True
+
+    def store_push(self, push: Push) -> tuple[list[int], list[int]]:
+        """Checks and stores the chunks of a push: (indices that are new here, those that lie)."""
+        number = push.object_number
+        fresh: list[int] = []
+        bad: list[int] = []
+        for chunk in push.chunks:
+            was_held = chunk.index in self.served.possession[number]
+            if not self.store(number, chunk.index, chunk.data):
+                bad.append(chunk.index)
+            elif not was_held:
+                fresh.append(chunk.index)
+        return fresh, bad
+
+    def bitfield(self, component: int, bits: bytes) -> BitfieldMessage:
+        """A message about possession of one component."""
+        return BitfieldMessage(manifest_id=self.release.manifest_id, component=component, bits=bits)
+
+    def haves(self, runs: Sequence[Run]) -> list[BitfieldMessage | Have]:
+        """Messages that say the same as runs of chunk numbers."""
+        messages: list[BitfieldMessage | Have] = []
+        for first, count in runs:
+            component = self._layout.component_of(first)
+            start = first - self._layout.offset(component)
+            messages.append(
+                Have(
+                    manifest_id=self.release.manifest_id,
+                    component=component,
+                    indices=tuple(range(start, start + count)),
+                )
+            )
+        return messages
 
     @property
     def has_news(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmd.simulation.links import FrameLeft, LinkModel, LinkNetwork, NodeLink
+from swarmd.simulation.links import FrameBlocked, FrameLeft, LinkModel, LinkNetwork, NodeLink
 from swarmd.simulation.world import Link, World
 
 RATE = 2_500_000.0
@@ -23,12 +23,16 @@ class Sink:
 
     arrived: list[tuple[float, int, object]] = field(default_factory=list)
     left: list[tuple[float, object]] = field(default_factory=list)
+    blocked: list[tuple[float, object]] = field(default_factory=list)
     deadline: None = None
 
     def receive(self, source: int, message: object, now: float) -> None:
         self.arrived.append((now, source, message))
 
     def handle(self, event: object, now: float) -> None:
+        if isinstance(event, FrameBlocked):
+            self.blocked.append((now, event.token))
+            return
         assert isinstance(event, FrameLeft)
         self.left.append((now, event.token))
 
@@ -156,6 +160,18 @@ def test_a_far_flow_starts_slowly() -> None:
         net.world.run_until(60)
         ends.append(finished_at(net, 1))
     assert ends[0] > ends[1] + 0.3
+
+
+def test_a_frame_that_waits_for_its_window_says_so_once_and_leaves_later() -> None:
+    net = Net([node(), node(), node()])
+    net.send(0, 1, "long", 60_000)
+    net.send(0, 2, "short", 8_000)
+    net.world.run_until(5)
+    (blocked_at, name), *others = net.sinks[0].blocked
+    assert name == "long"
+    assert not others
+    left = {token: now for now, token in net.sinks[0].left}
+    assert blocked_at < left["long"]
 
 
 def test_a_queue_at_the_receiver_makes_senders_yield() -> None:

@@ -41,7 +41,7 @@ def test_the_fluid_bound_is_the_greatest_of_three() -> None:
 
 @pytest.mark.slow
 def test_leechers_serve_each_other() -> None:
-    transfer = Transfer(1, image_bytes=2 * MIB)
+    transfer = Transfer(1, image_bytes=2 * MIB, is_relayed=False)
     transfer.add_seeder()
     for _ in range(6):
         transfer.add_leecher()
@@ -57,7 +57,8 @@ def test_leechers_serve_each_other() -> None:
 @pytest.mark.slow
 def test_a_transfer_is_repeated_by_its_seed() -> None:
     def run(seed: int) -> str:
-        transfer = Transfer(seed, image_bytes=MIB // 2, model=LinkModel(loss=0.01))
+        model = LinkModel(loss=0.01)
+        transfer = Transfer(seed, image_bytes=MIB // 2, model=model, is_relayed=False)
         transfer.add_seeder()
         for _ in range(3):
             transfer.add_leecher()
@@ -70,7 +71,7 @@ def test_a_transfer_is_repeated_by_its_seed() -> None:
 
 @pytest.mark.slow
 def test_misbehaviour_of_the_exchange_is_survived_over_thin_links() -> None:
-    transfer = Transfer(3, image_bytes=MIB)
+    transfer = Transfer(3, image_bytes=MIB, is_relayed=False)
     transfer.add_seeder()
     bad = [transfer.add_leecher(kind=Corrupter), transfer.add_leecher(kind=Staller)]
     honest = [transfer.add_leecher() for _ in range(3)]
