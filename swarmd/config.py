@@ -44,6 +44,10 @@ PORT_MAX: Final = 65535
 """Largest TCP port."""
 LANE_PORT: Final = 7002
 """Beside the default port for peers. A fixed one, because a firewall has to let it through."""
+LAN_AUTO: Final = "auto"
+"""Stands for the networks this machine is on."""
+LAN_NETWORKS_MAX: Final = 16
+"""Networks one configuration names as local."""
 _READ: Final = "read"
 _T = TypeVar("_T")
 Reader = Callable[[object, str], Any]
@@ -155,6 +159,16 @@ def _bootstrap(value: object, what: str) -> Bootstrap:
         return parse_bootstrap(_text(value, what))
     except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from None
+
+
+def _lan_network(value: object, what: str) -> str:
+    text = _text(value, what)
+    if text == LAN_AUTO:
+        return text
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        raise ConfigError(f'{what}: {text[:40]!r} is neither a network nor "auto"') from None
 
 
 def _announced(value: object, what: str) -> Endpoint:
@@ -285,6 +299,12 @@ class NetworkSection:
         default=(), metadata=_by(_list_of(_announced, maximum=STATED_MAX))
     )
     """Addresses at which others reach this node, told to members; found ones are added."""
+    lan_interface: str = field(default="", metadata=_by(_text))
+    """Interface (name or IPv4 address) on which peers are looked for by mDNS; empty: none."""
+    lan_networks: tuple[str, ...] = field(
+        default=(LAN_AUTO,), metadata=_by(_list_of(_lan_network, maximum=LAN_NETWORKS_MAX))
+    )
+    """Networks whose peers are on the LAN of this node; "auto": those without a router between."""
     member_connections_max: int = field(default=192, metadata=_by(_integer(4, 4096)))
     """Connections of members at a time; each costs about 100 KiB of memory."""
     stranger_connections_max: int = field(default=16, metadata=_by(_integer(1, 256)))

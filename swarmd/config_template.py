@@ -34,6 +34,10 @@ COMMENTS: Final[dict[str, str]] = {
     "network.peer_exchange": "Whether addresses are exchanged with other members.",
     "network.announce": "Addresses at which others reach this node, such as 203.0.113.7:7001, for\n"
     "members to know (at most 8). Those that members find by themselves are added.",
+    "network.lan_interface": "Interface, by name or IPv4 address, on which peers are looked for\n"
+    "by multicast DNS, and on no other; empty: nowhere.",
+    "network.lan_networks": 'Networks whose peers count as near, such as "192.168.1.0/24"; "auto"\n'
+    "stands for those this machine is on. Empty: no peer is near.",
     "network.member_connections_max": "Connections of members at a time, 4 to 4096; about 100\n"
     "KiB of memory each.",
     "network.stranger_connections_max": "Connections of peers that have not shown yet that they\n"

@@ -6,8 +6,9 @@ configuration, the address book, and the service that dials.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,26 +16,37 @@ from typing import Final
 
 import trio
 
-from protocol.digest import ChainId, DidId
+from protocol.digest import ChainId, DidId, tagged_digest
 from protocol.errors import StorageError
 from protocol.keys import PrivateKey
 from protocol.peers_messages import PEERS_BYTES_MAX
 from protocol.version import ProtocolName, protocol_id
 from swarmd.address_book import BOOK_NAME, AddressBook
-from swarmd.config import NetworkSection, parse_endpoint
+from swarmd.config import LAN_AUTO, NetworkSection, parse_endpoint
 from swarmd.entropy import Entropy
 from swarmd.member_keys import MemberKeys
 from swarmd.net.address import PeerAddress, PeerKey
 from swarmd.net.dial_plan import Candidate, Origin
+from swarmd.net.local_networks import (
+    IPNetwork,
+    interface_address,
+    is_within,
+    on_link_networks,
+)
 from swarmd.net.names import Names, Resolver, Server
 from swarmd.net.network import Network
 from swarmd.own_addresses import OwnAddresses
 from swarmd.peers import Peer, PeerClass, PeerRegistry
+from swarmd.services.lan import LanDiscovery
 from swarmd.services.peer_exchange import DEADLINE_S, ExchangeGrounds, PeerExchange
 from swarmd.services.reach import ReachService, Sources
 
 logger = logging.getLogger(__name__)
 
+NETWORKS_S: Final = 60.0
+"""How often the networks of this machine are read anew, seconds."""
+SITE_BYTES: Final = 8
+"""Bytes of a site's name."""
 SAVE_S: Final = 60.0
 """How often a changed address book is written, seconds."""
 
@@ -139,6 +151,27 @@ class ReachPlane:
             )
         )
         """Asks members, and answers them."""
+        self.lan: Final = self._make_lan(listen)
+        """Who is heard on the local network; None: nobody is listened for."""
+        self._local: tuple[IPNetwork, ...] = ()
+
+    def _make_lan(self, listen: Sequence[tuple[str, int]]) -> LanDiscovery | None:
+        wanted = self._grounds.settings.lan_interface
+        if not wanted:
+            return None
+        interface = interface_address(wanted)
+        ports = [
+            port
+            for host, port in listen
+            if host == interface or ipaddress.ip_address(host) == ipaddress.IPv4Address(0)
+        ]
+        return LanDiscovery(
+            chain=self._grounds.chain,
+            peer=self._grounds.network.peer,
+            interface=interface,
+            port=ports[0] if ports else None,
+            on_change=self.reach.wake,
+        )
 
     def serve(self) -> None:
         """Answers peers from now on."""
@@ -155,6 +188,7 @@ class ReachPlane:
         """A peer has become a member, or was met as one."""
         route = self._grounds.network.route(peer.key)
         peer.via = None if route is None else route.via
+        peer.is_lan = route is not None and is_within(route.host, self._local)
         if peer.peer_class >= PeerClass.MEMBER and self._grounds.settings.peer_exchange:
             self.exchange.peer_connected(peer.key)
 
@@ -164,16 +198,47 @@ class ReachPlane:
     def _configured(self) -> tuple[PeerAddress, ...]:
         return tuple(dict.fromkeys((*self.names.addresses(), *self._grounds.token_addresses())))
 
+    def site(self) -> bytes:
+        """Names this node's local network among the networks of members; empty: nobody is near.
+
+        All who see each other as near give it one name, that of the smallest key among them.
+        """
+        near = [
+            peer.key for peer in self._grounds.registry.at_least(PeerClass.MEMBER) if peer.is_lan
+        ]
+        if not near:
+            return b""
+        return tagged_digest("swarmd/site/1", min(self._grounds.network.peer, *near))[:SITE_BYTES]
+
+    async def _watch_networks(self) -> None:
+        """Keeps up with the networks this machine is on."""
+        named = [text for text in self._grounds.settings.lan_networks if text != LAN_AUTO]
+        fixed = tuple(ipaddress.ip_network(text) for text in named)
+        is_auto = len(named) < len(self._grounds.settings.lan_networks)
+        while True:
+            found = await trio.to_thread.run_sync(on_link_networks) if is_auto else ()
+            if self._local != (*fixed, *found):
+                self._local = (*fixed, *found)
+                for peer in self._grounds.registry:
+                    route = self._grounds.network.route(peer.key)
+                    peer.is_lan = route is not None and is_within(route.host, self._local)
+            await trio.sleep(NETWORKS_S)
+
     def _found(self, peer: PeerKey) -> Iterator[Candidate]:
         """Addresses beside the configured ones; the better vouched for come last and stand."""
+        for address in () if self.lan is None else self.lan.addresses(peer):
+            yield Candidate(address, Origin.LAN)
         for address in self.book.stated(peer):
             yield Candidate(address, Origin.STATED)
         for address in self.book.proven(peer):
             yield Candidate(address, Origin.PROVEN)
 
     def _wanted(self) -> Iterator[PeerKey]:
-        """Members to meet: those that share a group with this node, in changing order."""
+        """Members to meet: near ones, then those that share a group, in changing order."""
         own = self._grounds.network.peer
+        for peer in () if self.lan is None else self.lan.peers():
+            if self._grounds.keys.are_acquainted(own, peer) or not self._grounds.is_current():
+                yield peer
         known = list(dict.fromkeys((*self.book.members(), *self.book.proven_peers())))
         while known:
             peer = known.pop(self._grounds.entropy.uint(len(known)))
@@ -189,6 +254,9 @@ class ReachPlane:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.names.run)
+                nursery.start_soon(self._watch_networks)
+                if self.lan is not None:
+                    nursery.start_soon(self.lan.run)
                 nursery.start_soon(self.reach.run)
                 if self._grounds.settings.peer_exchange:
                     nursery.start_soon(self.exchange.run)

@@ -102,3 +102,21 @@ async def test_a_damaged_address_book_costs_nothing_but_its_content(tmp_path: Pa
         await lab.start(*VALIDATORS, "gateway-1")
         with trio.fail_after(JOIN_S):
             await lab.until_met("gateway-1", "validator-1")
+
+
+@pytest.mark.slow
+async def test_gateways_on_one_network_find_each_other_without_any_address(tmp_path: Path) -> None:
+    """Multicast is bound to loopback; the peer counts as near where the operator says so."""
+    async with swarm(tmp_path, wire=TCPWire()) as lab:
+        for name in ("gateway-1", "gateway-2"):
+            knows_only(lab, name, lan_interface="127.0.0.1", lan_networks=("127.0.0.0/8",))
+        await lab.start("gateway-1", "gateway-2")
+        with trio.fail_after(JOIN_S):
+            await lab.until_met("gateway-1", "gateway-2")
+        for name, other in (("gateway-1", "gateway-2"), ("gateway-2", "gateway-1")):
+            known = lab[name].registry.get(lab.peer(other))
+            assert known is not None
+            assert known.is_lan
+        sites = {lab[name].reach_plane.site() for name in ("gateway-1", "gateway-2")}
+        assert len(sites) == 1
+        assert sites != {b""}
