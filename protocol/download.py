@@ -63,16 +63,19 @@ class Download:
         picker: Picker,
         lane: int,
         budget: ByteBudget | None = None,
+        needed: int | None = None,
     ) -> None:
         """Starts without peers.
 
         Args:
             manifest_id: what to fetch.
-            chunk_counts: chunks of each component, from the manifest.
+            chunk_counts: chunks of each object, from the manifest.
             picker: the rule that orders chunks; it must be new.
             lane: distinguishes this download's request ids from others on the same streams,
                 0 to 2^32 - 1.
             budget: bytes in flight, shared with other downloads; by default one of its own.
+            needed: the first objects, without which it is not finished: the components. Others
+                are fetched once `ObjectWanted` comes. By default all.
         """
         self._budget = ByteBudget() if budget is None else budget
         self._core = DownloadCore(
@@ -81,6 +84,7 @@ class Download:
             picker=picker,
             lane=lane,
             budget=self._budget,
+            needed=needed,
         )
         self._storage = DownloadStorage(self._core)
         self._intake = DownloadIntake(self._core)
@@ -131,9 +135,13 @@ class Download:
                 ComponentPhase.RECIPE, ComponentPhase.PREPARING
             )
         )
+        unwanted = sum(
+            self._core.layout.chunk_count_of(number)
+            for number in self._core.components.at(ComponentPhase.UNWANTED)
+        )
         return DownloadStatistics(
             state=self._core.state,
-            chunks_total=self._core.layout.chunk_count,
+            chunks_total=self._core.layout.chunk_count - unwanted,
             chunks_missing=unprepared + self._core.chunks.missing.bit_count(),
             wasted_bytes=self._core.wasted_bytes,
             peers=tuple(

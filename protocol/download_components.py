@@ -1,4 +1,4 @@
-"""How far each component of a download is."""
+"""How far each object of a download is: its components, and the patches it may want for them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,24 @@ class ComponentPhase(Enum):
     """The host's check of the whole."""
     DONE = 5
     """Nothing."""
+    UNWANTED = 6
+    """To be wanted at all: an object that the download can do without."""
 
 
 class ComponentBoard:
-    """The phases of all components."""
+    """The phases of all objects."""
 
-    def __init__(self, count: int) -> None:
-        """Starts with every recipe unknown."""
-        self._phases = [ComponentPhase.RECIPE] * count
+    def __init__(self, count: int, needed: int | None = None) -> None:
+        """Starts with every recipe unknown.
+
+        Args:
+            count: objects of the manifest.
+            needed: the first of them without which the download is not finished; None: all. The
+                others are unwanted until somebody wants them.
+        """
+        self._needed = count if needed is None else needed
+        self._phases = [ComponentPhase.RECIPE] * self._needed
+        self._phases += [ComponentPhase.UNWANTED] * (count - self._needed)
 
     def phase(self, component: int) -> ComponentPhase:
         """The phase of a component.
@@ -61,5 +71,12 @@ class ComponentBoard:
 
     @property
     def unfinished(self) -> tuple[int, ...]:
-        """The components that are not done, ascending."""
-        return tuple(n for n, phase in enumerate(self._phases) if phase is not ComponentPhase.DONE)
+        """The needed objects that are not done, ascending."""
+        needed = enumerate(self._phases[: self._needed])
+        return tuple(number for number, phase in needed if phase is not ComponentPhase.DONE)
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """The objects, needed or not, of which something is still wanted, ascending."""
+        idle = (ComponentPhase.DONE, ComponentPhase.UNWANTED)
+        return tuple(number for number, phase in enumerate(self._phases) if phase not in idle)

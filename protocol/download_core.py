@@ -39,6 +39,7 @@ class DownloadCore:
         picker: Picker,
         lane: int,
         budget: ByteBudget,
+        needed: int | None = None,
     ) -> None:
         """Starts without peers; the arguments are those of `Download`."""
         self.manifest_id = manifest_id
@@ -49,10 +50,10 @@ class DownloadCore:
         """The rule that orders chunks."""
         self.chunks = ChunkBoard(self.layout, budget)
         """Where each chunk stands."""
-        self.pages = PageBoard(self.layout)
+        self.components = ComponentBoard(len(chunk_counts), needed)
+        """How far each object is."""
+        self.pages = PageBoard(self.layout, self.components)
         """Recipe pages under way."""
-        self.components = ComponentBoard(len(chunk_counts))
-        """How far each component is."""
         self.flows: dict[PeerId, PeerFlow] = {}
         """Peers that joined and may be asked."""
         self.banned: dict[PeerId, None] = {}
@@ -80,7 +81,7 @@ class DownloadCore:
 
     def interest(self) -> Interest:
         """Asks for news of what is not done."""
-        return Interest(manifest_id=self.manifest_id, components=self.components.unfinished)
+        return Interest(manifest_id=self.manifest_id, components=self.components.wanted)
 
     def blame(
         self, peer: PeerId, offence: Offence, component: int, position: int, detail: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from protocol.download_components import ComponentBoard, ComponentPhase
 from protocol.exchange_events import PeerId
 from protocol.exchange_flow import OpenRequest, PeerFlow
 from protocol.exchange_layout import Layout, PageKey
@@ -15,9 +16,10 @@ PAGES_OPEN_MAX: Final = 16
 class PageBoard:
     """The recipe pages of one download."""
 
-    def __init__(self, layout: Layout) -> None:
-        """Starts with every page of `layout` unknown."""
+    def __init__(self, layout: Layout, components: ComponentBoard) -> None:
+        """Starts with every page of `layout` unknown; those of unwanted objects are not asked."""
         self._layout = layout
+        self._components = components
         self._asked: dict[PageKey, OpenRequest] = {}
         self._verifying: dict[PageKey, PeerId] = {}
 
@@ -27,6 +29,8 @@ class PageBoard:
             return None
         own = {request.page for request in flow.requests.values()}
         for key in self._layout.pages_missing():
+            if self._components.phase(key[0]) is not ComponentPhase.RECIPE:
+                continue
             if key in self._asked or key in self._verifying or key in own:
                 continue
             if key not in flow.pages_refused and flow.possession & self._layout.mask(key[0]):

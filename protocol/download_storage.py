@@ -19,6 +19,8 @@ from protocol.exchange_events import (
     ComponentPrepared,
     ComponentVerified,
     Finished,
+    ObjectDropped,
+    ObjectWanted,
     Offence,
     PageRefused,
     PageVerified,
@@ -52,6 +54,10 @@ class DownloadStorage:
                 self._on_page_refused(event, now)
             case RecipeKnown():
                 self._on_recipe_known(event)
+            case ObjectWanted():
+                self._on_wanted(event.component)
+            case ObjectDropped():
+                self._core.chunks.gate(self._core.layout.mask(event.component))
             case ComponentPrepared():
                 self._on_prepared(event)
             case ComponentVerified():
@@ -72,6 +78,12 @@ class DownloadStorage:
             start = page * RECIPE_PAGE_LEAVES
             lengths = event.lengths[start : start + RECIPE_PAGE_LEAVES]
             self._learn(event.component, page, lengths)
+
+    def _on_wanted(self, number: int) -> None:
+        self._core.components.expect(number, ComponentPhase.UNWANTED)
+        self._core.components.enter(number, ComponentPhase.RECIPE)
+        for flow in self._core.flows.values():
+            self._core.send(flow, self._core.interest())
 
     def _on_prepared(self, event: ComponentPrepared) -> None:
         self._core.components.expect(event.component, ComponentPhase.PREPARING)
@@ -111,7 +123,7 @@ class DownloadStorage:
 
     def _on_lost(self, event: ChunksLost) -> None:
         match self._core.components.phase(event.component):
-            case ComponentPhase.RECIPE | ComponentPhase.PREPARING:
+            case ComponentPhase.RECIPE | ComponentPhase.PREPARING | ComponentPhase.UNWANTED:
                 return  # preparation will tell what is held
             case ComponentPhase.DONE:
                 self._begin(event.component)

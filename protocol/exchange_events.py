@@ -94,6 +94,22 @@ class RecipeKnown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectWanted:
+    """The host wants an object that the download could do without, such as a patch."""
+
+    component: int
+    """Position in the manifest's objects."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectDropped:
+    """The host does not want it after all: no more of it is asked for."""
+
+    component: int
+    """Position in the manifest's objects."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PageVerified:
     """A page leads to the manifest's recipe root."""
 
@@ -196,6 +212,8 @@ class TimerFired:
 
 StorageInput = (
     RecipeKnown
+    | ObjectWanted
+    | ObjectDropped
     | PageVerified
     | PageRefused
     | ComponentPrepared
