@@ -104,7 +104,7 @@ class PlainService:
         self._content_key = content_key
         self._quota_bytes = quota_bytes
         self._verified: dict[Digest, PlainImage] = {}
-        self._failed: dict[Digest, str] = {}
+        self._failed: dict[tuple[Digest, Digest], str] = {}
         self._copies: dict[str, tuple[PlainCopy, float]] = {}
         self._reserved = 0
         self._count = 0
@@ -260,6 +260,9 @@ class PlainService:
         for plain_digest, image in tuple(self._verified.items()):
             if image.component.digest not in held:
                 del self._verified[plain_digest]
+        for named in tuple(self._failed):
+            if named[0] not in held:
+                del self._failed[named]
         for digest in sorted(held):
             for component in self._sealed_under(digest):
                 await self._verify_quietly(component)
@@ -267,8 +270,11 @@ class PlainService:
     def _sealed_under(self, digest: Digest) -> Iterator[Component]:
         for manifest in self._ledger.manifests_of(digest):
             for component in self._ledger.manifests[manifest].manifest.components:
-                is_new = component.plain_digest not in (*self._verified, *self._failed, None)
-                if component.digest == digest and is_new and self._content_key(component):
+                plain_digest = component.plain_digest
+                if component.digest != digest or plain_digest is None:
+                    continue
+                is_known = plain_digest in self._verified or (digest, plain_digest) in self._failed
+                if not is_known and self._content_key(component):
                     yield component
 
     async def _verify_quietly(self, component: Component) -> None:
@@ -278,7 +284,7 @@ class PlainService:
             logger.info("image %s opens", short(component.digest))
         except VerificationError as error:
             # The same bytes under the same key: no use in trying again.
-            self._failed[component.plain_digest] = str(error)
+            self._failed[component.digest, component.plain_digest] = str(error)
             logger.error(  # noqa: TRY400 - no defect of ours
                 "sealed image %s contradicts its manifest: %s", short(component.digest), error
             )
