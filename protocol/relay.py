@@ -223,7 +223,12 @@ class Relay:
         if not runs:
             return
         if self._has_relayed:
-            self._news.note(runs, now, is_pulling=not self._gate.is_gated(number))
+            self._news.note(
+                runs,
+                now,
+                members=len(state.members),
+                is_pulling=not self._gate.is_gated(number),
+            )
         for entry in self._receiving.gained(runs):
             self._relay(entry, now)
         if not state.missing[number] and state.receives(number):

@@ -16,7 +16,7 @@ from protocol.relay_events import (
     PullOpened,
     SendPossession,
 )
-from protocol.relay_members import Member
+from protocol.relay_members import HOLDING, Member
 from protocol.relay_messages import Run
 from protocol.relay_repair import RepairBoard
 from protocol.relay_state import RelayState
@@ -24,6 +24,8 @@ from protocol.relay_state import RelayState
 LATE_S: Final = 2.0
 """For so long after an object became ready here, what bitfields tell may be asked for at once,
 seconds: it was pushed before this node took part."""
+GRACE_S: Final = 0.3
+"""How long a receiver that sees reason for somebody to seed waits for that, seconds."""
 FAR_FACTOR: Final = 4.0
 """Members of other sites are asked this many repair delays later than those of the own site, which
 get a copy across and pass it on."""
@@ -49,6 +51,8 @@ class _ObjectGate:
     """When it became ready here, seconds."""
     is_gated: bool = False
     """Whether only opened chunks may be asked for."""
+    was_hoped: bool = False
+    """Whether it was gated before somebody seeded, once."""
     gated_at: float = 0.0
     """When it was gated last, seconds."""
     free_at: float | None = None
@@ -100,7 +104,18 @@ class PullGate:
             self._close(number, gate, now)
         elif gate.is_gated and gate.free_at is None:
             gate.free_at = now + self.repair.repair_s
+        elif not gate.was_hoped and self._has_reason_to_seed(number):
+            # Whoever holds it is about to seed: requests now would only be in the way.
+            gate.was_hoped = gate.is_gated = True
+            gate.gated_at, gate.free_at = now, now + GRACE_S
+            self._state.effects.append(PullGated(object_number=number))
         gate.report_at = now if len(seeders) > 1 else None
+
+    def _has_reason_to_seed(self, number: int) -> bool:
+        state = self._state
+        receivers = len(state.members.receivers(number)) + 1
+        holders = state.members.holders_count(number)
+        return holders > 0 and receivers >= max(state.settings.receivers_min, holders)
 
     def _close(self, number: int, gate: _ObjectGate, now: float) -> None:
         for member in self._state.members.seeders(number):
@@ -168,7 +183,8 @@ class PullGate:
             self._defer(member, number, now)
             return
         state.effects.append(PeerClaimsObject(peer=member.peer, object_number=number, bits=bits))
-        if not gate.is_gated:
+        if not gate.is_gated or member.roles.get(number) in HOLDING:
+            # Whoever holds everything may be about to seed, or may lie: that opens nothing.
             return
         for run in bit_runs(bits, first, count):
             if now <= gate.ready_at + LATE_S:
@@ -182,9 +198,9 @@ class PullGate:
         if runs and self.is_gated(self._state.object_of(run[0])):
             self._state.effects.append(PullOpened(runs=tuple(runs)))
 
-    def pushed(self, number: int, first: int, now: float) -> None:
+    def pushed(self, number: int, run: Run, now: float) -> None:
         """A push of an object came: whoever seeds it works."""
-        self.repair.pushed(first, now)
+        self.repair.pushed(*run, now)
         gate = self._objects.get(number)
         if gate is not None and gate.is_stalled:
             self.seeders_changed(number, now)

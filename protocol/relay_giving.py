@@ -95,6 +95,11 @@ class Giving:
                 return
             seeder = self._open(number, now)
         seeder.set_members(len(receivers))
+        self.size.plan(
+            object_bytes=seeder.object_bytes,
+            receivers=len(receivers),
+            uplink_bytes_per_s=self.uplink_bytes_per_s,
+        )
         for member in receivers:
             if not member.is_leaf:
                 seeder.admit(member, is_local=state.is_near(member))
@@ -123,11 +128,6 @@ class Giving:
     def _open(self, number: int, now: float) -> Seeder:
         state = self._state
         object_bytes = state.object_bytes(number)
-        self.size.plan(
-            object_bytes=object_bytes,
-            receivers=len(state.members.receivers(number)),
-            uplink_bytes_per_s=self.uplink_bytes_per_s,
-        )
         cutter = UnitCutter(state.layout, number, self.size)
         share = SeedShare(
             manifest_id=state.manifest_id,
@@ -135,7 +135,9 @@ class Giving:
             cutter=cutter,
             object_bytes=object_bytes,
         )
-        seeder = self._seeders[number] = Seeder(share=share, cutter=cutter, have=state.have)
+        seeder = self._seeders[number] = Seeder(
+            share=share, cutter=cutter, have=state.have, object_bytes=object_bytes
+        )
         self._wait_until[number] = now + REPORT_WAIT_S
         return seeder
 
@@ -213,7 +215,7 @@ class Giving:
             return None
         member = seeder.choose()
         if member is None:
-            if not seeder.can_wait and not self.duties.duty_count:
+            if seeder.is_saturated and not self.duties.duty_count:
                 self._relay_own(number, seeder, now)
             return None
         run = seeder.next_unit()

@@ -18,8 +18,8 @@ RECEIVING: Final = (Role.RECEIVES, Role.RESUMES)
 """Roles to which pushes are welcome."""
 HOLDING: Final = (Role.HOLDS, Role.SEEDS)
 """Roles of those who hold everything."""
-ALLOWANCE_START: Final = 4
-"""Units a relayer is given before its first credit."""
+ALLOWANCE_START: Final = 8
+"""Units a relayer may have uncredited before its first credit."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,8 +68,8 @@ class OutUnit:
     """When it was handed to the host, seconds."""
     vouchers: int = 0
     """Other members that announced it."""
-    is_credited: bool = False
-    """Whether the relayer returned a credit."""
+    credited_at: float | None = None
+    """When the relayer returned a credit, seconds; None: not yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,13 +79,17 @@ class RelayerRecord:
     is_local: bool
     """Whether it is in this node's site."""
     out: dict[int, OutUnit] = field(default_factory=dict)
-    """Units not credited, by first chunk number, oldest first."""
+    """Units not credited or not vouched for, by first chunk number, oldest first."""
     lapsed: dict[int, OutUnit] = field(default_factory=dict)
     """Units taken back last; a late credit for one of them ends the pause."""
     given: dict[int, int] = field(default_factory=dict)
     """First chunk number to count of units it was given and few others announced so far."""
+    uncredited_count: int = 0
+    """Units of `out` that it has returned no credit for; the rest waits for a voucher."""
     allowance: int = ALLOWANCE_START
     """How many units it may have without credit."""
+    is_limited: bool = False
+    """Its allowance was cut, because its credits took long."""
     latency: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.0))
     """From push to credit, seconds."""
     last_credit_at: float = 0.0
@@ -106,6 +110,8 @@ class RelayerRecord:
     """Whether it is neither paused nor convicted, as counted."""
     is_able: bool = False
     """Whether it may be given a unit, as counted."""
+    is_growing: bool = False
+    """Whether it waits only for its first credits, as counted."""
     bucket: int | None = None
     """Where it waits to be chosen."""
 

@@ -13,12 +13,14 @@ from typing import Final
 from protocol.relay_chunks import merge_runs
 from protocol.relay_estimates import Chance
 from protocol.relay_members import Member
-from protocol.relay_messages import RUNS_MAX, Run
+from protocol.relay_messages import RUNS_MAX, Role, Run
 
 NEWS_FANOUT: Final = 4
 """Members that hear of each chunk."""
 NEWS_DELAY_S: Final = 0.25
 """How long news is gathered while units are pushed, seconds."""
+NEWS_DELAY_MEMBER_S: Final = 0.016
+"""The same for each member, where that is less: in small swarms credits wait for news."""
 NEWS_DELAY_PULL_S: Final = 0.05
 """How long news is gathered once units are pulled, seconds: 10 and 100 ms were both slower."""
 CREDIT_DELAY_S: Final = 0.02
@@ -37,10 +39,11 @@ class NewsBoard:
         self.due_at: float | None = None
         """When the news is to be told, seconds."""
 
-    def note(self, runs: Sequence[Run], now: float, *, is_pulling: bool) -> None:
+    def note(self, runs: Sequence[Run], now: float, *, members: int, is_pulling: bool) -> None:
         """Adds chunks."""
         self._runs += runs
-        due = now + (NEWS_DELAY_PULL_S if is_pulling else NEWS_DELAY_S)
+        delay_s = max(min(NEWS_DELAY_S, NEWS_DELAY_MEMBER_S * members), NEWS_DELAY_PULL_S)
+        due = now + (NEWS_DELAY_PULL_S if is_pulling else delay_s)
         self.due_at = due if self.due_at is None else min(self.due_at, due)
 
     def take(self, now: float, members: Sequence[Member]) -> list[tuple[Member, list[Run]]]:
@@ -50,7 +53,9 @@ class NewsBoard:
         runs, self._runs, self.due_at = merge_runs(self._runs), [], None
         told: list[tuple[Member, list[Run]]] = []
         for member in self._choose(list(members)):
-            unknown = [run for run in runs if not member.known.covers(*run)]
+            # A seeder holds everything; what it wants to hear is who else does.
+            is_seeder = Role.SEEDS in member.roles.values()
+            unknown = [run for run in runs if is_seeder or not member.known.covers(*run)]
             told += [
                 (member, unknown[start : start + RUNS_MAX])
                 for start in range(0, len(unknown), RUNS_MAX)

@@ -70,7 +70,7 @@ class Receiving:
         run = (state.layout.offset(number) + push.chunks[0].index, len(push.chunks))
         entry = PendingPush(member.peer, run, state.size_of(run), push.flags, push.delegates)
         member.known.add(*run)
-        self._gate.pushed(number, run[0], now)
+        self._gate.pushed(number, run, now)
         if state.have.covers(*run):
             self.duplicate_bytes += entry.size_bytes
             return entry

@@ -14,11 +14,13 @@ from typing import Final
 
 from protocol.exchange_events import PeerId
 from protocol.relay_chunks import ChunkSet
-from protocol.relay_estimates import DelayEstimate
+from protocol.relay_estimates import DelayEstimate, QuantileEstimate
 from protocol.relay_messages import Run
 
 REPAIR_S_START: Final = 1.0
 """Repair delay before anything was measured, seconds."""
+REPAIR_FACTOR: Final = 2.0
+"""The repair delay in delays that nine of ten pushes do not exceed."""
 REPAIR_S_MIN: Final = 0.25
 """Least repair delay, seconds: a batch of news alone takes as long."""
 REPAIR_S_MAX: Final = 10.0
@@ -44,8 +46,9 @@ class RepairBoard:
         self._opened = ChunkSet()
         self._queue: deque[tuple[float, int, int, PeerId]] = deque()
         self._samples: OrderedDict[int, float] = OrderedDict()
-        self.delay = DelayEstimate(REPAIR_S_START)
-        """From the first news of a chunk to its push."""
+        self.delay = QuantileEstimate(REPAIR_S_START / REPAIR_FACTOR)
+        """From the first news of a chunk to its push: of what one member pulled early, it may be
+        very long, so no mean and deviation."""
         self._gap = DelayEstimate(STALL_S_START)
         self.pushed_at: float | None = None
         """When the last push came, seconds."""
@@ -53,7 +56,7 @@ class RepairBoard:
     @property
     def repair_s(self) -> float:
         """How long a chunk that was heard of is expected by push, seconds."""
-        return min(max(self.delay.bound_s, REPAIR_S_MIN), REPAIR_S_MAX)
+        return min(max(REPAIR_FACTOR * self.delay.value_s, REPAIR_S_MIN), REPAIR_S_MAX)
 
     @property
     def stall_s(self) -> float:
@@ -78,11 +81,12 @@ class RepairBoard:
         if len(self._samples) > _SAMPLES_MAX:
             self._samples.popitem(last=False)
 
-    def pushed(self, first: int, now: float) -> None:
+    def pushed(self, first: int, count: int, now: float) -> None:
         """Notes that a push of a unit came: measures how long after its first news."""
-        heard_at = self._samples.pop(first, None)
-        if heard_at is not None:
-            self.delay.sample(now - heard_at)
+        for number in range(first, first + count):
+            heard_at = self._samples.pop(number, None)
+            if heard_at is not None:
+                self.delay.sample(now - heard_at)
         if self.pushed_at is not None:
             self._gap.sample(now - self.pushed_at)
         self.pushed_at = now
@@ -103,8 +107,7 @@ class RepairBoard:
     def take_due(self, now: float) -> list[Run]:
         """Takes out what waited long enough and is still missing."""
         runs: list[Run] = []
-        due_before = now - self.repair_s
-        while self._queue and self._queue[0][0] <= due_before:
+        while self._queue and self._queue[0][0] + self.repair_s <= now:
             _, first, count, _ = self._queue.popleft()
             runs += self.open_now(first, count)
         return runs

@@ -24,6 +24,10 @@ from protocol.relay_units import SeedShare, UnitCutter
 ALLOWANCE_MAX: Final = 16
 """Most units a relayer may have without credit: 16 because credits are verified; with 8, relayers
 would starve whose vouchers' news is late."""
+UNVOUCHED_START: Final = 16
+"""Credited units that nobody vouched for, which a relayer may have at first: what a liar gets."""
+UNVOUCHED_MAX: Final = 64
+"""The same of a relayer that many vouched for; grows by one for two vouched units."""
 ALLOWANCE_MIN: Final = 1
 """Least allowance: a trial, or a relayer so slow that one unit keeps it busy."""
 LATENCY_FACTOR: Final = 2.0
@@ -53,14 +57,19 @@ GIVEN_MAX: Final = 1024
 class Seeder:
     """Gives out the units of one object."""
 
-    def __init__(self, *, share: SeedShare, cutter: UnitCutter, have: ChunkSet) -> None:
+    def __init__(
+        self, *, share: SeedShare, cutter: UnitCutter, have: ChunkSet, object_bytes: int
+    ) -> None:
         """Starts with every chunk of the object fresh.
 
         Args:
             share: which chunks are this node's to push.
             cutter: cuts runs into units.
             have: what this node holds; the owner keeps it current.
+            object_bytes: size of the object.
         """
+        self.object_bytes: Final = object_bytes
+        """Size of the object."""
         self._share = share
         self._cutter = cutter
         self._have = have
@@ -77,6 +86,7 @@ class Seeder:
         self._buckets: list[dict[Member, None]] = [{} for _ in range(2 * ALLOWANCE_MAX)]
         self._usable_local = 0
         self._able_counts = [0, 0]
+        self._growing_counts = [0, 0]
         self._checks: list[tuple[float, int, Member]] = []
         self._check_count = 0
         self._latency = DelayEstimate(INJECT_S_START)
@@ -151,9 +161,14 @@ class Seeder:
     # Giving --------------------------------------------------------------------------------------
 
     @property
-    def can_wait(self) -> bool:
-        """Whether some relayer may be given a unit, now or once it takes frames."""
-        return self._able_counts[self._preferred] > 0
+    def is_saturated(self) -> bool:
+        """Whether no relayer may be given a unit, and waiting for a credit would idle the uplink.
+
+        A relayer whose allowance still grows is waited for: it has no more units only because its
+        first credits take a round trip.
+        """
+        side = self._preferred
+        return not self._able_counts[side] and not self._growing_counts[side]
 
     @property
     def _preferred(self) -> int:
@@ -183,6 +198,7 @@ class Seeder:
         record = self._relayers[member]
         unit = OutUnit(first, count, pushed_at=now)
         record.out[first] = unit
+        record.uncredited_count += 1
         record.given[first] = count
         self._units[first] = (member, unit)
         if len(record.given) > GIVEN_MAX:
@@ -203,13 +219,26 @@ class Seeder:
             self._buckets[record.bucket].pop(member, None)
             record.bucket = None
         is_usable = not record.is_paused and not member.is_convicted
-        is_able = is_usable and len(record.out) < record.allowance
+        unvouched = len(record.out) - record.uncredited_count
+        unvouched_max = min(UNVOUCHED_START + record.vouched_count // 2, UNVOUCHED_MAX)
+        is_able = (
+            is_usable and record.uncredited_count < record.allowance and unvouched < unvouched_max
+        )
+        is_growing = (
+            is_usable
+            and not is_able
+            and not record.is_limited
+            and record.allowance < ALLOWANCE_MAX
+            and unvouched < unvouched_max
+        )
         self._able_counts[side] += is_able - record.is_able
+        self._growing_counts[side] += is_growing - record.is_growing
+        record.is_growing = is_growing
         if record.is_local:
             self._usable_local += is_usable - record.is_usable
         record.is_usable, record.is_able = is_usable, is_able
         if is_able and member.is_writable:
-            record.bucket = len(record.out) + side * ALLOWANCE_MAX
+            record.bucket = record.uncredited_count + side * ALLOWANCE_MAX
             self._buckets[record.bucket][member] = None
 
     def admit(self, member: Member, *, is_local: bool) -> None:
@@ -237,8 +266,11 @@ class Seeder:
             return
         unit = record.out.get(first)
         if unit is not None:
-            unit.is_credited = True
+            if unit.credited_at is None:
+                unit.credited_at = now
+                record.uncredited_count -= 1
             self._release(member, record, unit, now)
+            self.place(member)
         elif record.lapsed.pop(first, None) is not None and record.is_paused:
             # It works after all, only slowly. This needs no voucher: a trial costs one unit.
             self._resume(member, record)
@@ -280,14 +312,16 @@ class Seeder:
 
     def _release(self, member: Member, record: RelayerRecord, unit: OutUnit, now: float) -> None:
         """Ends a unit's wait once it is credited and vouched for."""
-        if not unit.is_credited or not unit.vouchers or record.out.get(unit.first) is not unit:
+        if not unit.vouchers or record.out.get(unit.first) is not unit:
+            return
+        if unit.credited_at is None:
             return
         del record.out[unit.first]
         record.vouched_count += 1
         record.last_credit_at = now
         record.is_paused = False
         record.pause_s = 0.0
-        self._learn(record, now - unit.pushed_at)
+        self._learn(record, unit.credited_at - unit.pushed_at)
         if unit.first not in record.given:
             self._forget(member, unit.first)
         self.place(member)
@@ -296,7 +330,8 @@ class Seeder:
         record.latency.sample(latency_s)
         self._latency.sample(latency_s)
         own_s, mean_s = record.latency.mean_s or 0.0, self._latency.mean_s or 0.0
-        if own_s > LATENCY_FACTOR * mean_s:
+        record.is_limited = own_s > LATENCY_FACTOR * mean_s
+        if record.is_limited:
             record.allowance = max(record.allowance - 1, ALLOWANCE_MIN)
         else:
             record.allowance = min(record.allowance + 1, ALLOWANCE_MAX)
@@ -368,20 +403,22 @@ class Seeder:
             age_s = now - unit.pushed_at
             if age_s < patience_s:
                 break
-            if unit.is_credited and record.vouched_count >= DOUBTS_SHARE * (
-                record.doubtful_count + 1
-            ):
+            is_credited = unit.credited_at is not None
+            proven = record.vouched_count >= DOUBTS_SHARE * (record.doubtful_count + 1)
+            if is_credited and proven:
                 record.doubtful_count += 1
                 self.doubtful_count += 1
                 del record.out[unit.first]
-            elif unit.is_credited or age_s >= 2 * patience_s:
+            elif is_credited or age_s >= 2 * patience_s:
                 del record.out[unit.first]
+                record.uncredited_count -= not is_credited
                 self._return(member, record, unit)
         self.place(member)
 
     def _take_back(self, member: Member, record: RelayerRecord) -> None:
         """Makes the open units of a relayer fresh."""
         record.lapsed, record.out = record.out, {}
+        record.uncredited_count = 0
         for unit in record.lapsed.values():
             self._return(member, record, unit)
 
@@ -410,6 +447,7 @@ class Seeder:
         self.reinjected_count += len(record.given)
         record.given.clear()
         record.out.clear()
+        record.uncredited_count = 0
         record.lapsed.clear()
         self.place(member)
 

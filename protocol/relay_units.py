@@ -9,7 +9,7 @@ from protocol.digest import ManifestId, sha256
 from protocol.exchange_events import PeerId
 from protocol.exchange_layout import Layout
 from protocol.limits import KIB
-from protocol.relay_messages import PUSH_PAYLOAD_BYTES_MAX, RUN_CHUNKS_MAX, Run
+from protocol.relay_messages import RUN_CHUNKS_MAX, Run
 
 UNIT_BYTES_MIN: Final = 8 * KIB
 """Least aim for a unit: below, heads and credits cost more than the shorter tail saves."""
@@ -83,9 +83,10 @@ class UnitCutter:
         """The unit that begins with a chunk: fresh chunks without a gap, up to the aimed size."""
         total = self._layout.length(self._object, first - self.start)
         count = 1
-        while first + count < self.end and count < RUN_CHUNKS_MAX and total < self._size.aim_bytes:
+        while first + count < self.end and count < RUN_CHUNKS_MAX:
             length = self._layout.length(self._object, first + count - self.start)
-            if total + length > PUSH_PAYLOAD_BYTES_MAX or not is_fresh(first + count):
+            # The nearer of the two ends to the aim.
+            if 2 * (self._size.aim_bytes - total) <= length or not is_fresh(first + count):
                 break
             total += length
             count += 1
