@@ -57,7 +57,7 @@ class DownloadStorage:
             case ObjectWanted():
                 self._on_wanted(event.component)
             case ObjectDropped():
-                self._core.chunks.gate(self._core.layout.mask(event.component))
+                self._on_dropped(event.component)
             case ComponentPrepared():
                 self._on_prepared(event)
             case ComponentVerified():
@@ -84,6 +84,12 @@ class DownloadStorage:
         self._core.components.enter(number, ComponentPhase.RECIPE)
         for flow in self._core.flows.values():
             self._core.send(flow, self._core.interest())
+
+    def _on_dropped(self, number: int) -> None:
+        """What is on its way is still taken; nothing more is asked for."""
+        self._core.chunks.gate(self._core.layout.mask(number))
+        if self._core.components.phase(number) is ComponentPhase.RECIPE:
+            self._core.components.enter(number, ComponentPhase.UNWANTED)
 
     def _on_prepared(self, event: ComponentPrepared) -> None:
         self._core.components.expect(event.component, ComponentPhase.PREPARING)
@@ -156,7 +162,8 @@ class DownloadStorage:
         if self._core.layout.is_page_known(component, page):
             return
         self._core.layout.learn_page(component, page, lengths)
-        if self._core.layout.is_recipe_complete(component):
+        is_wanted = self._core.components.phase(component) is ComponentPhase.RECIPE
+        if is_wanted and self._core.layout.is_recipe_complete(component):
             self._begin(component)
 
     def _begin(self, component: int) -> None:

@@ -114,7 +114,7 @@ class ExchangeService:
         self._nursery: trio.Nursery | None = None
         self._blames: dict[Offence, int] = {}
         self._stalls = 0
-        self._fetched_bytes = self._reused_bytes = self._sent_bytes = 0
+        self._fetched_bytes = self._reused_bytes = self._patched_bytes = self._sent_bytes = 0
 
     # Life cycle ----------------------------------------------------------------------------------
 
@@ -183,6 +183,7 @@ class ExchangeService:
             self._fetches.end(fetch)
             self._fetched_bytes += fetch.fetched_bytes
             self._reused_bytes += fetch.reused_bytes
+            self._patched_bytes += fetch.patched_bytes
 
     def stop(self, manifest_id: ManifestId) -> None:
         """Ends serving and fetching of a manifest: nothing new leaves after this returns.
@@ -201,6 +202,10 @@ class ExchangeService:
         """Whether a manifest is being fetched, is served, or is about to be."""
         is_served = self._library.find(manifest_id) is not None
         return is_served or manifest_id in self._offering or manifest_id in self._fetches
+
+    def is_fetching(self, manifest_id: ManifestId) -> bool:
+        """Whether a manifest is being fetched or repaired."""
+        return manifest_id in self._fetches or manifest_id in self._repairs
 
     def _withdraw(self, manifest_id: ManifestId) -> None:
         self._news.forget(manifest_id)
@@ -237,6 +242,7 @@ class ExchangeService:
         return ExchangeStatistics(
             fetched_bytes=self._fetched_bytes + sum(fetch.fetched_bytes for fetch in fetches),
             reused_bytes=self._reused_bytes + sum(fetch.reused_bytes for fetch in fetches),
+            patched_bytes=self._patched_bytes + sum(fetch.patched_bytes for fetch in fetches),
             sent_bytes=self._sent_bytes + sum(link.upload.sent_bytes for link in links),
             blames=dict(self._blames),
             stalls=self._stalls,
@@ -330,7 +336,7 @@ class ExchangeService:
         if authorised is None:
             gone = tuple((index, None) for index in effect.indices)
             return ChunksRead(request_id=effect.request_id, chunks=gone)
-        image = authorised.manifest.components[effect.component].digest
+        image = authorised.manifest.objects[effect.component].digest
         packer = self._packing.packer_for(meter)
         outcome = await self._run_blocking(
             partial(self._library.read_chunks, effect, image, packer)
@@ -346,7 +352,7 @@ class ExchangeService:
         authorised = self._library.authorised(effect.manifest_id)
         page = None
         if authorised is not None:
-            component = authorised.manifest.components[effect.component]
+            component = authorised.manifest.objects[effect.component]
             page = await self._run_blocking(partial(self._library.read_page, effect, component))
         return PageRead(request_id=effect.request_id, page=page)
 

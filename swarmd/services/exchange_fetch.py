@@ -62,7 +62,9 @@ from protocol.exchange_events import (
     WriteChunk,
 )
 from protocol.limits import MIB
-from protocol.manifest import Component
+from protocol.manifest import ContentObject
+from swarmd.services.exchange_patch import BadPatches
+from swarmd.services.exchange_patching import ApplyPatch, Patching
 from swarmd.services.exchange_ports import FetchProgress
 
 logger = logging.getLogger(__name__)
@@ -97,7 +99,7 @@ class FetchOwner(Protocol):
         ...
 
 
-StorageJob = VerifyPage | PrepareComponent | WriteChunk | ComponentComplete
+StorageJob = VerifyPage | PrepareComponent | WriteChunk | ComponentComplete | ApplyPatch
 
 
 @dataclass(slots=True)
@@ -124,8 +126,9 @@ class Fetch:
         machine: Download,
         store: ChunkStore,
         owner: FetchOwner,
+        bad_patches: BadPatches,
     ) -> None:
-        """Wires a new machine to the store."""
+        """Wires a new machine to the store; patches among `bad_patches` are not used."""
         self.authorised: Final = authorised
         """What is being fetched."""
         self.machine: Final = machine
@@ -134,12 +137,14 @@ class Fetch:
         """Chunk bytes from peers that were stored."""
         self.reused_bytes = 0
         """Bytes taken from images held already."""
-        self._components: Final = authorised.manifest.components
+        self._objects: Final = authorised.manifest.objects
+        self._needed: Final = len(authorised.manifest.components)
         self._store = store
         self._owner = owner
-        self._assemblers = [_assembler(component) for component in self._components]
-        self._recipes: list[Recipe | None] = [None] * len(self._components)
-        self._downloads: list[StoreDownload | None] = [None] * len(self._components)
+        self._patching = Patching(self, authorised.manifest, store, bad_patches)
+        self._assemblers = [_assembler(item) for item in self._objects]
+        self._recipes: list[Recipe | None] = [None] * len(self._objects)
+        self._downloads: list[StoreDownload | None] = [None] * len(self._objects)
         self._jobs: deque[StorageJob] = deque()
         self._job_added = trio.Event()
         self._timer_changed = trio.Event()
@@ -160,6 +165,7 @@ class Fetch:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_timer)
             nursery.start_soon(self._run_jobs)
+            nursery.start_soon(self._patching.watch)
             await self._ended.wait()
             nursery.cancel_scope.cancel()
         if self._error is not None:
@@ -187,6 +193,11 @@ class Fetch:
         """Has chunks fetched again that were found rotten while being served."""
         self.feed(ChunksLost(component=component, indices=indices))
 
+    @property
+    def patched_bytes(self) -> int:
+        """Bytes that patches made from images held already."""
+        return self._patching.made_bytes
+
     def progress(self) -> FetchProgress:
         """Tells how far the fetch is."""
         statistics = self.machine.statistics()
@@ -197,6 +208,7 @@ class Fetch:
             chunks_missing=statistics.chunks_missing,
             fetched_bytes=self.fetched_bytes,
             reused_bytes=self.reused_bytes,
+            patched_bytes=self.patched_bytes,
             wasted_bytes=statistics.wasted_bytes,
             is_paused=statistics.state is DownloadState.PAUSED,
             peers=len(statistics.peers),
@@ -253,7 +265,7 @@ class Fetch:
         """Tells the machine which recipes the store knows already."""
 
         def look() -> None:
-            for number, component in enumerate(self._components):
+            for number, component in enumerate(self._objects[: self._needed]):
                 try:
                     recipe = self._store.recipe(component.digest)
                 except ImageMissingError:
@@ -267,8 +279,20 @@ class Fetch:
                 self.feed(RecipeKnown(component=number, lengths=recipe.lengths))
 
     async def _work(self) -> None:
-        """Does the next job, or the next run of writes as one."""
+        """Does the next job, or the next run of writes as one.
+
+        A patch that cannot be prepared, verified or finished is given up; its component is not.
+        """
         job = self._jobs.popleft()
+        is_of_patch = not isinstance(job, WriteChunk) and job.component >= self._needed
+        try:
+            await self._do(job)
+        except (VerificationError, StorageError) as error:
+            if not is_of_patch:
+                raise
+            await self._patching.failed(job.component, error)
+
+    async def _do(self, job: StorageJob) -> None:
         match job:
             case WriteChunk():
                 await self._write(job)
@@ -278,6 +302,9 @@ class Fetch:
                 await self._prepare(job.component)
             case ComponentComplete():
                 await self._finish(job.component)
+            case ApplyPatch():
+                if not await self._patching.apply(job.component):
+                    await self._pause(job.component, ())
             case _:
                 assert_never(job)
 
@@ -295,7 +322,8 @@ class Fetch:
         await self._owner.in_thread(lambda: self._write_batch(chunks, batch))
         self.fetched_bytes += batch.stored_bytes
         for component, (written, gained) in batch.stored.items():
-            self._owner.fetch_gained(self, component, sorted({*written, *gained}))
+            self.gained(component, sorted({*written, *gained}))
+            self._patching.got_on(component)
             self.feed(ChunksStored(component=component, indices=written, gained=gained))
         for refused in batch.refused:
             self.feed(refused)
@@ -362,11 +390,14 @@ class Fetch:
                 self._recipes[job.component] = assembler.recipe()
 
         await self._owner.in_thread(verify)
+        self._patching.got_on(job.component)
         self.feed(verdict[0])
 
     async def _prepare(self, number: int) -> None:
-        component = self._components[number]
+        component = self._objects[number]
         recipe = self._recipes[number]
+        if self._patching.is_over(number):
+            return
         assert recipe is not None, "the recipe is complete before space is prepared"
         held: list[Bitfield] = []
 
@@ -381,12 +412,16 @@ class Fetch:
         try:
             await self._owner.in_thread(prepare)
         except DiskFullError:
+            if number >= self._needed:
+                raise
             await self._pause(number, ())
             return
-        self._owner.fetch_gained(self, number, tuple(held[0]))
-        self.feed(ComponentPrepared(component=number, held=held[0]))
+        self.gained(number, tuple(held[0]))
+        is_begun = number < self._needed and self._downloads[number] is not None
+        if not (is_begun and await self._patching.begin(number)):
+            self.feed(ComponentPrepared(component=number, held=held[0]))
 
-    def _is_complete(self, component: Component) -> bool:
+    def _is_complete(self, component: ContentObject) -> bool:
         """Whether the store has the image already, under this very recipe. Blocks."""
         try:
             record = self._store.record(component.digest)
@@ -395,8 +430,9 @@ class Fetch:
         return record.state is ImageState.COMPLETE and record.recipe_root == component.recipe_root
 
     async def _finish(self, number: int) -> None:
-        component = self._components[number]
+        component = self._objects[number]
         download = self._downloads[number]
+        self._patching.got_on(number)
 
         def finish() -> None:
             if download is None:
@@ -419,9 +455,33 @@ class Fetch:
             self.feed(ChunksLost(component=number, indices=error.indices))
             return
         self.feed(ComponentVerified(component=number))
+        self._patching.completed(number)
+
+    # What patches need ---------------------------------------------------------------------------
+
+    async def in_thread(self, call: Callable[[], object]) -> None:
+        """Runs blocking work in a worker thread."""
+        await self._owner.in_thread(call)
+
+    def gained(self, number: int, indices: Sequence[int]) -> None:
+        """Makes chunks servable and tells interested peers."""
+        self._owner.fetch_gained(self, number, indices)
+
+    def add_job(self, job: ApplyPatch) -> None:
+        """Has a step done after the jobs that wait already."""
+        self._jobs.append(job)
+        self._job_added.set()
+
+    def begun(self, component: int) -> StoreDownload | None:
+        """The right to write into a component that was begun."""
+        return self._downloads[component]
+
+    def is_alone(self) -> bool:
+        """Whether there is no peer to ask."""
+        return not self.machine.statistics().peers
 
 
-def _assembler(component: Component) -> RecipeAssembler:
+def _assembler(component: ContentObject) -> RecipeAssembler:
     return RecipeAssembler(
         root=component.recipe_root,
         chunk_count=component.chunk_count,

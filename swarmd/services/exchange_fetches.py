@@ -25,6 +25,7 @@ from protocol.exchange_messages import (
 from protocol.picker import Picker, RarestFirst
 from swarmd.entropy import Entropy
 from swarmd.services.exchange_fetch import Fetch, FetchOwner
+from swarmd.services.exchange_patch import BadPatches
 
 EXCUSED_S: Final = 30.0
 """How long a peer that may not be taken from any more may still send what it was asked, seconds."""
@@ -54,6 +55,7 @@ class FetchTable:
         self._entropy = entropy
         self._make_picker = make_picker
         self._budget = ByteBudget()
+        self._bad_patches = BadPatches()
         self._fetches: dict[ManifestId, Fetch] = {}
         self._lanes: dict[int, Fetch] = {}
         self._next_lane = 1
@@ -82,15 +84,22 @@ class FetchTable:
         if manifest_id in self._fetches:
             raise LocalProtocolError(f"manifest {manifest_id.hex()[:8]} is being fetched already")
         lane, self._next_lane = self._next_lane, self._next_lane + 1
-        counts = [component.chunk_count for component in authorised.manifest.components]
+        counts = [item.chunk_count for item in authorised.manifest.objects]
         machine = Download(
             manifest_id=manifest_id,
             chunk_counts=counts,
             picker=self._make_picker(sum(counts), self._entropy.uint(_ENTROPY_BOUND)),
             lane=lane,
             budget=self._budget,
+            needed=len(authorised.manifest.components),
         )
-        fetch = Fetch(authorised, machine=machine, store=self._store, owner=owner)
+        fetch = Fetch(
+            authorised,
+            machine=machine,
+            store=self._store,
+            owner=owner,
+            bad_patches=self._bad_patches,
+        )
         self._fetches[manifest_id] = self._lanes[lane] = fetch
         return fetch
 

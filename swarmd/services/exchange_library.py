@@ -18,7 +18,7 @@ from protocol.bitfield import Bitfield
 from protocol.digest import Digest, ManifestId, sha256
 from protocol.errors import StorageError, VerificationError
 from protocol.exchange_events import ReadChunks, ReadPage
-from protocol.manifest import Component
+from protocol.manifest import ContentObject
 from protocol.upload import ServedManifest
 
 PAGERS_MAX: Final = 8
@@ -85,7 +85,7 @@ class ServedLibrary:
     def read_possession(self, authorised: AuthorisedManifest) -> tuple[Bitfield, ...]:
         """Asks the store what it holds of each component; nothing of one it does not know."""
         held = []
-        for component in authorised.manifest.components:
+        for component in authorised.manifest.objects:
             try:
                 record = self._store.record(component.digest)
                 if record.recipe_root != component.recipe_root:
@@ -129,7 +129,7 @@ class ServedLibrary:
                 break
         return ReadOutcome(chunks=tuple(chunks), rotten=tuple(rotten), packed=frozenset(packed))
 
-    def read_page(self, effect: ReadPage, component: Component) -> bytes | None:
+    def read_page(self, effect: ReadPage, component: ContentObject) -> bytes | None:
         """Makes a recipe page; None if the store does not hold the image under this recipe."""
         pager = self._pagers.get(component.recipe_root)
         if pager is None:

@@ -126,6 +126,8 @@ class FetchProgress:
     """Chunk bytes that came from peers and were stored."""
     reused_bytes: int
     """Bytes taken from images already held."""
+    patched_bytes: int
+    """Bytes that patches made from images already held."""
     wasted_bytes: int
     """Bytes that came and were dropped."""
     is_paused: bool
@@ -142,6 +144,8 @@ class ExchangeStatistics:
     """Chunk bytes fetched and stored."""
     reused_bytes: int
     """Bytes taken from images already held."""
+    patched_bytes: int
+    """Bytes that patches made from images already held."""
     sent_bytes: int
     """Chunk bytes sent."""
     blames: dict[Offence, int]
