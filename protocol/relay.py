@@ -300,6 +300,8 @@ class Relay:
         if role is Role.SEEDS:
             member.seeded[number] = None
             self._has_relayed = True
+        # Before anybody's possession is told: what may be pushed soon is not to be asked for.
+        self._gate.seeders_changed(number, now)
         if role in HOLDING:
             if role is Role.HOLDS:
                 self._on_holds(member, number, now)
@@ -307,7 +309,6 @@ class Relay:
                 self._report(member, number)
         if not member.receives(number):
             self._giving.stopped_receiving(member, number)
-        self._gate.seeders_changed(number, now)
 
     def _on_holds(self, member: Member, number: int, now: float) -> None:
         whole = self._state.whole(number)
