@@ -339,6 +339,8 @@ class StorageConfig:
     """Images and downloads, each of which is one file."""
     reserve_bytes: int = field(default=64 * MIB, metadata=_by(_integer(0, 1 << 40)))
     """Bytes of the file system that images leave free, for the ledger and a validator's votes."""
+    keep_releases: int = field(default=2, metadata=_by(_integer(1, 64)))
+    """Newest whole releases of each product in each group that are kept while there is room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

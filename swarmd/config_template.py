@@ -56,6 +56,8 @@ COMMENTS: Final[dict[str, str]] = {
     "storage.files_max": "Images and downloads, one file each, 1 to 65536.",
     "storage.reserve_bytes": "Bytes of the disk that images leave free, so that the ledger and a\n"
     "validator's votes can always be written; 0 to 1 TiB.",
+    "storage.keep_releases": "Newest whole releases of each product in each group that are kept\n"
+    "while there is room, 1 to 64. What devices run and what is pinned stays in any case.",
     "floor": "What this gateway demands beyond the policy of a group. It can only tighten.",
     "floor.approvals_min": "Owner approvals an image needs here, 1 to 32. The policy holds if it\n"
     "asks for more.",

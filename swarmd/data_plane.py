@@ -35,9 +35,9 @@ from swarmd.services.exchange_ports import StreamLike
 from swarmd.services.exchange_rules import ExchangeRules, ExchangeScore
 from swarmd.services.health import HealthService
 from swarmd.services.image_http import ImageServer
-from swarmd.services.images import ImageService
 from swarmd.services.receipts import ReceiptService
 from swarmd.services.submission import SubmissionService
+from swarmd.storage_plane import StoragePlane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,11 @@ class Foundation:
     own_groups: Callable[[], tuple[str, ...]]
     """The groups this node serves now."""
 
+    @property
+    def fetches(self) -> bool:
+        """Whether this node fetches images by itself."""
+        return self.identity.kind is SubjectKind.GATEWAY
+
 
 class DataPlane:
     """See the module's docstring."""
@@ -89,15 +94,6 @@ class DataPlane:
         """Chunks from and to peers."""
         self.lanes: Final = self._make_lanes()
         """Connections that carry chunks beside those for peers."""
-        self.images: Final = ImageService(
-            ledger=base.ledger,
-            authority=base.authority,
-            store=base.store,
-            exchange=self.exchange,
-            receipts=base.receipts,
-            fetches=identity.kind is SubjectKind.GATEWAY,
-        )
-        """What is wanted, held, promoted and given up."""
         self.health: Final = HealthService(
             ledger=base.ledger,
             receipts=base.receipts,
@@ -105,6 +101,10 @@ class DataPlane:
             own_groups=base.own_groups,
         )
         """What devices report."""
+        self.storage: Final = StoragePlane(base, exchange=self.exchange, health=self.health)
+        """What is kept on the disk."""
+        self.images: Final = self.storage.images
+        """What is wanted, held, promoted and given up."""
         self.sealing: Final = SealingPlane(base)
         """Rings of sealed images, and opening them."""
         self.publisher: Final = self._make_publisher()
@@ -168,11 +168,12 @@ class DataPlane:
         await nursery.start(partial(self.exchange.run))
         await self.lanes.bind()
         nursery.start_soon(self.lanes.run)
-        nursery.start_soon(self.images.run)
         self.sealing.start(nursery)
         if base.identity.kind is SubjectKind.GATEWAY:
+            # Before anything may be given up: what devices run is kept for them.
             await self.health.load()
             nursery.start_soon(self.health.run, base.submission.submit)
+        self.storage.start(nursery)
 
     async def serve_devices(self, nursery: trio.Nursery) -> None:
         """Opens HTTP for devices, where it is configured."""
@@ -182,7 +183,7 @@ class DataPlane:
         self.http = ImageServer(
             endpoint=base.config.http.listen,
             store=base.store,
-            permit=self.images.permit_for_digest,
+            permit=self.storage.permit_for_digest,
             receipts=base.receipts,
             note_outcome=self.health.note_image,
             find_plain=self.sealing.plain.find,

@@ -66,6 +66,10 @@ class ReceiptKind(IntEnum):
     """A device says that it took a release and runs it."""
     INSTALL_FAILED = 13
     """A device says that a release failed on it."""
+    COLLECTED = 14
+    """An image was deleted to keep what matters more; detail: why."""
+    ROTTED = 15
+    """Stored chunks no longer matched their digests and are fetched again; detail: how many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

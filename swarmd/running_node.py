@@ -467,6 +467,7 @@ class RunningNode:
             consensus=self.consensus,
             publisher=self.publisher,
             sealing=self.data_plane.sealing.desk,
+            keeping=self.data_plane.storage.desk,
             cosigning=self.cosigning,
             ask=self.ledger_service.ask,
             doorkeeper=self.doorkeeper,

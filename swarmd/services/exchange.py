@@ -207,6 +207,10 @@ class ExchangeService:
         """Whether a manifest is being fetched or repaired."""
         return manifest_id in self._fetches or manifest_id in self._repairs
 
+    def is_fetching(self, manifest_id: ManifestId) -> bool:
+        """Whether a manifest is being fetched or repaired."""
+        return manifest_id in self._fetches or manifest_id in self._repairs
+
     def _withdraw(self, manifest_id: ManifestId) -> None:
         self._news.forget(manifest_id)
         for link in self._links:

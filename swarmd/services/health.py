@@ -146,6 +146,10 @@ class HealthService:
             if record is not None and record.is_authorised(time_ms)
         )
 
+    def running(self) -> frozenset[ManifestId]:
+        """Releases that devices run, as far as they said."""
+        return frozenset(self._running.values())
+
     async def load(self) -> None:
         """Takes up what the receipt log holds; before `run`."""
         self.restore(await trio.to_thread.run_sync(self._receipts.newest, RESTORED_MAX))

@@ -10,8 +10,11 @@ all bytes stay. A store that fails is asked again later. Verdicts come from the 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 import trio
 
@@ -55,6 +58,8 @@ class _Holdings:
     """Images that wait for their manifest."""
     held: frozenset[Digest]
     """Images of which there is something, staged ones too."""
+    locked: frozenset[Digest]
+    """Images that are kept and not served."""
     lasting: dict[ManifestId, None]
     """Manifests that concern this node whatever happened lately."""
 
@@ -84,6 +89,18 @@ class HeldManifest:
         return all(held == count for *_, held, count in self.components)
 
 
+class ImageKeeping(Protocol):
+    """What the service asks of whoever decides what is kept."""
+
+    async def make_room(self, more_bytes: int, more_files: int = 1) -> None:
+        """Deletes what may go until so much more fits, or nothing more may go."""
+        ...
+
+    def is_run(self, image: Digest) -> bool:
+        """Whether a device behind this node runs an image."""
+        ...
+
+
 class ImageService:
     """Keeps the store in step with the ledger."""
 
@@ -96,6 +113,7 @@ class ImageService:
         exchange: ExchangeService,
         receipts: ReceiptService,
         fetches: bool,
+        keeping: ImageKeeping,
     ) -> None:
         """Wires the service.
 
@@ -106,6 +124,7 @@ class ImageService:
             exchange: fetches and serves chunks.
             receipts: where outcomes are noted.
             fetches: whether this node fetches at all; validators do not.
+            keeping: makes room for what is wanted, and knows what devices run.
         """
         self._ledger = ledger
         self._authority = authority
@@ -113,6 +132,9 @@ class ImageService:
         self._exchange = exchange
         self._receipts = receipts
         self._fetches = fetches
+        self._keeping = keeping
+        self._held_back: dict[Digest, None] = {}
+        self._fetching: dict[ManifestId, AuthorisedManifest] = {}
         self._tasks: dict[ManifestId, trio.CancelScope] = {}
         self._requested: dict[ManifestId, None] = {}
         self._offered: dict[ManifestId, None] = {}
@@ -193,7 +215,9 @@ class ImageService:
     def _read_holdings(self) -> _Holdings:
         """What the store holds, and which manifests that concerns; for a worker thread."""
         staged = frozenset(record.image for record in self._store.staged_images())
-        held = staged.union(record.image for record in self._store.images())
+        records = self._store.images()
+        held = staged.union(record.image for record in records)
+        locked = frozenset(item.image for item in records if item.state is ImageState.LOCKED)
         lasting: dict[ManifestId, None] = {}
         for image in sorted(held):
             lasting.update(dict.fromkeys(self._ledger.manifests_of(image)))
@@ -202,7 +226,7 @@ class ImageService:
             for group in self._authority.fetching_groups:
                 newest = state.scan(latest_key(group, ""))
                 lasting.update({LatestRecord.decode(raw).manifest: None for _, raw in newest})
-        return _Holdings(staged, held, lasting)
+        return _Holdings(staged, held, locked, lasting)
 
     async def _look_at(
         self, manifest: ManifestId, holdings: _Holdings, nursery: trio.Nursery
@@ -213,7 +237,8 @@ class ImageService:
             case Permit(authorised):
                 await self._note(manifest, "authorised", ReceiptKind.AUTHORISED, "")
                 await self._promote(authorised, holdings.staged)
-                if manifest in self._tasks:
+                await self._unlock(authorised, holdings.locked)
+                if manifest in self._tasks or self._is_held_back(authorised):
                     return
                 if self._wants(authorised):
                     scope = self._tasks[manifest] = trio.CancelScope()
@@ -274,14 +299,37 @@ class ImageService:
                 self._offered.pop(authorised.manifest_id, None)
                 self._tell()
 
+    async def _unlock(self, authorised: AuthorisedManifest, locked: frozenset[Digest]) -> None:
+        """Serves again what was only kept because devices run it."""
+        for component in authorised.manifest.components:
+            if component.digest in locked:
+                await trio.to_thread.run_sync(self._store.unlock, component.digest)
+                logger.info("image %s is authorised again", component.digest.hex()[:8])
+                self._offered.pop(authorised.manifest_id, None)
+
+    async def make_room_again(self) -> None:
+        """Tries again to make room for what is being fetched: more may go by now."""
+        for authorised in tuple(self._fetching.values()):
+            await self._make_room(authorised)
+
+    async def _make_room(self, authorised: AuthorisedManifest) -> None:
+        """Has older images deleted if what is missing would not fit."""
+        held = {record.image for record in self._store.images()}
+        missing = [one for one in authorised.manifest.components if one.digest not in held]
+        if missing:
+            size_bytes = sum(component.size for component in missing)
+            await self._keeping.make_room(size_bytes, len(missing))
+
     async def _fetch(self, authorised: AuthorisedManifest, scope: trio.CancelScope) -> None:
         manifest = authorised.manifest_id
         content = authorised.manifest
+        self._fetching[manifest] = authorised
         logger.info("fetching %s %s (%s)", content.product, content.version, manifest.hex()[:8])
         try:
             with scope:
                 while True:
                     try:
+                        await self._make_room(authorised)
                         await self._exchange.fetch(authorised)
                     except DiskFullError as error:
                         logger.error(  # noqa: TRY400 - no defect
@@ -305,6 +353,7 @@ class ImageService:
             )
         finally:
             self._tasks.pop(manifest, None)
+            self._fetching.pop(manifest, None)
             self._requested.pop(manifest, None)
             self._tell()
 
@@ -338,14 +387,40 @@ class ImageService:
             return  # raised by one of these verdicts: nothing may be deleted on this ground
         for digest in named:
             if digest not in covered:
-                await trio.to_thread.run_sync(self._store.withdraw, digest)
-                logger.info("image %s withdrawn", digest.hex()[:8])
+                # What a device runs is kept for it alone, so that it can be put back to it.
+                keep = self._keeping.is_run(digest)
+                await trio.to_thread.run_sync(partial(self._store.withdraw, digest, keep=keep))
+                logger.info("image %s %s", digest.hex()[:8], "locked" if keep else "withdrawn")
         self._tell()
 
     def _is_covered(self, digest: Digest) -> bool:
         """Whether an authorised manifest names an image."""
         names = self._ledger.manifests_of(digest)
         return any(isinstance(self._authority.verdict(manifest), Permit) for manifest in names)
+
+    # -- what is kept --------------------------------------------------------------------------
+
+    def is_busy(self, manifest: ManifestId) -> bool:
+        """Whether a manifest is being fetched, or is about to be."""
+        return manifest in self._tasks or manifest in self._requested
+
+    @contextmanager
+    def holding_back(self, image: Digest) -> Iterator[None]:
+        """Begins no fetch and no offer of a manifest that names an image meanwhile."""
+        self._held_back[image] = None
+        try:
+            yield
+        finally:
+            del self._held_back[image]
+
+    def offer_again(self, manifests: Sequence[ManifestId]) -> None:
+        """Has manifests offered with what is left of them."""
+        for manifest in manifests:
+            self._offered.pop(manifest, None)
+        self.wake()
+
+    def _is_held_back(self, authorised: AuthorisedManifest) -> bool:
+        return any(one.digest in self._held_back for one in authorised.manifest.objects)
 
     # -- telling -------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ from swarmd.services.exchange import ExchangeService
 from swarmd.services.identity_desk import IdentityDesk
 from swarmd.services.images import HeldManifest, ImageService
 from swarmd.services.joining import joining_text
+from swarmd.services.keeping_desk import KeepingDesk
 from swarmd.services.policy_desk import PolicyDesk
 from swarmd.services.proving import ProvingService
 from swarmd.services.receipts import ReceiptService
@@ -73,6 +74,7 @@ class Parts:
     consensus: ConsensusService | None
     publisher: Publisher | None
     sealing: SealingDesk
+    keeping: KeepingDesk
     cosigning: CosigningService
     ask: Ask
     """Sends one request to a peer on the ledger stream."""
@@ -110,6 +112,7 @@ class Operator:
             "receipts": self._receipts,
             "stop": self._stop,
             **self._parts.sealing.handlers(),
+            **self._parts.keeping.handlers(),
             **AccessDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **Decisions(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **self._rollouts.handlers(),
@@ -155,6 +158,7 @@ class Operator:
             "images": len(parts.images.overview()),
             "receipts": parts.receipts.size,
             "sealing": parts.sealing.summary(),
+            "keeping": parts.keeping.summary(),
             "store": asdict(parts.store.statistics()),
             "mempool": asdict(chain.mempool.statistics()),
             "consensus": (
@@ -355,6 +359,7 @@ class Operator:
             return await self._parts.sealing.hand_out(
                 component, lambda: self._check_offer(manifest, device)
             )
+        self._parts.keeping.note_use(component.digest)
         path = self._parts.image_path(component.digest)
         return {"path": str(path), "sha256": component.digest.hex(), "size": component.size}
 

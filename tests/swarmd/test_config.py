@@ -162,6 +162,7 @@ def changed_config() -> Config:
         quota_bytes = 1048576
         files_max = 7
         reserve_bytes = 0
+        keep_releases = 1
         [floor]
         approvals_min = 2
         products = ["pump"]
