@@ -125,7 +125,8 @@ async def swallow(job: Job, receive: Callable[[], Awaitable[Sized | None]]) -> N
         nursery.start_soon(work)
         for _ in range(job.frames):
             body = await receive()
-            assert body is not None and len(body) == job.frame_bytes
+            assert body is not None
+            assert len(body) == job.frame_bytes
             waiting.append(body)
             changed.set()
             del body

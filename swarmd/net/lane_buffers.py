@@ -2,7 +2,7 @@
 
 A fresh buffer for each frame would have the kernel map and clear its pages again and again: a third
 of what receiving costs. A frame is handed out as a view; Python itself says whether any view is
-left, because a `bytearray` that is looked at cannot be resized. So nobody has to give a buffer back,
+left, as a `bytearray` that is looked at cannot be resized. So nobody has to give a buffer back,
 and one that somebody keeps is never touched.
 
 Shared by the lanes of a node, and by their threads: each operation on the queue is atomic.

@@ -49,7 +49,6 @@ BACKLOG: Final = 64
 ACCEPT_PAUSE_S: Final = 0.1
 """Pause after the system refused to accept (out of descriptors or memory), seconds."""
 _IPV6_NETWORK_BITS: Final = 64
-_ACCEPT_AGAIN: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 
 @dataclass(slots=True)
@@ -163,10 +162,10 @@ class LaneServer:
             except OSError as error:
                 if listener.fileno() < 0:
                     return  # closed before it was waited for
-                if error.errno in _ACCEPT_AGAIN:
+                if error.errno != errno.ECONNABORTED:  # gone before it was accepted: no matter
                     logger.warning("cannot accept lanes now: %s", error)
                     await trio.sleep(ACCEPT_PAUSE_S)
-                continue  # a connection that ended before it was accepted
+                continue
             sock.setblocking(False)
             nursery.start_soon(self._greet, sock, str(address[0]))
 
