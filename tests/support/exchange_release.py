@@ -12,7 +12,14 @@ from chunks.store import ChunkStore
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import BlockId, ChainId, DidId, Digest, ManifestId, PolicyId, sha256
 from protocol.keys import PrivateKey
-from protocol.manifest import ChunkerKind, ChunkerParameters, Component, Manifest, sign_manifest
+from protocol.manifest import (
+    ChunkerKind,
+    ChunkerParameters,
+    Component,
+    Manifest,
+    PatchReference,
+    sign_manifest,
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,18 @@ class Image:
             recipe_root=self.recipe.root,
         )
 
+    def reference(self, base: Digest) -> PatchReference:
+        """These bytes as a patch for another image."""
+        made = self.component("patch")
+        return PatchReference(
+            base=base,
+            size=made.size,
+            digest=made.digest,
+            chunker=made.chunker,
+            chunk_count=made.chunk_count,
+            recipe_root=made.recipe_root,
+        )
+
 
 @dataclass(frozen=True)
 class Release:
@@ -57,6 +76,7 @@ class Release:
 
     images: tuple[Image, ...]
     authorised: AuthorisedManifest
+    patches: tuple[Image, ...] = ()
 
     @property
     def manifest_id(self) -> ManifestId:
@@ -77,6 +97,14 @@ class Release:
         for component in range(len(self.images)):
             self.hold(store, component=component)
 
+    def hold_patches(self, store: ChunkStore) -> None:
+        """Puts all patch objects into a store."""
+        for patch in self.patches:
+            download = store.begin(sha256(patch.data), len(patch.data), patch.recipe)
+            for index, chunk in enumerate(patch.chunks):
+                store.write_chunk(download, index, chunk)
+            store.finish(download)
+
 
 def make_release(
     seed: int, sizes: tuple[int, ...], *, chunk_bytes: int = 1024, group: str = "lab"
@@ -88,10 +116,22 @@ def make_release(
 
 
 def release_of(
-    sequence: int, images: tuple[Image, ...], *, digest: Digest | None = None, group: str = "lab"
+    sequence: int,
+    images: tuple[Image, ...],
+    *,
+    digest: Digest | None = None,
+    group: str = "lab",
+    patches: tuple[tuple[Image, Digest], ...] = (),
 ) -> Release:
-    """Makes a release of given images; `digest` lies about the first one."""
+    """Makes a release of given images; `digest` lies about the first one.
+
+    `patches` are objects for the first image, each with its base.
+    """
     components = [image.component(f"c{i}") for i, image in enumerate(images)]
+    references = sorted(
+        (patch.reference(base) for patch, base in patches), key=lambda one: one.base
+    )
+    components[0] = replace(components[0], patches=tuple(references))
     if digest is not None:
         components[0] = replace(components[0], digest=digest)
     manifest = Manifest(
@@ -112,4 +152,4 @@ def release_of(
         height=1,
         block_id=BlockId(sha256(b"block")),
     )
-    return Release(images, authorised)
+    return Release(images, authorised, tuple(patch for patch, _ in patches))
