@@ -299,6 +299,12 @@ class NetworkSection:
         default=(), metadata=_by(_list_of(_announced, maximum=STATED_MAX))
     )
     """Addresses at which others reach this node, told to members; found ones are added."""
+    forward: bool = field(default=False, metadata=_by(_boolean))
+    """Whether connections between members that cannot reach each other are passed on here."""
+    forward_streams_max: int = field(default=32, metadata=_by(_integer(1, 1024)))
+    """Connections passed on at a time."""
+    forward_bytes_per_s: int = field(default=4 * MIB, metadata=_by(_integer(64 * KIB, GIB)))
+    """Bytes passed on each second, all together; one member gets at most a quarter."""
     lan_interface: str = field(default="", metadata=_by(_text))
     """Interface (name or IPv4 address) on which peers are looked for by mDNS; empty: none."""
     lan_networks: tuple[str, ...] = field(

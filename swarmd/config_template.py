@@ -34,6 +34,11 @@ COMMENTS: Final[dict[str, str]] = {
     "network.peer_exchange": "Whether addresses are exchanged with other members.",
     "network.announce": "Addresses at which others reach this node, such as 203.0.113.7:7001, for\n"
     "members to know (at most 8). Those that members find by themselves are added.",
+    "network.forward": "Whether this node passes connections on between members that cannot reach\n"
+    "each other directly. They are encrypted from end to end.",
+    "network.forward_streams_max": "Connections passed on at a time, 1 to 1024.",
+    "network.forward_bytes_per_s": "Bytes passed on each second, 65536 to 1073741824; one member\n"
+    "gets at most a quarter.",
     "network.lan_interface": "Interface, by name or IPv4 address, on which peers are looked for\n"
     "by multicast DNS, and on no other; empty: nowhere.",
     "network.lan_networks": 'Networks whose peers count as near, such as "192.168.1.0/24"; "auto"\n'

@@ -17,7 +17,14 @@ from typing import Final
 import trio
 
 from protocol.digest import ChainId, DidId, tagged_digest
-from protocol.errors import StorageError
+from protocol.errors import StorageError, VerificationError
+from protocol.forward_messages import (
+    FORWARD_FRAME_BYTES_MAX,
+    Connect,
+    Incoming,
+    Reserve,
+    decode_forward_request,
+)
 from protocol.keys import PrivateKey
 from protocol.peers_messages import PEERS_BYTES_MAX
 from protocol.version import ProtocolName, protocol_id
@@ -34,12 +41,14 @@ from swarmd.net.local_networks import (
     on_link_networks,
 )
 from swarmd.net.names import Names, Resolver, Server
-from swarmd.net.network import Network
-from swarmd.own_addresses import OwnAddresses
-from swarmd.peers import Peer, PeerClass, PeerRegistry
+from swarmd.net.network import Network, Stream
+from swarmd.own_addresses import OwnAddresses, Reachability
+from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry
+from swarmd.services.detours import DetourGrounds, Detours
+from swarmd.services.forwarder import Forwarder, ForwarderLimits
 from swarmd.services.lan import LanDiscovery
 from swarmd.services.peer_exchange import DEADLINE_S, ExchangeGrounds, PeerExchange
-from swarmd.services.reach import ReachService, Sources
+from swarmd.services.reach import ReachService, Sources, no_detour
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +56,11 @@ NETWORKS_S: Final = 60.0
 """How often the networks of this machine are read anew, seconds."""
 SITE_BYTES: Final = 8
 """Bytes of a site's name."""
+FIRST_FRAME_S: Final = 10.0
+"""How long a peer may take to say what a stream of the forward protocol is for, seconds."""
+FORWARD_STREAMS_PER_PEER: Final = 16
+"""Streams of the forward protocol one peer may have open here: its own requests, and what it
+offers as a forwarder."""
 SAVE_S: Final = 60.0
 """How often a changed address book is written, seconds."""
 
@@ -124,6 +138,7 @@ class ReachPlane:
             ),
             greet=grounds.greet,
             peers_wanted=settings.peers_wanted,
+            detour=self._detour,
         )
         """Dials."""
         network = grounds.network
@@ -153,6 +168,33 @@ class ReachPlane:
         """Asks members, and answers them."""
         self.lan: Final = self._make_lan(listen)
         """Who is heard on the local network; None: nobody is listened for."""
+        self.own.forwards = settings.forward
+        self.forwarder: Final = Forwarder(
+            network=network,
+            registry=grounds.registry,
+            keys=keys,
+            protocol=protocol_id(grounds.chain, ProtocolName.FORWARD),
+            limits=ForwarderLimits(
+                streams_max=settings.forward_streams_max if settings.forward else 0,
+                bytes_per_s=settings.forward_bytes_per_s,
+            ),
+        )
+        """Passes connections of others on."""
+        self.detours: Final = Detours(
+            DetourGrounds(
+                network=network,
+                registry=grounds.registry,
+                entropy=grounds.entropy,
+                protocol=protocol_id(grounds.chain, ProtocolName.FORWARD),
+                forwarders_of=self.book.forwarders,
+                is_forwarder=self.book.is_forwarder,
+                is_acquainted=lambda peer: keys.are_acquainted(network.peer, peer),
+                is_needed=self._is_unreachable,
+                bring_up=self.reach.bring_up,
+                changed=self._forwarders_changed,
+            )
+        )
+        """Ways through others."""
         self._local: tuple[IPNetwork, ...] = ()
 
     def _make_lan(self, listen: Sequence[tuple[str, int]]) -> LanDiscovery | None:
@@ -183,6 +225,59 @@ class ReachPlane:
                 deadline_s=DEADLINE_S,
                 frame_bytes_max=PEERS_BYTES_MAX,
             )
+            self._grounds.network.handle(
+                protocol_id(self._grounds.chain, ProtocolName.FORWARD),
+                self._answer_forward,
+                streams_per_peer_max=FORWARD_STREAMS_PER_PEER,
+                deadline_s=None,
+                frame_bytes_max=FORWARD_FRAME_BYTES_MAX,
+            )
+
+    async def _answer_forward(self, stream: Stream) -> None:
+        """Serves one stream of the forward protocol."""
+        frame: bytes | None = None
+        with trio.move_on_after(FIRST_FRAME_S):
+            frame = await stream.receive_frame()
+        if frame is None:
+            await stream.reset()
+            return
+        try:
+            request = decode_forward_request(bytes(frame))
+        except VerificationError as error:
+            self._grounds.registry.blame(stream.peer, Offence.MALFORMED, f"forward: {error}")
+            await stream.reset()
+            return
+        match request:
+            case Reserve():
+                await self.forwarder.hold(stream)
+            case Connect():
+                await self.forwarder.connect(stream, request)
+            case Incoming():
+                await self.detours.accept(stream, request)
+
+    def _is_unreachable(self) -> bool:
+        return self.exchange.reachability() is Reachability.UNREACHABLE
+
+    def _forwarders_changed(self, forwarders: tuple[PeerKey, ...]) -> None:
+        """Says anew where this node is."""
+        self.own.forwarders = forwarders
+        for peer in self._grounds.registry.at_least(PeerClass.MEMBER):
+            self.exchange.peer_connected(peer.key)
+
+    async def _detour(self, peer: PeerKey) -> bool:
+        if not self._grounds.settings.peer_exchange:
+            return await no_detour(peer)
+        self.exchange.want(peer)
+        return await self.detours.reach(peer)
+
+    def peer_demoted(self, peer: PeerKey) -> None:
+        """A peer is no member any more: nothing goes through it, and nothing of it through us."""
+        self.forwarder.drop(peer)
+        self.detours.drop(peer)
+
+    def on_commit(self) -> None:
+        """A block became final."""
+        self.forwarder.review()
 
     def peer_connected(self, peer: Peer) -> None:
         """A peer has become a member, or was met as one."""
@@ -236,6 +331,8 @@ class ReachPlane:
     def _wanted(self) -> Iterator[PeerKey]:
         """Members to meet: near ones, then those that share a group, in changing order."""
         own = self._grounds.network.peer
+        if self._is_unreachable() and not self.detours.forwarders:
+            yield from filter(self.book.is_forwarder, self.book.members())
         for peer in () if self.lan is None else self.lan.peers():
             if self._grounds.keys.are_acquainted(own, peer) or not self._grounds.is_current():
                 yield peer
@@ -260,6 +357,7 @@ class ReachPlane:
                 nursery.start_soon(self.reach.run)
                 if self._grounds.settings.peer_exchange:
                     nursery.start_soon(self.exchange.run)
+                    nursery.start_soon(self.detours.run)
                 nursery.start_soon(self._keep_saved)
         finally:
             with trio.CancelScope(shield=True):

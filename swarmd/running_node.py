@@ -523,6 +523,8 @@ class RunningNode:
         self.freshness.hurry()
 
     def _on_demoted(self, peer: Peer) -> None:
+        self.reach_plane.peer_demoted(peer.key)
+        self._nursery.start_soon(self.network.disconnect_via, peer.key)
         self.data_plane.peer_disconnected(peer.key)
         if peer.peer_class is PeerClass.STRANGER:
             self._nursery.start_soon(self.network.disconnect, peer.key)
@@ -535,6 +537,7 @@ class RunningNode:
         self.receipts.on_commit(result)
         self.hello.review()  # who belongs to a group decides about transfers that go on
         self.data_plane.on_commit(result)
+        self.reach_plane.on_commit()
         self.gossip.review()
         if self._announces(result.header.proposer):
             self._nursery.start_soon(self.gossip.publish_head)

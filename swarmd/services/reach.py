@@ -274,6 +274,16 @@ class ReachService:
 
         await self._network.connect(chosen, report, replaces_forwarded=True)
 
+    async def bring_up(self, peer: PeerKey) -> bool:
+        """Connects to a member directly, or not at all; tells whether it takes us for one."""
+        try:
+            if not self._network.is_connected(peer):
+                await self._dial(peer, peer)
+            return await self._is_welcome(peer, peer)
+        except (TransportError, RemoteProtocolError) as error:
+            logger.debug("peer %s not reached: %s", short_peer(peer), error)
+            return False
+
     async def _meet_other(self, configured: PeerKey, address: PeerAddress) -> bool:
         """Says hello to somebody whose key my copy of the ledger does not know."""
         try:

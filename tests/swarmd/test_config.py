@@ -149,6 +149,9 @@ def changed_config() -> Config:
         peers_wanted = 3
         peer_exchange = false
         announce = ["203.0.113.7:7001"]
+        forward = true
+        forward_streams_max = 2
+        forward_bytes_per_s = 65536
         lan_interface = "eth0"
         lan_networks = ["192.168.1.0/24"]
         member_connections_max = 5
