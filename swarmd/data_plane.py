@@ -7,6 +7,7 @@ HTTP for devices. Verdicts come from the authority alone.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from protocol.did import SubjectKind
 from protocol.version import ProtocolName, protocol_id
 from swarmd.authority import Authority
 from swarmd.config import Config
+from swarmd.control.protocol import JSON
 from swarmd.datadir import DataDir
 from swarmd.entropy import Entropy
 from swarmd.identity import Identity
@@ -189,6 +191,10 @@ class DataPlane:
             find_plain=self.sealing.plain.find,
         )
         await nursery.start(partial(self.http.run))
+
+    def about_lanes(self) -> dict[str, JSON]:
+        """Port and counts of lanes, for people."""
+        return dict(dataclasses.asdict(self.lanes.statistics()))
 
     # Events --------------------------------------------------------------------------------------
 

@@ -493,6 +493,7 @@ class RunningNode:
             "groups": list(self._own_groups()),
             "addresses": [item.multiaddr for item in self.network.listen_addresses],
             "http": None if http is None else http.url,
+            "lanes": self.data_plane.about_lanes(),
             "ledger_time_ms": self.time.ledger_ms(),
             "joining": self.joining.about(),
             "knowledge_age_ms": self.time.age.age_ms(self._clock.monotonic()),
