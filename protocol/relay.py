@@ -408,6 +408,11 @@ class Relay:
         """Whether `next_push` may find something once peers take frames."""
         return bool(self._giving.duties.duty_count or self._giving.seeders)
 
+    @property
+    def is_pressing(self) -> bool:
+        """Whether this node has fresh units for relayers that have allowance."""
+        return self._giving.is_pressing
+
     def set_writable(self, peer: PeerId, *, is_writable: bool) -> None:
         """Notes whether a peer may be handed a push: none is under way to it."""
         member = self._state.members.find(peer)

@@ -120,7 +120,7 @@ class DutyQueues:
         while queue and member.is_writable:
             duty = queue.popleft()
             self._settle_queued(duty)
-            if duty.flags or not member.known.covers(duty.first, duty.count):
+            if duty.flags or duty.delegates or not member.known.covers(duty.first, duty.count):
                 return duty
         return None
 

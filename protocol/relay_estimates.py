@@ -8,8 +8,6 @@ _MEAN_WEIGHT: Final = 1 / 8
 """Weight of a new sample in the mean (RFC 6298, section 2)."""
 _DEVIATION_WEIGHT: Final = 1 / 4
 """Weight of a new sample in the deviation (RFC 6298, section 2)."""
-_QUANTILE: Final = 0.9
-"""Share of samples below the estimate of `QuantileEstimate`."""
 _QUANTILE_STEP: Final = 0.2
 """How far one sample moves it, relative."""
 _WORD: Final = 2**64 - 1
@@ -46,23 +44,24 @@ class DelayEstimate:
 
 
 class QuantileEstimate:
-    """A delay that nine of ten samples do not exceed, whatever the tenth is.
+    """A delay that a share of the samples does not exceed, however long the others are.
 
-    Each sample moves the estimate by a share of itself, nine times as far up as down: where both
-    balance, a tenth of the samples lies above (stochastic approximation, Robbins and Monro, 1951).
+    Each sample moves the estimate by a part of itself, up or down so that both balance where the
+    share is right (stochastic approximation, Robbins and Monro, 1951).
     """
 
-    __slots__ = ("value_s",)
+    __slots__ = ("_share", "value_s")
 
-    def __init__(self, initial_s: float) -> None:
+    def __init__(self, initial_s: float, *, share: float = 0.9) -> None:
         """Starts with a guess, seconds."""
+        self._share = share
         self.value_s = initial_s
         """The estimate, seconds."""
 
     def sample(self, delay_s: float) -> None:
         """Takes one measured delay, seconds."""
         step = _QUANTILE_STEP * self.value_s
-        self.value_s += step * _QUANTILE if delay_s > self.value_s else -step * (1 - _QUANTILE)
+        self.value_s += step * self._share if delay_s > self.value_s else step * (self._share - 1)
 
 
 class Chance:

@@ -75,7 +75,7 @@ class PullGate:
         self._state = state
         self._objects: dict[int, _ObjectGate] = {}
         self._deferred: list[tuple[float, PeerId, int]] = []
-        self.repair: Final = RepairBoard(state.have)
+        self.repair: Final = RepairBoard(state.have, state.relay_delay)
         """Chunks that were heard of."""
 
     def ready(self, number: int, now: float) -> None:
@@ -113,8 +113,9 @@ class PullGate:
 
     def _has_reason_to_seed(self, number: int) -> bool:
         state = self._state
-        receivers = len(state.members.receivers(number)) + 1
         holders = state.members.holders_count(number)
+        # Who has said nothing yet may be about to receive, as this node is.
+        receivers = len(state.members) - holders + 1
         return holders > 0 and receivers >= max(state.settings.receivers_min, holders)
 
     def _close(self, number: int, gate: _ObjectGate, now: float) -> None:

@@ -60,7 +60,7 @@ class Giving:
         else:
             named = (self._state.members.named(name) for name in delegates)
             targets = [Target(m) for m in named if m is not None and m.receives(number)]
-        task = RelayTask(source if PushFlag.RELAYER in flags else None, run[0])
+        task = RelayTask(source if PushFlag.RELAYER in flags else None, now, run[0])
         self._owe(run, targets, task, now, is_urgent=PushFlag.RELAYER not in flags)
 
     def _owe(
@@ -195,6 +195,15 @@ class Giving:
         near = max((len(self._state.members.receivers(n)) for n in self._state.roles), default=0)
         return SLOTS_WITH_HEADS if near > FLAT_MEMBERS_MAX else SLOTS_FLAT
 
+    @property
+    def is_pressing(self) -> bool:
+        """Whether fresh units wait for nothing but the uplink."""
+        return any(
+            not seeder.is_saturated and seeder.has_fresh
+            for number, seeder in self._seeders.items()
+            if number not in self._wait_until
+        )
+
     def set_writable(self, member: Member, *, is_writable: bool) -> None:
         """Notes whether a member takes frames."""
         member.is_writable = is_writable
@@ -236,7 +245,7 @@ class Giving:
             return
         receivers = list(self._state.members.receivers(number))
         targets = self._planner.plan(receivers, first=run[0], count=run[1])
-        self._owe(run, targets, RelayTask(None, run[0]), now, is_urgent=False)
+        self._owe(run, targets, RelayTask(None, now, run[0]), now, is_urgent=False)
 
     def _next_duty(self, now: float) -> SendPush | None:
         while (taken := self.duties.take()) is not None:
@@ -273,6 +282,7 @@ class Giving:
         for task in self.duties.credits_due:
             assert task.seeder is not None, "only a seeder's units are credited"
             self._credits.note(task.seeder, task.first, now)
+            self._state.relay_delay.sample(now - task.begun_at)
         self.duties.credits_due.clear()
 
     def due_times(self) -> list[float]:

@@ -28,6 +28,8 @@ class RelayTask:
 
     seeder: PeerId | None
     """Who gets the credit; None: nobody, because this node seeds."""
+    begun_at: float
+    """When the unit could be passed on, seconds."""
     first: int
     """First chunk number of the unit."""
     left: int = 0
@@ -66,6 +68,8 @@ class OutUnit:
     """How many chunks."""
     pushed_at: float
     """When it was handed to the host, seconds."""
+    vouched_at: float = 0.0
+    """When another member announced it first, seconds; meaningful once there are vouchers."""
     vouchers: int = 0
     """Other members that announced it."""
     credited_at: float | None = None
@@ -88,6 +92,9 @@ class RelayerRecord:
     """Units of `out` that it has returned no credit for; the rest waits for a voucher."""
     allowance: int = ALLOWANCE_START
     """How many units it may have without credit."""
+    base_s: float | None = None
+    """What a credit takes while the relayer has nothing else to do, seconds: about the least seen.
+    """
     is_limited: bool = False
     """Its allowance was cut, because its credits took long."""
     latency: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.0))

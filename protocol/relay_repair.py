@@ -8,7 +8,7 @@ which they were heard of, so that no event looks at all of them.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,10 +17,16 @@ from protocol.relay_chunks import ChunkSet
 from protocol.relay_estimates import DelayEstimate, QuantileEstimate
 from protocol.relay_messages import Run
 
-REPAIR_S_START: Final = 1.0
-"""Repair delay before anything was measured, seconds."""
-REPAIR_FACTOR: Final = 2.0
-"""The repair delay in delays that nine of ten pushes do not exceed."""
+REPAIR_FACTOR: Final = 4.0
+"""The repair delay in times that a unit takes to leave its relayer for half of the others: twice
+what all of them take, as others' queues differ."""
+CAUTION_UP: Final = 1.05
+"""Factor of the repair delay for each chunk that was pushed after it had been pulled."""
+CAUTION_DOWN: Final = 0.99
+"""The same for each chunk whose delay passes: it is forgotten about ten times slower than learnt if
+a tenth of the repairs come too early."""
+CAUTION_MAX: Final = 8.0
+"""Largest such factor."""
 REPAIR_S_MIN: Final = 0.25
 """Least repair delay, seconds: a batch of news alone takes as long."""
 REPAIR_S_MAX: Final = 10.0
@@ -32,23 +38,19 @@ STALL_S_START: Final = 3.0
 """The same before two pushes came, seconds."""
 STALL_FACTOR: Final = 8.0
 """The same in mean distances between pushes."""
-_SAMPLES_MAX: Final = 4096
-"""Chunks whose first news is remembered for the estimate."""
 
 
 class RepairBoard:
     """Chunks of gated objects that were heard of and are not here."""
 
-    def __init__(self, have: ChunkSet) -> None:
-        """Watches what is held, which the owner keeps current."""
+    def __init__(self, have: ChunkSet, relay_delay: QuantileEstimate) -> None:
+        """Watches what is held and how fast this node relays; the owner keeps both current."""
         self._have = have
+        self._relay_delay = relay_delay
+        self._caution = 1.0
         self._heard = ChunkSet()
         self._opened = ChunkSet()
         self._queue: deque[tuple[float, int, int, PeerId]] = deque()
-        self._samples: OrderedDict[int, float] = OrderedDict()
-        self.delay = QuantileEstimate(REPAIR_S_START / REPAIR_FACTOR)
-        """From the first news of a chunk to its push: of what one member pulled early, it may be
-        very long, so no mean and deviation."""
         self._gap = DelayEstimate(STALL_S_START)
         self.pushed_at: float | None = None
         """When the last push came, seconds."""
@@ -56,7 +58,8 @@ class RepairBoard:
     @property
     def repair_s(self) -> float:
         """How long a chunk that was heard of is expected by push, seconds."""
-        return min(max(REPAIR_FACTOR * self.delay.value_s, REPAIR_S_MIN), REPAIR_S_MAX)
+        expected_s = REPAIR_FACTOR * self._relay_delay.value_s * self._caution
+        return min(max(expected_s, REPAIR_S_MIN), REPAIR_S_MAX)
 
     @property
     def stall_s(self) -> float:
@@ -77,16 +80,11 @@ class RepairBoard:
             return
         self._heard.add(first, count)
         self._queue.append((now, first, count, peer))
-        self._samples.setdefault(first, now)
-        if len(self._samples) > _SAMPLES_MAX:
-            self._samples.popitem(last=False)
 
     def pushed(self, first: int, count: int, now: float) -> None:
-        """Notes that a push of a unit came: measures how long after its first news."""
-        for number in range(first, first + count):
-            heard_at = self._samples.pop(number, None)
-            if heard_at is not None:
-                self.delay.sample(now - heard_at)
+        """Notes that a push of a unit came; if it was pulled before, that was too early."""
+        if self._opened.touches(first, count) and self._have.touches(first, count):
+            self._caution = min(self._caution * CAUTION_UP, CAUTION_MAX)
         if self.pushed_at is not None:
             self._gap.sample(now - self.pushed_at)
         self.pushed_at = now
@@ -109,7 +107,10 @@ class RepairBoard:
         runs: list[Run] = []
         while self._queue and self._queue[0][0] + self.repair_s <= now:
             _, first, count, _ = self._queue.popleft()
-            runs += self.open_now(first, count)
+            opened = self.open_now(first, count)
+            if opened:
+                self._caution = max(self._caution * CAUTION_DOWN, 1.0)
+            runs += opened
         return runs
 
     def lost_sender(self, peer: PeerId) -> list[Run]:
@@ -133,4 +134,3 @@ class RepairBoard:
     def clear(self) -> None:
         """Forgets what waits."""
         self._queue.clear()
-        self._samples.clear()

@@ -61,6 +61,11 @@ class RelayScheduler:
         return max(wanted - (len(self._busy) - len(self._blocked)), 0)
 
     @property
+    def is_pressing(self) -> bool:
+        """Whether fresh units wait for the uplink: requests should be answered only behind them."""
+        return any(relay.is_pressing for relay in self._order)
+
+    @property
     def under_way(self) -> int:
         """Pushes handed out and not reported as sent."""
         return len(self._busy)

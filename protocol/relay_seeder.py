@@ -16,14 +16,13 @@ from typing import Final
 
 from protocol.exchange_events import PeerId
 from protocol.relay_chunks import ChunkSet
-from protocol.relay_estimates import DelayEstimate
+from protocol.relay_estimates import DelayEstimate, QuantileEstimate
 from protocol.relay_members import Member, OutUnit, RelayerRecord
 from protocol.relay_messages import Run
 from protocol.relay_units import SeedShare, UnitCutter
 
 ALLOWANCE_MAX: Final = 16
-"""Most units a relayer may have without credit: 16 because credits are verified; with 8, relayers
-would starve whose vouchers' news is late."""
+"""Most units a relayer may have without credit: enough for the longest round trips."""
 UNVOUCHED_START: Final = 16
 """Credited units that nobody vouched for, which a relayer may have at first: what a liar gets."""
 UNVOUCHED_MAX: Final = 64
@@ -31,8 +30,13 @@ UNVOUCHED_MAX: Final = 64
 ALLOWANCE_MIN: Final = 1
 """Least allowance: a trial, or a relayer so slow that one unit keeps it busy."""
 LATENCY_FACTOR: Final = 2.0
-"""A relayer whose credits take so many times the swarm's mean is given less at once: what queues at
-it would arrive last."""
+"""A relayer whose credits take so many times as long as when it had nothing to do is given less
+at once (after TCP Vegas): what queues at it arrives last, or not at all."""
+VOUCHER_FACTOR: Final = 2.0
+"""A relayer whose units are announced by others so many times later than the median is given less:
+a liar's units spread only as others pull them."""
+BASE_DRIFT: Final = 0.01
+"""How fast the least delay of a relayer's credits follows longer ones, a sample."""
 SETTLED_VOUCHERS: Final = 3
 """Announced by so many, a unit is in the swarm whatever its relayer does: it is not given again."""
 DOUBTS_SHARE: Final = 3
@@ -90,6 +94,7 @@ class Seeder:
         self._checks: list[tuple[float, int, Member]] = []
         self._check_count = 0
         self._latency = DelayEstimate(INJECT_S_START)
+        self._vouched = QuantileEstimate(0.5, share=0.5)
         self.reinjected_count = 0
         """Units given out again, since the start."""
         self.doubtful_count = 0
@@ -300,6 +305,8 @@ class Seeder:
                     self._taken.add(self._cutter.start + position, 1)
 
     def _vouch(self, member: Member, unit: OutUnit, now: float) -> None:
+        if not unit.vouchers:
+            unit.vouched_at = now
         unit.vouchers += 1
         record = self._relayers.get(member)
         if record is None:
@@ -321,16 +328,24 @@ class Seeder:
         record.last_credit_at = now
         record.is_paused = False
         record.pause_s = 0.0
-        self._learn(record, unit.credited_at - unit.pushed_at)
+        self._learn(record, unit.credited_at - unit.pushed_at, unit.vouched_at - unit.pushed_at)
         if unit.first not in record.given:
             self._forget(member, unit.first)
         self.place(member)
 
-    def _learn(self, record: RelayerRecord, latency_s: float) -> None:
+    def _learn(self, record: RelayerRecord, latency_s: float, vouched_s: float) -> None:
+        """Takes how long a unit's credit, and the first news of it by another member, took."""
         record.latency.sample(latency_s)
         self._latency.sample(latency_s)
-        own_s, mean_s = record.latency.mean_s or 0.0, self._latency.mean_s or 0.0
-        record.is_limited = own_s > LATENCY_FACTOR * mean_s
+        if record.base_s is None or latency_s < record.base_s:
+            record.base_s = latency_s
+        record.base_s += BASE_DRIFT * (latency_s - record.base_s)
+        # Its own delays only: what liars say of theirs must not limit others.
+        record.is_limited = (
+            latency_s > LATENCY_FACTOR * record.base_s
+            or vouched_s > VOUCHER_FACTOR * self._vouched.value_s
+        )
+        self._vouched.sample(vouched_s)
         if record.is_limited:
             record.allowance = max(record.allowance - 1, ALLOWANCE_MIN)
         else:
