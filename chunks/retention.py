@@ -12,8 +12,9 @@ Rules (docs/spec/chunks.md, section 6):
 
 K1. Never goes: pinned; run by a device; fetched or read at the moment; of a stepping stone; of the
     newest release of a line; of the newest release that is whole.
-K2. Goes when room is needed, oldest first, unclaimed ones before others: of the k newest whole
-    releases of a line; of no release known here as authorised.
+K2. Goes when room is needed, oldest first, in this order: patches of releases that are whole and
+    kept, since they help others only; images of no release known here as authorised; those of the k
+    newest whole releases of a line.
 K3. Goes at once: older ones; partial ones of releases that are not the newest of any line; locked
     ones that no device runs any more.
 
@@ -50,6 +51,8 @@ class Reason(Enum):
     """K1: what devices get until the newest is complete, and the base of its delta."""
     RECENT = "one of the last releases"
     """K2."""
+    PATCH = "a patch of a release that is whole here"
+    """K2: other gateways may still want it."""
     UNCLAIMED = "of no authorised release of this node's groups"
     """K2."""
     SUPERSEDED = "superseded by newer releases"
@@ -68,7 +71,7 @@ _HARD: Final = frozenset(
         Reason.NEWEST_WHOLE,
     }
 )  # fmt: skip
-_SOFT: Final = (Reason.UNCLAIMED, Reason.RECENT)
+_SOFT: Final = (Reason.PATCH, Reason.UNCLAIMED, Reason.RECENT)
 """What goes when room is needed, in this order."""
 
 
@@ -102,6 +105,8 @@ class HeldRelease:
     """Its place in each of its lines."""
     images: frozenset[Digest]
     """All objects it names."""
+    patches: frozenset[Digest] = frozenset()
+    """Those of them that only help to make the others."""
     is_whole: bool
     """Whether every component is complete here."""
     is_pinned: bool = False
@@ -202,8 +207,11 @@ def _claims(releases: tuple[HeldRelease, ...], keep: int) -> dict[Digest, list[R
         reasons[manifest].append(Reason.STEPPING_STONE)
     claims: dict[Digest, list[Reason]] = {}
     for release in releases:
+        said = reasons[release.manifest]
+        kept = any(reason in _HARD or reason is Reason.RECENT for reason in said)
         for image in release.images:
-            claims.setdefault(image, []).extend(reasons[release.manifest])
+            is_done = release.is_whole and kept and image in release.patches
+            claims.setdefault(image, []).extend((Reason.PATCH,) if is_done else said)
     return claims
 
 

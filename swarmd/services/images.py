@@ -291,9 +291,9 @@ class ImageService:
         return all(component.digest in held for component in authorised.manifest.components)
 
     async def _promote(self, authorised: AuthorisedManifest, staged: frozenset[Digest]) -> None:
-        for component in authorised.manifest.components:
-            if component.digest in staged:
-                digest = component.digest
+        for item in authorised.manifest.objects:
+            if item.digest in staged:
+                digest = item.digest
                 await trio.to_thread.run_sync(self._store.promote, digest)
                 logger.info("image %s is served now", digest.hex()[:8])
                 self._offered.pop(authorised.manifest_id, None)
@@ -379,7 +379,8 @@ class ImageService:
         signed = self._ledger.manifests[manifest]
         self._stop(manifest)
         held = {record.image for record in self._store.images()}
-        named = [item.digest for item in signed.manifest.components if item.digest in held]
+        named = [item.digest for item in signed.manifest.objects if item.digest in held]
+        components = [component.digest for component in signed.manifest.components]
         if not named:
             return
         covered = frozenset(digest for digest in named if self._is_covered(digest))
@@ -388,7 +389,7 @@ class ImageService:
         for digest in named:
             if digest not in covered:
                 # What a device runs is kept for it alone, so that it can be put back to it.
-                keep = self._keeping.is_run(digest)
+                keep = digest in components and self._keeping.is_run(digest)
                 await trio.to_thread.run_sync(partial(self._store.withdraw, digest, keep=keep))
                 logger.info("image %s %s", digest.hex()[:8], "locked" if keep else "withdrawn")
         self._tell()
@@ -438,6 +439,9 @@ class ImageService:
         """The authorisation under which an image may be offered to a device, or why not."""
         denial = Denial("image.unknown", "no authorised manifest names this image")
         for manifest in self._ledger.manifests_of(digest):
+            components = self._ledger.manifests[manifest].manifest.components
+            if all(component.digest != digest for component in components):
+                continue  # a patch: for gateways, nothing a device could run (updates.md, U20)
             verdict = self._authority.may_offer(manifest, device)
             if isinstance(verdict, Permit):
                 return verdict.authorised
@@ -487,4 +491,4 @@ class ImageService:
 
 
 def _names(authorised: AuthorisedManifest, images: frozenset[Digest]) -> bool:
-    return any(component.digest in images for component in authorised.manifest.components)
+    return any(item.digest in images for item in authorised.manifest.objects)

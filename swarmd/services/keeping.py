@@ -239,6 +239,7 @@ class KeepingService:
             ),
             sequence=content.sequence,
             images=frozenset(one.digest for one in content.objects),
+            patches=frozenset(one.digest for one in content.objects[len(content.components) :]),
             is_whole=all(one.digest in complete for one in content.components),
             is_pinned=manifest in self.pins,
             is_running=is_running,

@@ -55,6 +55,23 @@ def test_the_last_releases_stay_and_older_ones_go() -> None:
     ]
 
 
+def test_patches_go_first_once_their_release_is_whole_and_stay_until_then() -> None:
+    patched = release(
+        2,
+        images=frozenset({digest("image 2"), digest("image 3")}),
+        patches=frozenset({digest("image 3")}),
+    )
+    images = [image(1), image(2), image(3)]
+    releases = [release(1), patched]
+    assert outcome(decide(images, releases, keep=2))[2] == (False, Reason.PATCH)
+    needed = outcome(decide(images, releases, keep=2, need=Need(size_bytes=100)))
+    assert [goes for goes, _ in needed] == [False, False, True]
+    fetching = replace(patched, is_whole=False)
+    assert outcome(decide(images, [release(1), fetching], keep=2))[2] == (False, Reason.NEWEST)
+    superseded = [patched, *(release(sequence) for sequence in (4, 5))]
+    assert outcome(decide(images, superseded, keep=2))[2] == (True, Reason.SUPERSEDED)
+
+
 def test_an_unfinished_newest_release_does_not_push_the_last_whole_one_out() -> None:
     images = [image(1), image(2), image(3, is_complete=False)]
     releases = [release(1), release(2), release(3, is_whole=False)]
