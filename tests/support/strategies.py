@@ -81,6 +81,23 @@ from protocol.policy import AMEND_DELAY_MS_MIN, Witnesses
 from protocol.rule import Compare, Comparison, OneOf, Rule, RuleField, Scope, sorted_values
 from protocol.rule_codec import rule_from_value
 from protocol.sealing import GENERATION_MAX, Sealing
+from protocol.sealing_messages import (
+    RingAnswer,
+    RingRequest,
+    RingStatus,
+    decode_ring_answer,
+    decode_ring_request,
+)
+from protocol.sealing_ring import (
+    RingFile,
+    RingMember,
+    SealingKeyStatement,
+    parse_ring,
+    parse_statement,
+    ring_members,
+    sign_ring,
+    sign_statement,
+)
 from protocol.state_messages import (
     HeaderAnswer,
     HeaderRequest,
@@ -543,6 +560,38 @@ ledger_messages: SearchStrategy[LedgerMessage] = st.one_of(
 )
 
 
+keys_of_members = st.binary(min_size=32, max_size=32)
+statements = st.builds(SealingKeyStatement, era=uints, did=digests, key=keys_of_members)
+
+
+@st.composite
+def ring_files(draw: st.DrawFn) -> RingFile:
+    """Rings of a few members."""
+    wraps = st.binary(min_size=80, max_size=80)
+    members = st.builds(RingMember, did=digests, key=keys_of_members, wrap=wraps)
+    drawn = draw(st.lists(members, min_size=1, max_size=3, unique_by=lambda one: one.did))
+    return RingFile(
+        era=draw(uints),
+        publisher=DidId(draw(digests)),
+        group=draw(group_names),
+        generation=draw(st.integers(1, GENERATION_MAX)),
+        version=draw(st.integers(1, 2**32 - 1)),
+        check=draw(keys_of_members),
+        members=ring_members(drawn),
+    )
+
+
+ring_requests = st.builds(RingRequest, ring=st.none() | digests, version=st.integers(0, 2**32 - 1))
+ring_answers = st.one_of(
+    st.builds(RingAnswer, status=st.sampled_from((RingStatus.CURRENT, RingStatus.UNKNOWN))),
+    st.builds(
+        RingAnswer,
+        status=st.sampled_from((RingStatus.RING, RingStatus.KEY)),
+        content=st.binary(min_size=1, max_size=64),
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Format:
     """One wire format: how to make objects, write and read them."""
@@ -583,6 +632,8 @@ SIGNED_FORMATS: Final = (
     _signed("transaction", transactions, sign_transaction, parse_transaction),
     _signed("announcement", announcements, sign_announcement, parse_announcement),
     _signed("freshness", freshnesses, sign_freshness, parse_freshness),
+    _signed("ring-file", ring_files(), sign_ring, parse_ring),
+    _signed("sealing-key-statement", statements, sign_statement, parse_statement),
 )
 """Every COSE object."""
 FORMATS: Final = (
@@ -596,5 +647,7 @@ FORMATS: Final = (
     Format("hello", hellos, Hello.encode, decode_hello),
     Format("hello-answer", hello_answers(), HelloAnswer.encode, decode_hello_answer),
     Format("ledger-message", ledger_messages, encode_ledger_message, decode_ledger_message),
+    Format("ring-request", ring_requests, RingRequest.encode, decode_ring_request),
+    Format("ring-answer", ring_answers, RingAnswer.encode, decode_ring_answer),
 )
 """Every format of the vocabulary."""
