@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from protocol.bitfield import Bitfield
 from protocol.digest import ManifestId
 from protocol.download_requests import LANE_BITS
 from protocol.errors import RemoteProtocolError
@@ -59,54 +58,42 @@ from protocol.exchange_messages import (
     Unknown,
     encode_exchange_parts,
 )
-from protocol.relay import Relay
-from protocol.relay_events import (
-    AskPossession,
-    BlameRelay,
-    ChunksGained,
-    ObjectReady,
-    PeerClaims,
-    PeerClaimsObject,
-    PeerGained,
-    PeerPossession,
-    PeerRequested,
-    PullFreed,
-    PullGated,
-    PullOpened,
-    PushRefused,
-    RelayEffect,
-    RelayInput,
-    RelayReceived,
-    RelaySettings,
-    SendPossession,
-    SendPush,
-    SendRelay,
-    TakePush,
-)
+from protocol.relay_events import RelaySettings
 from protocol.relay_messages import (
     Complaint,
     Credit,
     News,
     Push,
-    PushedChunk,
     Ready,
     RelayMessage,
     Skip,
     encode_relay,
 )
-from protocol.relay_scheduler import RelayScheduler
 from protocol.upload import ServedManifest, Upload
 from swarmd.simulation.exchange_host import SimulatedRelease, peer_id
 from swarmd.simulation.links import FrameBlocked, FrameLeft, LinkNetwork, NodeLink
+from swarmd.simulation.transfer_events import (
+    Done,
+    Postponed,
+    Read,
+    RoomReady,
+    TellNews,
+    Write,
+)
 from swarmd.simulation.transfer_part import ImagePart
+from swarmd.simulation.transfer_relay import (
+    GateInput,
+    PushToken,
+    RelayDesk,
+    Taken,
+    WireMessage,
+)
 from swarmd.simulation.world import World
 
 _FRAME_HEAD_BYTES: Final = 4
 """The length in front of each frame."""
 _URGENT_BYTES_MAX: Final = 2048
 """Frames up to this size take no turn of their own on the uplink: they fit a packet or two."""
-WireMessage = ExchangeMessage | RelayMessage
-"""What travels between nodes."""
 NEWS_DELAY_S: Final = 0.05
 """How long news of chunks is gathered, seconds (exchange.md, X47)."""
 
@@ -119,64 +106,6 @@ class Disk:
     """From a chunk's arrival until it is verified and may be served, seconds."""
     read_s: float = 0.0
     """From the wish to send chunks until they are read, seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    """A storage operation of a download is over."""
-
-    part: ImagePart
-    event: DownloadInput
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """A storage operation of an upload is over."""
-
-    peer: int
-    event: UploadInput
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """The time that verifying a chunk takes is over."""
-
-    part: ImagePart
-    effect: WriteChunk
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """Room for a component is there: the relay may know of it."""
-
-    part: ImagePart
-    component: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Take:
-    """The time that verifying a push takes is over."""
-
-    part: ImagePart
-    effect: TakePush
-
-
-@dataclass(slots=True, eq=False)
-class _PushToken:
-    """Stands for one push under way."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Postponed:
-    """A message that misbehaviour held back."""
-
-    target: int
-    message: WireMessage
-
-
-@dataclass(frozen=True, slots=True)
-class _TellNews:
-    """The moment for gathered news has come."""
 
 
 class TransferHost:
@@ -200,15 +129,15 @@ class TransferHost:
             disk: how long verifying and storing take.
             relays: what it says of itself to relays; None: it only pulls.
         """
-        self._settings = relays
-        self._scheduler = RelayScheduler()
+        self._relays = RelayDesk(self, relays)
+        self._deadline: float | None = None
+        self._is_deadline_known = False
         self._world = world
         self._network = network
         self._disk = disk or Disk()
         self._uploads: dict[int, Upload] = {}
         self._parts: dict[ManifestId, ImagePart] = {}
         self._is_news_due = False
-        self._under_way: dict[int, _PushToken] = {}
         self.link: Final = link
         """How the node is attached."""
         self.is_gone = False
@@ -243,46 +172,29 @@ class TransferHost:
             held=held,
             wants=wants,
             entropy=self._world.random.getrandbits(64),
-            relay=self._make_relay(release),
+            relay=self._relays.make(release, self._world.random.getrandbits(64)),
             now=self._world.now,
         )
         self._parts[release.manifest_id] = part
-        if part.relay is not None:
-            self._scheduler.add(part.relay, priority=priority)
+        self._relays.add(part, priority)
         for peer in self.peers:
             self._join(part, peer)
         for component, chunks in enumerate(release.components):
             if part.download is None:
-                self._ready(part, component)
+                self._relays.ready(part, component)
             elif knows_recipe:
                 lengths = [len(chunk) for chunk in chunks]
-                self._feed(part, RecipeKnown(component=component, lengths=lengths))
+                self.feed(part, RecipeKnown(component=component, lengths=lengths))
         return part
 
-    def _make_relay(self, release: SimulatedRelease) -> Relay | None:
-        if self._settings is None:
-            return None
-        return Relay(
-            manifest_id=release.manifest_id,
-            own_key=peer_id(self.number),
-            chunk_counts=[len(chunks) for chunks in release.components],
-            settings=self._settings,
-            entropy=self._world.random.getrandbits(64),
-        )
-
     def _join(self, part: ImagePart, peer: int) -> None:
-        joined = PeerJoined(peer=peer_id(peer))
-        self._feed(part, joined)
-        self._feed_relay(part, joined)
-        if part.relay is not None:
-            self._scheduler.joined(part.relay, joined.peer)
+        self.feed(part, PeerJoined(peer=peer_id(peer)))
+        self._relays.joined(part, peer)
 
-    def _ready(self, part: ImagePart, component: int) -> None:
-        """Tells the relay that a component's recipe and room are there."""
-        lengths = [len(chunk) for chunk in part.release.components[component]]
-        held = part.served.possession[component].bits
-        part.relayed[component] = None
-        self._feed_relay(part, ObjectReady(object_number=component, lengths=lengths, held=held))
+    @property
+    def now(self) -> float:
+        """Simulated seconds."""
+        return self._world.now
 
     @property
     def parts(self) -> tuple[ImagePart, ...]:
@@ -336,10 +248,9 @@ class TransferHost:
             self._lose(PeerLeft(peer=peer_id(peer)))
 
     def _lose(self, event: PeerLeft | PeerBanned) -> None:
-        self._scheduler.left(event.peer)
         for part in self.parts:
-            self._feed(part, event)
-            self._feed_relay(part, event)
+            self.feed(part, event)
+        self._relays.lost(event)
 
     def leave(self) -> None:
         """Ends the node; its peers notice that their streams broke."""
@@ -351,7 +262,8 @@ class TransferHost:
         self._network.disconnect(self.number, peer)
         self._world.send(self.number, peer, None)
 
-    def _cut(self, peer: int, offence: Offence) -> None:
+    def cut(self, peer: int, offence: Offence) -> None:
+        """Disconnects a peer for an offence, for good."""
         if self._uploads.pop(peer, None) is not None:
             self.offences.append((peer, offence))
             self._lose(PeerBanned(peer=peer_id(peer)))
@@ -374,7 +286,7 @@ class TransferHost:
 
     def postpone(self, target: int, message: WireMessage, delay_s: float) -> None:
         """Gives a message to the link some time later, past `outgoing`."""
-        self._world.post(self.number, delay_s, _Postponed(target, message))
+        self._world.post(self.number, delay_s, Postponed(target, message))
 
     def _put(self, target: int, message: WireMessage, token: object) -> None:
         if isinstance(message, RelayMessage):
@@ -392,8 +304,12 @@ class TransferHost:
     @property
     def deadline(self) -> float | None:
         """When one of the machines wants to be woken."""
-        if self.is_gone:
-            return None
+        if not self._is_deadline_known:
+            self._deadline = None if self.is_gone else self._next_deadline()
+            self._is_deadline_known = True
+        return self._deadline
+
+    def _next_deadline(self) -> float | None:
         times: list[float | None] = []
         for part in self.parts:
             if part.download is not None:
@@ -404,14 +320,16 @@ class TransferHost:
 
     def wake(self, now: float) -> None:
         """Wakes the machines whose time has come."""
+        self._is_deadline_known = False
         for part in self.parts:
             if part.download is not None and _is_due(part.download.deadline, now):
-                self._feed(part, TimerFired())
+                self.feed(part, TimerFired())
             if part.relay is not None and _is_due(part.relay.deadline, now):
-                self._feed_relay(part, TimerFired())
+                self._relays.feed(part, TimerFired())
 
     def receive(self, source: int, message: object, now: float) -> None:  # noqa: ARG002
         """Takes a message, or the end of a stream (None)."""
+        self._is_deadline_known = False
         if self.is_gone or source not in self._uploads:
             return
         if message is None:
@@ -420,45 +338,42 @@ class TransferHost:
         try:
             self._dispatch(source, message)
         except ExchangeOffenceError as error:
-            self._cut(source, error.offence)
+            self.cut(source, error.offence)
         except RemoteProtocolError:
-            self._cut(source, Offence.MALFORMED)
+            self.cut(source, Offence.MALFORMED)
 
     def handle(self, event: object, now: float) -> None:  # noqa: ARG002
         """Takes the end of an own operation."""
+        self._is_deadline_known = False
         if self.is_gone:
             return
         match event:
             case FrameLeft():
                 self._left(event.target, event.token)
             case FrameBlocked():
-                if isinstance(event.token, _PushToken):
-                    self._scheduler.push_blocked(peer_id(event.target))
-                    self._pump()
-            case _Write():
+                if isinstance(event.token, PushToken):
+                    self._relays.blocked(event.target, event.token)
+            case Write():
                 self._write(event.part, event.effect)
-            case _Take():
-                self._take(event.part, event.effect)
-            case _Done():
-                self._feed(event.part, event.event)
-            case _Ready():
-                self._ready(event.part, event.component)
-            case _Read():
+            case Taken():
+                self._relays.take(event)
+            case Done():
+                self.feed(event.part, event.event)
+            case RoomReady():
+                self._relays.ready(event.part, event.component)
+            case Read():
                 if event.peer in self._uploads:
                     self._feed_upload(event.peer, event.event)
-            case _TellNews():
+            case TellNews():
                 self._tell_news()
-            case _Postponed():
+            case Postponed():
                 self._put(event.target, event.message, None)
             case _:
                 raise AssertionError(f"no event of a node: {event!r}")
 
     def _left(self, target: int, token: object) -> None:
-        if isinstance(token, _PushToken):
-            if token is self._under_way.get(target):
-                del self._under_way[target]
-                self._scheduler.push_sent(peer_id(target))
-                self._pump()
+        if isinstance(token, PushToken):
+            self._relays.left(target, token)
         elif isinstance(token, int) and target in self._uploads:
             self._feed_upload(target, Flushed(payload_bytes=token))
 
@@ -466,13 +381,13 @@ class TransferHost:
         match message:
             case Request():
                 self._feed_upload(source, PeerMessage(peer=peer_id(source), message=message))
-                self._note_request(source, message)
+                part = self._parts.get(message.manifest_id)
+                if part is not None:
+                    self._relays.requested(part, source, message)
             case Push() | Ready() | Credit() | Skip() | Complaint() | News():
                 part = self._parts.get(message.manifest_id)
                 if part is not None:
-                    if isinstance(message, Push):
-                        part.took(source, sum(len(chunk.data) for chunk in message.chunks))
-                    self._feed_relay(part, RelayReceived(peer=peer_id(source), message=message))
+                    self._relays.received(part, source, message)
             case Interest() | Cancel() | RecipeRequest() | NotInterested():
                 self._feed_upload(source, PeerMessage(peer=peer_id(source), message=message))
             case Chunks() | RecipePageMessage() | Reject():
@@ -482,43 +397,17 @@ class TransferHost:
                 if isinstance(message, Chunks):
                     size = sum(len(data) for _, data in message.chunks)
                     self.parts[number].took(source, size)
-                self._feed(self.parts[number], PeerMessage(peer=peer_id(source), message=message))
-            case BitfieldMessage() | Have() | Unknown():
+                self.feed(self.parts[number], PeerMessage(peer=peer_id(source), message=message))
+            case BitfieldMessage() | Have():
                 part = self._parts.get(message.manifest_id)
-                if part is not None and not self._tell_relay(part, source, message):
-                    self._feed(part, PeerMessage(peer=peer_id(source), message=message))
+                if part is not None and not self._relays.told(part, source, message):
+                    self.feed(part, PeerMessage(peer=peer_id(source), message=message))
+            case Unknown():
+                part = self._parts.get(message.manifest_id)
+                if part is not None:
+                    self.feed(part, PeerMessage(peer=peer_id(source), message=message))
             case _:
                 raise AssertionError(f"no message: {message!r}")
-
-    def _tell_relay(
-        self, part: ImagePart, source: int, message: BitfieldMessage | Have | Unknown
-    ) -> bool:
-        """Lets the relay judge possession news; tells whether the download hears of it that way."""
-        relay = part.relay
-        if relay is None or isinstance(message, Unknown):
-            return False
-        number, peer = message.component, peer_id(source)
-        size = part.served.possession[number].size
-        event: PeerPossession | PeerGained
-        if isinstance(message, BitfieldMessage):
-            bits = Bitfield.decode(message.bits, size).bits
-            event = PeerPossession(peer=peer, object_number=number, bits=bits)
-        else:
-            event = PeerGained(peer=peer, object_number=number, indices=message.indices)
-        self._feed_relay(part, event)
-        return number in part.relayed
-
-    def _note_request(self, source: int, message: Request) -> None:
-        part = self._parts.get(message.manifest_id)
-        if part is not None:
-            self._feed_relay(
-                part,
-                PeerRequested(
-                    peer=peer_id(source),
-                    object_number=message.component,
-                    indices=message.indices,
-                ),
-            )
 
     # Machines ------------------------------------------------------------------------------------
 
@@ -530,10 +419,10 @@ class TransferHost:
                     self.transmit(peer, effect.message, _upload_bytes(effect.message) or None)
                 case ReadChunks():
                     read: UploadInput = self._parts[effect.manifest_id].read(effect)
-                    self._world.post(self.number, self._disk.read_s, _Read(peer, read))
+                    self._world.post(self.number, self._disk.read_s, Read(peer, read))
                 case ReadPage():
                     read = self._parts[effect.manifest_id].read_page(effect)
-                    self._world.post(self.number, self._disk.read_s, _Read(peer, read))
+                    self._world.post(self.number, self._disk.read_s, Read(peer, read))
                 case _:
                     assert_never(effect)
 
@@ -542,9 +431,9 @@ class TransferHost:
             size = sum(len(data) for _, data in message.chunks)
             self._parts[served].figures.sent_bytes += size
 
-    def _feed(
-        self, part: ImagePart, event: DownloadInput | PullGated | PullOpened | PullFreed
-    ) -> None:
+    def feed(self, part: ImagePart, event: DownloadInput | GateInput) -> None:
+        """Feeds the download of an image."""
+        self._is_deadline_known = False
         if part.download is not None:
             for effect in part.download.handle(event, self._world.now):
                 self._execute(part, effect)
@@ -554,136 +443,43 @@ class TransferHost:
             case Send():
                 self.transmit(int.from_bytes(effect.peer, "big"), effect.message)
             case WriteChunk():
-                self._world.post(self.number, self._disk.verify_s, _Write(part, effect))
+                self.later(Write(part, effect))
             case VerifyPage():
                 self._post_done(part, part.verify_page(effect))
             case PrepareComponent(component=component):
                 held = part.served.possession[component].copy()
                 self._post_done(part, ComponentPrepared(component=component, held=held))
-                self._world.post(self.number, self._disk.verify_s, _Ready(part, component))
+                self.later(RoomReady(part, component))
             case ComponentComplete(component=component):
                 self._post_done(part, ComponentVerified(component=component))
             case Finished():
                 part.figures.finished_at = self._world.now
             case Blame():
                 part.blames.append(effect)
-                self._cut(int.from_bytes(effect.peer, "big"), effect.offence)
+                self.cut(int.from_bytes(effect.peer, "big"), effect.offence)
             case Stalled():
                 part.stalls.append(int.from_bytes(effect.peer, "big"))
             case _:
                 assert_never(effect)
 
+    def later(self, event: object) -> None:
+        """Hands an event back after the time that verifying takes."""
+        self._world.post(self.number, self._disk.verify_s, event)
+
     def _post_done(self, part: ImagePart, event: DownloadInput) -> None:
-        self._world.post(self.number, self._disk.verify_s, _Done(part, event))
-
-    # Relay ---------------------------------------------------------------------------------------
-
-    def _feed_relay(self, part: ImagePart, event: RelayInput) -> None:
-        if part.relay is not None:
-            for effect in part.relay.handle(event, self._world.now):
-                self._execute_relay(part, effect)
-            self._pump()
-
-    def _pump(self) -> None:
-        """Hands out the pushes that there are slots for."""
-        if not self.is_gone:
-            for relay, effect in self._scheduler.next_effects(self._world.now):
-                self._execute_relay(self._parts[relay.manifest_id], effect)
-
-    def _execute_relay(self, part: ImagePart, effect: RelayEffect) -> None:
-        match effect:
-            case SendRelay():
-                self.transmit(int.from_bytes(effect.peer, "big"), effect.message)
-            case SendPush():
-                self._push(part, effect)
-            case TakePush():
-                self._world.post(self.number, self._disk.verify_s, _Take(part, effect))
-            case PullGated() | PullOpened() | PullFreed():
-                self._feed(part, effect)
-            case SendPossession() | AskPossession():
-                self._speak_of_possession(part, effect)
-            case PeerClaims() | PeerClaimsObject():
-                self._pass_possession(part, effect)
-            case BlameRelay():
-                self._cut(int.from_bytes(effect.peer, "big"), effect.offence)
-            case _:
-                assert_never(effect)
-
-    def _speak_of_possession(self, part: ImagePart, effect: SendPossession | AskPossession) -> None:
-        """Tells a peer what is held here, or asks what it holds."""
-        message: WireMessage
-        if isinstance(effect, SendPossession):
-            held = part.served.possession[effect.object_number].encode()
-            message = part.bitfield(effect.object_number, held)
-        else:
-            message = Interest(
-                manifest_id=part.release.manifest_id,
-                components=tuple(
-                    number
-                    for number, possession in enumerate(part.served.possession)
-                    if not possession.is_full
-                ),
-            )
-        self.transmit(int.from_bytes(effect.peer, "big"), message)
-
-    def _pass_possession(self, part: ImagePart, effect: PeerClaims | PeerClaimsObject) -> None:
-        """Tells the download what a peer holds."""
-        if part.download is None or not part.download.has_peer(effect.peer):
-            return
-        messages: list[BitfieldMessage | Have]
-        if isinstance(effect, PeerClaims):
-            messages = part.haves(effect.runs)
-        else:
-            size = part.served.possession[effect.object_number].size
-            bits = Bitfield(size, effect.bits).encode()
-            messages = [part.bitfield(effect.object_number, bits)]
-        for message in messages:
-            self._feed(part, PeerMessage(peer=effect.peer, message=message))
-
-    def _push(self, part: ImagePart, effect: SendPush) -> None:
-        target = int.from_bytes(effect.peer, "big")
-        indices = range(effect.first_index, effect.first_index + effect.count)
-        chunks = [(index, part.chunk(effect.object_number, index)) for index in indices]
-        token = self._under_way[target] = _PushToken()
-        message = Push(
-            manifest_id=effect.manifest_id,
-            object_number=effect.object_number,
-            flags=effect.flags,
-            delegates=effect.delegates,
-            chunks=tuple(
-                PushedChunk(index=index, data=data) for index, data in chunks if data is not None
-            ),
-        )
-        assert len(message.chunks) == effect.count, "only what is held is pushed"
-        part.figures.sent_bytes += effect.size_bytes
-        self.transmit(target, message, token)
-
-    def _take(self, part: ImagePart, effect: TakePush) -> None:
-        """Verifies and stores a push whose time has come."""
-        number = effect.push.object_number
-        fresh, bad = part.store_push(effect.push)
-        if fresh:
-            self._gained(part, number, fresh)
-            self._feed(part, ChunksStored(component=number, indices=(), gained=fresh))
-        if bad:
-            refused = PushRefused(peer=effect.peer, object_number=number, index=bad[0])
-            self._feed_relay(part, refused)
-            self._cut(int.from_bytes(effect.peer, "big"), Offence.CORRUPT_CHUNK)
+        self.later(Done(part, event))
 
     def _write(self, part: ImagePart, effect: WriteChunk) -> None:
         answer = part.write(effect)
         if isinstance(answer, ChunksStored):
-            self._gained(part, effect.component, answer.indices)
-        self._feed(part, answer)
+            self._relays.gained(part, effect.component, answer.indices)
+        self.feed(part, answer)
 
-    def _gained(self, part: ImagePart, component: int, indices: Sequence[int]) -> None:
-        self._feed_relay(part, ChunksGained(object_number=component, indices=indices))
-        self._note_news(part)
-
-    def _note_news(self, part: ImagePart) -> None:
+    def note_news(self, part: ImagePart) -> None:
+        """Has new chunks told of soon."""
         if part.has_news and not self._is_news_due:
             self._is_news_due = True
-            self._world.post(self.number, NEWS_DELAY_S, _TellNews())
+            self._world.post(self.number, NEWS_DELAY_S, TellNews())
 
     def _tell_news(self) -> None:
         self._is_news_due = False

@@ -8,7 +8,8 @@ from dataclasses import replace
 from protocol.bitfield import Bitfield
 from protocol.exchange_messages import BitfieldMessage, Chunks
 from protocol.relay_messages import Push, Ready, Role
-from swarmd.simulation.transfer_host import TransferHost, WireMessage
+from swarmd.simulation.transfer_host import TransferHost
+from swarmd.simulation.transfer_relay import WireMessage
 
 
 class ClaimingRelayer(TransferHost):

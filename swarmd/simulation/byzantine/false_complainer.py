@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from protocol.relay_messages import Complaint, Ready
 from swarmd.simulation.exchange_host import peer_id
-from swarmd.simulation.transfer_host import TransferHost, WireMessage
+from swarmd.simulation.transfer_host import TransferHost
+from swarmd.simulation.transfer_relay import WireMessage
 
 
 class FalseComplainer(TransferHost):

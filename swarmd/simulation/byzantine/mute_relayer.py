@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from protocol.exchange_messages import Chunks
 from protocol.relay_messages import Credit, News, Push
-from swarmd.simulation.transfer_host import TransferHost, WireMessage
+from swarmd.simulation.transfer_host import TransferHost
+from swarmd.simulation.transfer_relay import WireMessage
 
 
 class MuteRelayer(TransferHost):

@@ -8,7 +8,8 @@ from dataclasses import replace
 from protocol.exchange_messages import Chunks
 from protocol.relay_messages import Push
 from swarmd.simulation.byzantine.chunk_corrupter import corrupt
-from swarmd.simulation.transfer_host import TransferHost, WireMessage
+from swarmd.simulation.transfer_host import TransferHost
+from swarmd.simulation.transfer_relay import WireMessage
 
 
 class PushCorrupter(TransferHost):

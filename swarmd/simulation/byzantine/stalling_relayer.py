@@ -7,7 +7,8 @@ from typing import Final
 
 from protocol.exchange_messages import Chunks
 from protocol.relay_messages import Push
-from swarmd.simulation.transfer_host import TransferHost, WireMessage
+from swarmd.simulation.transfer_host import TransferHost
+from swarmd.simulation.transfer_relay import WireMessage
 
 STALL_S: Final = 30.0
 """How late chunks leave, simulated seconds."""
