@@ -162,7 +162,10 @@ async def _revocation_ends_transfers(lab: Swarm, manifest: bytes, digest: Digest
     assert (await stream.receive_some(1000)).startswith(b"HTTP/1.1 200")
     assert services.data_plane.http._slots.value < 32
     await stream.aclose()
-    await until(lambda: services.data_plane.http._slots.value == 32, "the slot of a device that left is free")
+    await until(
+        lambda: services.data_plane.http._slots.value == 32,
+        "the slot of a device that left is free",
+    )
 
 
 @pytest.mark.slow
@@ -176,12 +179,12 @@ async def test_revocation_in_the_middle_of_a_fetch(tmp_path: Path) -> None:
         hold, served = trio.Event(), 0
         take = lab["publisher-1"].exchange.read_chunks
 
-        async def slow(effect: object) -> object:
+        async def slow(*arguments: object) -> object:
             nonlocal served
             served += 1
             if served > 1:
                 await hold.wait()
-            return await take(effect)  # type: ignore[arg-type]
+            return await take(*arguments)  # type: ignore[arg-type]
 
         lab["publisher-1"].exchange.read_chunks = slow  # type: ignore[method-assign,assignment]
         await lab.start("gateway-1")
