@@ -386,7 +386,8 @@ def components(draw: st.DrawFn, name: str) -> Component:
     fixed = kind is ChunkerKind.FIXED
     minimum = average if fixed else draw(st.integers(1, average))
     maximum = average if fixed else draw(st.integers(average, 4 * average))
-    count = draw(st.integers(1, CHUNKS_PER_COMPONENT_MAX))
+    # A quarter of the largest image at most: two components, their tags and patches must fit.
+    count = draw(st.integers(1, min(CHUNKS_PER_COMPONENT_MAX, IMAGE_BYTES_MAX // 4 // minimum)))
     least = max(count, (count - 1) * minimum + 1)
     most = min(count * maximum, IMAGE_BYTES_MAX // 4)
     size = draw(st.integers(least, most)) if least <= most else least
