@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 
+from protocol.address_statement import Reach
 from protocol.digest import ChainId, DidId, tagged_digest
 from protocol.errors import StorageError, VerificationError
 from protocol.forward_messages import (
@@ -107,6 +108,12 @@ class ReachPlane:
         self._grounds = grounds
         settings, keys = grounds.settings, grounds.keys
         self._path = grounds.folder / BOOK_NAME
+        self.network: Final = grounds.network
+        """Dials and accepts."""
+        self.registry: Final = grounds.registry
+        """Who the peers are."""
+        self.keys: Final = keys
+        """Whose keys they are."""
         self.book: Final = AddressBook(
             grounds.chain,
             subject=keys.subject,
@@ -292,6 +299,13 @@ class ReachPlane:
 
     def _configured(self) -> tuple[PeerAddress, ...]:
         return tuple(dict.fromkeys((*self.names.addresses(), *self._grounds.token_addresses())))
+
+    def stated(self) -> tuple[tuple[str, int], ...]:
+        """Where this node tells members that it is."""
+        now = trio.current_time()
+        return tuple(
+            (item.host, item.port) for reach in Reach for item in self.own.addresses(reach, now)
+        )
 
     def site(self) -> bytes:
         """Names this node's local network among the networks of members; empty: nobody is near.

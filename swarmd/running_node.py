@@ -63,6 +63,7 @@ from swarmd.services.ledger_service import STREAM_BYTES_MAX as LEDGER_BYTES_MAX
 from swarmd.services.ledger_service import LedgerService
 from swarmd.services.operator import Operator, Parts
 from swarmd.services.pruning import PruningService
+from swarmd.services.reach_report import ReachReport
 from swarmd.services.receipts import ReceiptService
 from swarmd.services.settling import SettlingService
 from swarmd.services.state_sync import StateSyncService
@@ -471,6 +472,7 @@ class RunningNode:
             cosigning=self.cosigning,
             ask=self.ledger_service.ask,
             doorkeeper=self.doorkeeper,
+            reach=ReachReport(self.reach_plane),
             image_path=partial(_image_file, self._data.images),
             about=self._about,
             stop=lambda: self._nursery.start_soon(self._stop_soon),

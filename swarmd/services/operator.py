@@ -42,6 +42,7 @@ from swarmd.services.joining import joining_text
 from swarmd.services.keeping_desk import KeepingDesk
 from swarmd.services.policy_desk import PolicyDesk
 from swarmd.services.proving import ProvingService
+from swarmd.services.reach_report import ReachReport
 from swarmd.services.receipts import ReceiptService
 from swarmd.services.release_desk import ReleaseDesk, known_manifest
 from swarmd.services.rollouts import Rollouts
@@ -79,6 +80,7 @@ class Parts:
     ask: Ask
     """Sends one request to a peer on the ledger stream."""
     doorkeeper: Doorkeeper
+    reach: ReachReport
     image_path: Callable[[Digest], Path]
     """Where the complete file of an image is; the reader checks what it reads."""
     about: Callable[[], dict[str, JSON]]
@@ -102,6 +104,7 @@ class Operator:
             "status": self._status,
             "images": self._images,
             "peers": self._peers,
+            "reach": self._reach,
             "ledger": self._ledger,
             "wait": self._wait,
             "fetch": self._fetch,
@@ -191,10 +194,16 @@ class Operator:
                 "class": peer.peer_class.name.lower(),
                 "groups": list(peer.groups),
                 "height": peer.height,
+                "route": self._parts.reach.route_text(peer),
+                "place": self._parts.reach.place_text(peer),
                 "offences": dict(peer.offences),
             }
             for peer in self._parts.registry
         ]
+
+    async def _reach(self, params: Mapping[str, object], _report: Report) -> JSON:
+        Params(params).finish()
+        return self._parts.reach.document()
 
     async def _ledger(self, params: Mapping[str, object], _report: Report) -> JSON:
         reader = Params(params)
@@ -256,6 +265,7 @@ class Operator:
                 statistics.members + statistics.validators > 0,
                 f"{statistics.validators} validators, {statistics.members} members",
             ),
+            ("reach", *parts.reach.check()),
             ("freshness", age is not None, "never confirmed" if age is None else f"{age} ms old"),
         ]
         if parts.consensus is not None:

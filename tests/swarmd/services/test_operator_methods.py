@@ -178,6 +178,13 @@ async def _looking(lab: Swarm, manifest: str) -> None:
     peers = {peer["name"]: peer for peer in await call(lab, "gateway-1", "peers")}
     assert peers["validator-1"]["class"] == "validator"
     assert peers["publisher-1"]["groups"] == [GROUP]
+    assert peers["publisher-1"]["route"] == "direct"
+    reach = await call(lab, "gateway-1", "reach")
+    known = {peer["name"]: peer for peer in reach["peers"]}
+    assert known["publisher-1"]["connected"]
+    (address,) = known["publisher-1"]["addresses"]
+    assert address["origin"] == "configured"
+    assert address["error"] is None
     ledger = await call(lab, "gateway-1", "ledger", **{"from": 0})
     assert [block["height"] for block in ledger["blocks"]] == list(range(len(ledger["blocks"])))
     assert (await call(lab, "gateway-1", "ledger"))["height"] == ledger["height"]
@@ -192,6 +199,7 @@ async def _looking(lab: Swarm, manifest: str) -> None:
     assert checks == {
         "alarm": True,
         "peers": True,
+        "reach": True,
         "freshness": True,
         "voting": True,
         "version": True,
@@ -205,6 +213,7 @@ async def _looking(lab: Swarm, manifest: str) -> None:
 MALFORMED: list[tuple[str, dict[str, Any]]] = [
     ("status", {"extra": 1}),
     ("images", {"extra": 1}),
+    ("reach", {"extra": 1}),
     ("peers", {"extra": 1}),
     ("doctor", {"extra": 1}),
     ("stop", {"extra": 1}),
@@ -268,6 +277,7 @@ async def test_malformed_questions(tmp_path: Path) -> None:
         assert checks == {
             "alarm": True,
             "peers": False,
+            "reach": False,
             "freshness": False,
             "version": True,
             "trust": True,
