@@ -235,6 +235,9 @@ class Relay:
             self._complete(number, now)
 
     def _complete(self, number: int, now: float) -> None:
+        if self._state.receives(number):
+            for member in self._state.members.receivers(number):
+                member.received_with[number] = None
         self._gate.done(number)
         self._state.set_role(number, Role.HOLDS)
         self._giving.review(number, now)

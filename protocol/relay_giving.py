@@ -90,6 +90,8 @@ class Giving:
             return
         seeder = self._seeders.get(number)
         if seeder is None:
+            if any(number in member.received_with for member in receivers):
+                return
             others = state.members.holders_count(number)
             if len(receivers) < max(state.settings.receivers_min, others + 1):
                 return

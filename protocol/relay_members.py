@@ -141,6 +141,7 @@ class Member:
         "pending_bytes",
         "reported",
         "roles",
+        "received_with",
         "seeded",
         "site",
         "skips",
@@ -162,6 +163,9 @@ class Member:
         """Its part for each object."""
         self.reported: dict[int, None] = {}
         """Objects of which its bitfield came."""
+        self.received_with: dict[int, None] = {}
+        """Objects that it was receiving when this node became complete: what it lacks is owed to it
+        by others, or pulled."""
         self.seeded: dict[int, None] = {}
         """Objects it has begun to seed: a share of them is its own."""
         self.known = ChunkSet()
