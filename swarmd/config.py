@@ -347,6 +347,10 @@ class StorageConfig:
     """Bytes of the file system that images leave free, for the ledger and a validator's votes."""
     keep_releases: int = field(default=2, metadata=_by(_integer(1, 64)))
     """Newest whole releases of each product in each group that are kept while there is room."""
+    scrub_days: int = field(default=30, metadata=_by(_integer(0, 3650)))
+    """Within so many days everything stored is read and hashed again; 0: never."""
+    scrub_bytes_per_s: int = field(default=4 * MIB, metadata=_by(_integer(64 * KIB, 1 * GIB)))
+    """How fast that reads at most, bytes a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,10 @@ COMMENTS: Final[dict[str, str]] = {
     "validator's votes can always be written; 0 to 1 TiB.",
     "storage.keep_releases": "Newest whole releases of each product in each group that are kept\n"
     "while there is room, 1 to 64. What devices run and what is pinned stays in any case.",
+    "storage.scrub_days": "Within so many days everything stored is read and hashed again, and\n"
+    "what rotted is fetched anew, 0 to 3650; 0: never.",
+    "storage.scrub_bytes_per_s": "How fast that reads at most, 65536 to 1073741824 bytes a\n"
+    "second. It waits while peers are busy with this node.",
     "floor": "What this gateway demands beyond the policy of a group. It can only tighten.",
     "floor.approvals_min": "Owner approvals an image needs here, 1 to 32. The policy holds if it\n"
     "asks for more.",

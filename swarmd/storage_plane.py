@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -19,6 +20,7 @@ from swarmd.services.health import HealthService
 from swarmd.services.images import ImageService
 from swarmd.services.keeping import KeepingService
 from swarmd.services.keeping_desk import KeepingDesk
+from swarmd.services.scrub import SCRUB_NAME, ScrubService
 
 if TYPE_CHECKING:
     from swarmd.data_plane import Foundation
@@ -41,6 +43,7 @@ class StoragePlane:
             StorageError: the file of pins cannot be read.
         """
         self._base = base
+        self._exchange = exchange
         self._health = health
         self.images: Final = ImageService(
             ledger=base.ledger,
@@ -64,13 +67,38 @@ class StoragePlane:
             keep=base.config.storage.keep_releases,
         )
         """What stays and what goes."""
-        self.desk: Final = KeepingDesk(ledger=base.ledger, keeping=self.keeping)
+        self.scrub: Final = ScrubService(
+            store=base.store,
+            receipts=base.receipts,
+            path=base.data.path / SCRUB_NAME,
+            days=base.config.storage.scrub_days,
+            bytes_per_s_max=base.config.storage.scrub_bytes_per_s,
+            exchanged_bytes=self._exchanged_bytes,
+            on_rot=self._on_rot,
+            run_blocking=trio.to_thread.run_sync,
+        )
+        """Reads everything again."""
+        self.desk: Final = KeepingDesk(
+            ledger=base.ledger, keeping=self.keeping, scrub=self.scrub.statistics
+        )
         """Control methods."""
 
     def start(self, nursery: trio.Nursery) -> None:
         """Starts the services; what devices run is known by now."""
         nursery.start_soon(self.images.run)
         nursery.start_soon(self.keeping.run)
+        nursery.start_soon(self.scrub.run)
+
+    def _exchanged_bytes(self) -> int:
+        statistics = self._exchange.statistics()
+        return statistics.fetched_bytes + statistics.sent_bytes
+
+    def _on_rot(self, image: Digest, indices: Sequence[int]) -> bytes:
+        """Has chunks repaired; an image that nothing serves is looked at anew."""
+        manifest = self._exchange.lost_chunks(image, indices)
+        if manifest is None:
+            self.images.wake()
+        return manifest or b""
 
     def permit_for_digest(
         self, digest: Digest, device: Device = UNKNOWN_DEVICE

@@ -17,7 +17,7 @@ import trio
 
 from chunks.store import ChunkStore
 from protocol.authorised import AuthorisedManifest
-from protocol.digest import ManifestId
+from protocol.digest import Digest, ManifestId
 from protocol.errors import StorageError, VerificationError
 from protocol.exchange_events import (
     Blame,
@@ -207,10 +207,6 @@ class ExchangeService:
         """Whether a manifest is being fetched or repaired."""
         return manifest_id in self._fetches or manifest_id in self._repairs
 
-    def is_fetching(self, manifest_id: ManifestId) -> bool:
-        """Whether a manifest is being fetched or repaired."""
-        return manifest_id in self._fetches or manifest_id in self._repairs
-
     def _withdraw(self, manifest_id: ManifestId) -> None:
         self._news.forget(manifest_id)
         for link in self._links:
@@ -373,6 +369,20 @@ class ExchangeService:
             fetch.lost_chunks(component, indices)
         elif self._nursery is not None:
             self._nursery.start_soon(self._repair, authorised)
+
+    def lost_chunks(self, image: Digest, indices: Sequence[int]) -> ManifestId | None:
+        """Has chunks fetched again that were found rotten by somebody else than a reader.
+
+        Returns:
+            A manifest that is open and names the image; None if nobody serves or fetches it.
+        """
+        concerned: ManifestId | None = None
+        for authorised in self._library.opened():
+            for number, one in enumerate(authorised.manifest.objects):
+                if one.digest == image:
+                    concerned = authorised.manifest_id
+                    self._on_rot(authorised, number, indices)
+        return concerned
 
     async def _repair(self, authorised: AuthorisedManifest) -> None:
         """Fetches what rotted; one repair of a manifest at a time, none after `stop`."""

@@ -55,6 +55,10 @@ class ServedLibrary:
         """The manifest as it was opened."""
         return self._authorised.get(manifest_id)
 
+    def opened(self) -> tuple[AuthorisedManifest, ...]:
+        """The manifests that are open for serving."""
+        return tuple(self._authorised.values())
+
     def open(self, authorised: AuthorisedManifest, possession: tuple[Bitfield, ...]) -> None:
         """Opens a manifest for serving; opening it again replaces the possession."""
         self._authorised[authorised.manifest_id] = authorised

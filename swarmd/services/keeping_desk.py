@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -13,6 +13,7 @@ from protocol.digest import Digest, ManifestId
 from swarmd.control.params import Params
 from swarmd.services.keeping import KeepingService, KeptImage
 from swarmd.services.release_desk import known_manifest
+from swarmd.services.scrub import ScrubStatistics
 
 if TYPE_CHECKING:
     from swarmd.control.protocol import JSON
@@ -26,10 +27,17 @@ ROOM_BYTES_MAX: Final = 1 << 50
 class KeepingDesk:
     """Implements the methods."""
 
-    def __init__(self, *, ledger: LedgerHost, keeping: KeepingService) -> None:
-        """Speaks to the parts of a node."""
+    def __init__(
+        self,
+        *,
+        ledger: LedgerHost,
+        keeping: KeepingService,
+        scrub: Callable[[], ScrubStatistics],
+    ) -> None:
+        """Speaks to the parts of a node; `scrub` tells how re-reading goes."""
         self._ledger = ledger
         self._keeping = keeping
+        self._scrub = scrub
 
     def handlers(self) -> Mapping[str, Handler]:
         """Methods by name."""
@@ -42,7 +50,7 @@ class KeepingDesk:
 
     def summary(self) -> JSON:
         """What `status` says."""
-        return {**asdict(self._keeping.statistics())}
+        return {**asdict(self._keeping.statistics()), "scrub": asdict(self._scrub())}
 
     def note_use(self, image: Digest) -> None:
         """Notes that an image is being handed to an operator."""

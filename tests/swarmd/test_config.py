@@ -166,6 +166,8 @@ def changed_config() -> Config:
         files_max = 7
         reserve_bytes = 0
         keep_releases = 1
+        scrub_days = 1
+        scrub_bytes_per_s = 65536
         [floor]
         approvals_min = 2
         products = ["pump"]
