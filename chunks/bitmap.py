@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from protocol.errors import EncodingError, LocalProtocolError
+from protocol.runs import Pair, iterate_runs
 
 _BITS_OF_BYTE = tuple(tuple(bit for bit in range(8) if value & 0x80 >> bit) for value in range(256))
 """Positions of the set bits of each byte value, first chunk first."""
@@ -93,6 +94,56 @@ class Bitmap:
         self._bits[index >> 3] &= ~(0x80 >> (index & 7)) & 0xFF
         self._count -= 1
         return True
+
+    def covers(self, first: int, count: int) -> bool:
+        """Tells whether every bit of a run is set."""
+        value, mask, _ = self._window(first, count)
+        return value & mask == mask
+
+    def held_runs(self, first: int, count: int) -> list[Pair]:
+        """The runs of set bits within a run."""
+        return self._runs_within(first, count, held=True)
+
+    def missing_runs(self, first: int, count: int) -> list[Pair]:
+        """The runs of clear bits within a run."""
+        return self._runs_within(first, count, held=False)
+
+    def add_run(self, first: int, count: int) -> list[Pair]:
+        """Sets the bits of a run; returns the runs of it that were clear before."""
+        fresh = self.missing_runs(first, count)
+        if fresh:
+            value, mask, start = self._window(first, count)
+            width = (first + count + 7 >> 3) - start
+            self._bits[start : start + width] = (value | mask).to_bytes(width, "big")
+            self._count += sum(length for _, length in fresh)
+        return fresh
+
+    def run_length(self, first: int, maximum: int) -> int:
+        """How many bits are set from `first` on without a gap, up to `maximum`."""
+        maximum = min(maximum, self._length - first)
+        if maximum <= 0:
+            return 0
+        runs = self.held_runs(first, maximum)
+        return runs[0][1] if runs and runs[0][0] == first else 0
+
+    def _runs_within(self, first: int, count: int, *, held: bool) -> list[Pair]:
+        value, mask, _ = self._window(first, count)
+        wanted = value & mask if held else ~value & mask
+        if not wanted:
+            return []
+        if wanted == mask:
+            return [(first, count)]
+        # The least significant bit stands for the last chunk: runs come out from the end.
+        end = (first + count + 7 >> 3) * 8
+        return [(end - low - size, size) for low, size in iterate_runs(wanted)][::-1]
+
+    def _window(self, first: int, count: int) -> tuple[int, int, int]:
+        """(bytes that hold a run as an integer, the run's bits in it, position of the first)."""
+        if count < 1 or first < 0 or first + count > self._length:
+            raise LocalProtocolError(f"no run of {count} from {first} in {self._length} bits")
+        start, stop = first >> 3, first + count + 7 >> 3
+        mask = ((1 << count) - 1) << stop * 8 - first - count
+        return int.from_bytes(self._bits[start:stop], "big"), mask, start
 
     def missing(self) -> Iterator[int]:
         """Yields the clear bits in ascending order, of the state at the call."""

@@ -10,14 +10,17 @@ becomes durable only after a data sync that began after the chunk's write had en
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from chunks.batch_io import BatchIO, Written
 from chunks.bitmap import Bitmap
 from chunks.catalogue import Catalogue
-from chunks.file_backend import FileBackend, OSFileBackend, storage_errors
+from chunks.chunk_batches import ReadOutcome, RunBytes, VerifiedRun, WriteOutcome, verify_runs
+from chunks.file_backend import FileBackend, OSFileBackend, read_exactly, storage_errors
 from chunks.held_image import HeldImage, OpenFile
 from chunks.image_reader import ImageReader, held_repeats
 from chunks.image_table import ImageTable
@@ -28,11 +31,12 @@ from chunks.room import StoreLimits
 from chunks.staging import Origin, copy_and_cut, sealing_bytes_max
 from chunks.store import (
     CHECKPOINT_BYTES,
-    REPEAT_BYTES_MAX,
+    UNSYNCED_BYTES_MAX,
     ChunkMissingError,
     ChunkRottenError,
     ChunkSealer,
     ChunkStore,
+    DiskFullError,
     Download,
     ImageMissingError,
     ImageRecord,
@@ -51,10 +55,14 @@ from protocol.errors import (
     StorageError,
     SwarmError,
 )
+from protocol.limits import MIB
 from protocol.manifest import ChunkerParameters
+from protocol.runs import Runs
 
 DATABASE: Final = "chunks.db"
 """File name of the index."""
+HASH_AHEAD_BYTES: Final = 16 * MIB
+"""Bytes that one call hashes ahead: about 10 ms."""
 _LOOKUP_CHUNKS: Final = 256
 """Chunks looked up in the index at once, so that others are not kept waiting."""
 
@@ -72,6 +80,7 @@ class FileStore(ChunkStore):
         self._index = table.index
         self._catalogue = Catalogue(root, backend, table, limits)
         self._reader = ImageReader(backend, table, self._catalogue)
+        self._batches = BatchIO(backend, table, self._catalogue)
         self._incoming = 0
 
     @classmethod
@@ -210,7 +219,8 @@ class FileStore(ChunkStore):
                     if data is None and chunk in places:
                         data = self._reader.read_place(places[chunk], chunk)
                     if data is not None and len(data) == opened.recipe.length(index):
-                        gained += self._write_verified(download, held, opened, index, data)[1]
+                        written = self._put(download, held, opened, index, data)
+                        gained += written.own_bytes + written.repeat_bytes
         with self._table.state:
             self._table.counters.reused_bytes += gained
         return gained
@@ -225,45 +235,64 @@ class FileStore(ChunkStore):
                 self._table.counters.chunks_refused += 1
             raise DigestMismatchError(f"chunk {index}", expected=expected, actual=actual)
         with self._table.lease(download.image) as (held, opened):
-            indices, gained = self._write_verified(download, held, opened, index, data)
-        if len(indices) > 1:
-            with self._table.state:
-                self._table.counters.reused_bytes += gained - len(data)
-        return indices
+            written = self._put(download, held, opened, index, data)
+        with self._table.state:
+            self._table.counters.reused_bytes += written.repeat_bytes
+        return (*(first for first, _ in written.own), *written.repeats)
 
-    def _write_verified(
+    def write_chunks(self, download: Download, runs: Sequence[RunBytes]) -> WriteOutcome:
+        """See `ChunkStore.write_chunks`."""
+        verified, refused = verify_runs(download.recipe, runs)
+        with self._table.lease(download.image) as (held, opened):
+            written = self._batches.write(download, held, opened, verified)
+            with self._table.state:
+                self._table.counters.chunks_refused += len(refused)
+                self._table.counters.reused_bytes += written.repeat_bytes
+                unsynced_bytes = held.unsynced_bytes
+            if unsynced_bytes >= UNSYNCED_BYTES_MAX:
+                self._checkpoint(download, held, opened)
+        full = Runs.merged(written.full)
+        given = Runs.merged((run.first, run.count) for run in verified)
+        return WriteOutcome(
+            stored=Runs.of_bits(given.bits & ~full.bits) if full else given,
+            gained=Runs.merged(written.own + [(index, 1) for index in written.repeats]),
+            refused=tuple(refused),
+            full=full,
+            stored_bytes=written.own_bytes,
+            is_checkpoint_due=CHECKPOINT_BYTES <= unsynced_bytes < UNSYNCED_BYTES_MAX,
+        )
+
+    def hash_ahead(self, download: Download) -> int:
+        """See `ChunkStore.hash_ahead`."""
+        with self._table.lease(download.image) as (held, opened):
+            with self._table.state:
+                held.check_download(download)
+            with storage_errors(f"reading {held.path.name}"):
+                return self._advance_prefix(held, opened)
+
+    def _advance_prefix(self, held: HeldImage, opened: OpenFile) -> int:
+        def held_from(index: int, maximum: int) -> int:
+            with self._table.state:
+                return held.have.run_length(index, maximum)
+
+        def read(size_bytes: int, offset: int) -> bytes:
+            return read_exactly(self._backend, opened.descriptor, size_bytes, offset)
+
+        return opened.prefix.advance(opened.recipe, held_from, read, bytes_max=HASH_AHEAD_BYTES)
+
+    def _put(
         self, download: Download, held: HeldImage, opened: OpenFile, index: int, data: bytes
-    ) -> tuple[tuple[int, ...], int]:
-        """Writes bytes known to match, here and where they repeat; (indices, bytes) gained."""
+    ) -> Written:
+        """Writes one chunk known to match, here and where it repeats, and a checkpoint if due."""
+        run = VerifiedRun(index, 1, memoryview(data))
+        written = self._batches.write(download, held, opened, (run,))
+        if written.full:
+            raise DiskFullError(f"writing chunk {index}: no room")
         with self._table.state:
-            held.check_download(download)
-            if index in held.have:
-                return (), 0
-            repeats = opened.repeats.get(download.recipe.digest(index), [])
-            room = max(1, REPEAT_BYTES_MAX // len(data))
-            targets = [index]
-            while repeats and len(targets) <= room:
-                other = repeats.pop()
-                if other != index and other not in held.have:
-                    targets.append(other)
-        for target in targets:
-            with storage_errors(f"writing chunk {target}"):
-                opened.write(self._backend, target, data)
-        gained = 0
-        indices: list[int] = []
-        with self._table.state:
-            held.check_download(download)
-            for target in targets:
-                if held.have.add(target):
-                    indices.append(target)
-                    gained += len(data)
-                held.verified.add(target)
-            held.unsynced_bytes += len(data) * len(targets)
-            self._table.counters.written_bytes += gained
-            due = held.unsynced_bytes >= CHECKPOINT_BYTES
-        if due:
+            is_due = held.unsynced_bytes >= CHECKPOINT_BYTES
+        if is_due:
             self._checkpoint(download, held, opened)
-        return tuple(indices), gained
+        return written
 
     def checkpoint(self, download: Download) -> None:
         """See `ChunkStore.checkpoint`."""
@@ -314,12 +343,25 @@ class FileStore(ChunkStore):
         with self._table.lease(image) as (held, opened):
             self._require_full(download, held)
             self._checkpoint(download, held, opened)
-            actual = self._reader.hash_whole(held, opened, lambda _: None)
+            actual = self._whole_digest(held, opened)
             if actual != image:
                 self._reader.explain_mismatch(held, opened, actual)
             with self._table.catalogue:
                 self._require_full(download, held)
                 self._catalogue.complete(held, opened.recipe, verified=True)
+
+    def _whole_digest(self, held: HeldImage, opened: OpenFile) -> bytes:
+        """The digest of a full image: what was taken while it arrived, unless that is not right.
+
+        Only what the disk holds now may be called a contradiction (or rot).
+        """
+        with suppress(OSError):
+            before, reached = -1, 0
+            while before < reached < opened.recipe.chunk_count:
+                before, reached = reached, self._advance_prefix(held, opened)
+        if opened.prefix.digest(opened.recipe.chunk_count) == held.image:
+            return held.image
+        return self._reader.hash_whole(held, opened, lambda _: None)
 
     def _require_full(self, download: Download, held: HeldImage) -> None:
         with self._table.state:
@@ -356,6 +398,13 @@ class FileStore(ChunkStore):
                     held.verified.add(index)
                 self._table.counters.read_bytes += len(data)
             return data
+
+    def read_chunks(
+        self, image: Digest, indices: Runs, *, bytes_max: int, staged: bool = False
+    ) -> ReadOutcome:
+        """See `ChunkStore.read_chunks`."""
+        with self._table.lease(image, staged=staged) as (held, opened):
+            return self._batches.read(held, opened, indices, bytes_max=bytes_max)
 
     def have(self, image: Digest) -> bytes:
         """See `ChunkStore.have`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from chunks.bitmap import Bitmap
 from chunks.file_backend import FileBackend, read_exactly, write_exactly
+from chunks.prefix_hash import PrefixHash
 from chunks.recipe import Recipe
 from chunks.store import Download, DownloadClosedError, ImageLockedError, ImageRecord, ImageState
 from protocol.digest import ChunkId, Digest, sha256, short
@@ -38,6 +39,9 @@ class OpenFile:
     """Held while the descriptor is synced; taken before the state lock, never within it."""
     repeats: dict[ChunkId, list[int]] = field(default_factory=dict)
     """Equal chunks that a write of one of them has yet to fill in; consumed as it does."""
+
+    prefix: PrefixHash = field(default_factory=PrefixHash)
+    """The digest of the whole as far as it has arrived."""
 
     def read(self, backend: FileBackend, index: int) -> bytes | None:
         """Reads a chunk's bytes as they stand on disk; None if the disk cannot give them."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from chunks.bitmap import Bitmap
+from chunks.chunk_batches import ReadOutcome, RunBytes, WriteOutcome, verify_runs
 from chunks.chunker import cut
 from chunks.image_table import StoreCounters
 from chunks.layout import check_image_size
@@ -46,6 +47,7 @@ from protocol.errors import (
 )
 from protocol.limits import CHUNKS_PER_COMPONENT_MAX
 from protocol.manifest import ChunkerParameters
+from protocol.runs import Runs
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -245,6 +247,33 @@ class MemoryStore(ChunkStore):
         return (index, *repeats)
 
     @_locked
+    def write_chunks(self, download: Download, runs: Sequence[RunBytes]) -> WriteOutcome:
+        """See `ChunkStore.write_chunks`."""
+        verified, refused = verify_runs(download.recipe, runs)
+        held = self._current(download)
+        self._counters.chunks_refused += len(refused)
+        gained: list[int] = []
+        stored_bytes = 0
+        for run in verified:
+            for index in range(run.first, run.first + run.count):
+                data = bytes(run.part(held.recipe, index, 1).data)
+                fresh = self.write_chunk(download, index, data)
+                gained.extend(fresh)
+                stored_bytes += len(data) if index in fresh else 0
+        return WriteOutcome(
+            stored=Runs.merged((run.first, run.count) for run in verified),
+            gained=Runs.of(gained),
+            refused=tuple(refused),
+            stored_bytes=stored_bytes,
+        )
+
+    @_locked
+    def hash_ahead(self, download: Download) -> int:
+        """See `ChunkStore.hash_ahead`; hashing memory when it is complete is soon enough."""
+        self._current(download)
+        return 0
+
+    @_locked
     def checkpoint(self, download: Download) -> None:
         """See `ChunkStore.checkpoint`."""
         self._current(download)
@@ -289,6 +318,35 @@ class MemoryStore(ChunkStore):
             raise ChunkRottenError(image, (index,))
         self._counters.read_bytes += len(data)
         return data
+
+    @_locked
+    def read_chunks(
+        self, image: Digest, indices: Runs, *, bytes_max: int, staged: bool = False
+    ) -> ReadOutcome:
+        """See `ChunkStore.read_chunks`."""
+        self._find(image, staged=staged).check_served()
+        found: list[tuple[int, bytes]] = []
+        absent: list[int] = []
+        rotten: list[int] = []
+        for index in indices:
+            length = self._find(image, staged=staged).recipe.length(index)
+            if (found or absent) and length > bytes_max:
+                break
+            bytes_max -= length
+            try:
+                found.append((index, self.read_chunk(image, index, staged=staged)))
+            except ChunkRottenError as error:
+                rotten.extend(error.indices)
+                absent.append(index)
+            except ChunkMissingError:
+                absent.append(index)
+        return ReadOutcome(
+            found=Runs.of_ascending([index for index, _ in found]),
+            lengths=tuple(len(data) for _, data in found),
+            payload=tuple(data for _, data in found),
+            absent=Runs.of(absent),
+            rotten=Runs.of(rotten),
+        )
 
     @_locked
     def have(self, image: Digest) -> bytes:

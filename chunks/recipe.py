@@ -8,7 +8,7 @@ peer is checked against these before memory proportional to it is taken.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Final
@@ -104,6 +104,27 @@ class Recipe:
         if not 0 <= offset < self.size_bytes:
             raise LocalProtocolError(f"no byte {offset} in an image of {self.size_bytes}")
         return bisect_right(self._offsets, offset) - 1
+
+    def span_bytes(self, first: int, count: int) -> int:
+        """Bytes of `count` chunks from `first` on."""
+        return self._offsets[self._checked(first) + count] - self._offsets[first]
+
+    def prefix_count(self, first: int, count: int, size_bytes: int) -> int:
+        """How many of `count` chunks from `first` on have at most `size_bytes` together."""
+        limit = self._offsets[self._checked(first)] + size_bytes
+        return bisect_right(self._offsets, limit, first, first + count + 1) - 1 - first
+
+    def run_count(self, first: int, size_bytes: int) -> int:
+        """How many chunks from `first` on have `size_bytes` together.
+
+        Raises:
+            LocalProtocolError: there is no such chunk, or no chunk ends there.
+        """
+        end = self._offsets[self._checked(first)] + size_bytes
+        position = bisect_left(self._offsets, end, first)
+        if position == first or position >= len(self._offsets) or self._offsets[position] != end:
+            raise LocalProtocolError(f"{size_bytes} bytes from chunk {first} end within a chunk")
+        return position - first
 
     def leaves(self, start: int = 0, stop: int | None = None) -> list[Digest]:
         """Leaf hashes of chunks `start` up to, not including, `stop` (default: all)."""

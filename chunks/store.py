@@ -19,20 +19,26 @@ Every method is synchronous, may block on storage, and may be called from severa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Final, Protocol
 
+from chunks.chunk_batches import ReadOutcome, RunBytes, WriteOutcome
 from chunks.recipe import Recipe
 from protocol.digest import Digest
 from protocol.errors import LocalProtocolError, StorageError
 from protocol.limits import MIB
 from protocol.manifest import ChunkerParameters
+from protocol.runs import Runs
 
 CHECKPOINT_BYTES: Final = 4 * MIB
 """Unsynced bytes after which a write makes its own checkpoint (a sync every 4 MiB costs 5 % of a
 sync per chunk, and at most 4 MiB are fetched again after a crash)."""
+UNSYNCED_BYTES_MAX: Final = 64 * MIB
+"""Unsynced bytes after which `write_chunks`, too, makes its own checkpoint: where whoever should
+make them does not keep up, writing waits for the disk."""
 REPEAT_BYTES_MAX: Final = 1 * MIB
 """Bytes of equal chunks that one write fills in besides its own, so that it stays short."""
 
@@ -257,6 +263,32 @@ class ChunkStore(Protocol):
         """
         ...
 
+    def write_chunks(self, download: Download, runs: Sequence[RunBytes]) -> WriteOutcome:
+        """Verifies and writes many chunks at the cost of a few; otherwise as `write_chunk`.
+
+        Makes no checkpoint below 64 MiB of unsynced bytes: the outcome says when one is due, and
+        the caller has `checkpoint` called, in another thread if it likes.
+
+        Args:
+            download: what to write into.
+            runs: (first index, bytes of that chunk and of those that follow it).
+
+        Returns:
+            What became of each chunk: refusals and a full disk do not raise.
+
+        Raises:
+            LocalProtocolError: a run leaves the image, or does not end where a chunk does.
+        """
+        ...
+
+    def hash_ahead(self, download: Download) -> int:
+        """Does a part of what `finish` will need: hashes what is held without a gap, in order.
+
+        Returns:
+            Index of the first chunk that was not hashed: called when it is held, there is more.
+        """
+        ...
+
     def checkpoint(self, download: Download) -> None:
         """Makes every chunk held at the time of the call survive a crash.
 
@@ -288,6 +320,27 @@ class ChunkStore(Protocol):
             LocalProtocolError: no such index.
             ChunkMissingError: not held.
             ChunkRottenError: it was held and rotten; now it is not held.
+            ImageLockedError: the image is locked.
+        """
+        ...
+
+    def read_chunks(
+        self, image: Digest, indices: Runs, *, bytes_max: int, staged: bool = False
+    ) -> ReadOutcome:
+        """Reads many chunks at the cost of a few; verified as by `read_chunk`.
+
+        Args:
+            image: which image.
+            indices: its chunks.
+            bytes_max: most bytes, unless the first chunk has more.
+            staged: whether the staged copy is meant.
+
+        Returns:
+            What became of a prefix of `indices`, at least one: missing and rotten ones do not
+            raise.
+
+        Raises:
+            LocalProtocolError: no such index.
             ImageLockedError: the image is locked.
         """
         ...

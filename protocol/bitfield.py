@@ -143,10 +143,21 @@ class Bitfield:
         Raises:
             LocalProtocolError: there is no such position; nothing is set.
         """
-        bits = bits_of(indices)
+        self.include(bits_of(indices))
+
+    def include(self, bits: int) -> None:
+        """Sets the positions of the set bits of an integer.
+
+        Raises:
+            LocalProtocolError: there is no such position; nothing is set.
+        """
         if bits >> self._size:
             raise LocalProtocolError(f"positions outside a bitfield of {self._size}")
         self._bits |= bits
+
+    def exclude(self, bits: int) -> None:
+        """Clears the positions of the set bits of an integer."""
+        self._bits &= ~bits
 
     def discard(self, index: int) -> None:
         """Clears one position.

@@ -224,9 +224,8 @@ class Download:
         """After the end only guilt and departures matter."""
         match event:
             case ChunkRefused():
-                sender = self._core.chunks.unbuffer(
-                    self._core.layout.offset(event.component) + event.index
-                )
+                number = self._core.layout.offset(event.component) + event.index
+                sender = self._core.chunks.unbuffer(1 << number)
                 if sender is not None:
                     self._core.blame_chunk(sender, event)
                     self._core.banned[sender] = None
@@ -248,7 +247,6 @@ class Download:
 
     def _on_timer(self, now: float) -> None:
         self._next_check = None
-        self._core.requests.is_starved = False
         for flow in self._core.flows.values():
             self._check_overdue(flow, now)
             if flow.retry_at is not None and now >= flow.retry_at:

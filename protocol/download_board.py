@@ -2,16 +2,15 @@
 
 A chunk is *missing* until it is stored. A missing chunk is *free* (to be asked for), *asked* (in
 one or more open requests, not overdue), or *buffered* (arrived, not yet verified and written). Sets
-of chunks are integers, bit `n` for chunk number `n`.
+of chunks are integers, bit `n` for chunk number `n`: every book here costs by message, not by
+chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from dataclasses import dataclass
 from typing import Final
 
-from protocol.bitfield import bits_of
 from protocol.exchange_events import PeerId
 from protocol.exchange_flow import OpenRequest
 from protocol.exchange_layout import Layout
@@ -40,6 +39,16 @@ class ByteBudget:
         return self.limit_bytes - self.used_bytes
 
 
+@dataclass(slots=True)
+class _Arrival:
+    """Chunks of one message that wait to be written."""
+
+    peer: PeerId
+    numbers: int
+    counts_bytes: bool = True
+    """Whether the budget still holds their bytes."""
+
+
 class ChunkBoard:
     """The chunks of one download. Entries exist only for what is asked or buffered."""
 
@@ -50,8 +59,15 @@ class ChunkBoard:
         self._missing = 0
         self._free = 0
         self._gated = 0
-        self._asked: dict[int, list[OpenRequest]] = {}
-        self._buffered: dict[int, tuple[PeerId, int]] = {}
+        self._buffered = 0
+        # Numbers in at least one, and in two, of the open requests that are not overdue: more
+        # than two never ask for one chunk (DUPLICATES_MAX).
+        self._asked = 0
+        self._asked_twice = 0
+        self._requests: dict[int, OpenRequest] = {}
+        self._arrivals: list[_Arrival] = []
+        self.has_freed = False
+        """Whether chunks became free since somebody last set this to False."""
 
     @property
     def free(self) -> int:
@@ -74,12 +90,14 @@ class ChunkBoard:
         needed = self._layout.mask(component) & ~(held << offset)
         self._missing |= needed
         self._free |= needed
+        self.has_freed = True
 
     def lost(self, numbers: int) -> None:
         """Makes stored chunks missing again."""
         fresh = numbers & ~self._missing
         self._missing |= fresh
         self._free |= fresh
+        self.has_freed = True
 
     def gate(self, numbers: int) -> None:
         """Lets chunks not be asked for until `permit`: they are expected without asking."""
@@ -88,94 +106,127 @@ class ChunkBoard:
     def permit(self, numbers: int) -> None:
         """Lets chunks be asked for again."""
         self._gated &= ~numbers
+        self.has_freed = True
 
     def is_component_stored(self, component: int) -> bool:
         """Whether nothing of a prepared component is missing, nor still being written."""
-        if self._missing & self._layout.mask(component):
-            return False
-        return not any(self._layout.component_of(n) == component for n in self._buffered)
+        return not (self._missing | self._buffered) & self._layout.mask(component)
 
     def opened(self, request: OpenRequest) -> None:
         """Notes that the request's chunks are being asked for."""
-        for number, length in request.pending.items():
-            self._asked.setdefault(number, []).append(request)
-            self._budget.used_bytes += length
-        self._free &= ~bits_of(request.pending)
+        self._requests[request.request_id] = request
+        self._budget.used_bytes += request.pending_bytes
+        self._asked_twice |= self._asked & request.pending
+        self._asked |= request.pending
+        self._free &= ~request.pending
 
     def overdue(self, request: OpenRequest) -> None:
         """Frees the chunks of a request whose deadline passed; it stays open."""
         request.is_overdue = True
         self._budget.used_bytes -= request.pending_bytes
-        self._refree(request.pending)
+        self._no_longer_asked(request.pending)
 
-    def answered(self, request: OpenRequest, numbers: Sequence[int]) -> None:
-        """Takes answered chunks out of a request; those not buffered since become free."""
-        for number in numbers:
-            length = request.pending.pop(number)
-            if not request.is_overdue:
-                self._budget.used_bytes -= length
-            holders = self._asked[number]
-            holders.remove(request)
-            if not holders:
-                del self._asked[number]
-        self._refree(numbers)
+    def answered(self, request: OpenRequest, numbers: int, size_bytes: int) -> None:
+        """Takes answered chunks out of a request; those not buffered since become free.
+
+        Args:
+            request: the request.
+            numbers: which of its chunks.
+            size_bytes: their bytes.
+        """
+        request.pending &= ~numbers
+        request.pending_bytes -= size_bytes
+        if not request.pending:
+            self._requests.pop(request.request_id, None)
+        if not request.is_overdue:
+            self._budget.used_bytes -= size_bytes
+            self._no_longer_asked(numbers)
+        else:
+            self._refree(numbers)
 
     def abandoned(self, request: OpenRequest) -> None:
         """Ends a request that will not be answered."""
-        self.answered(request, tuple(request.pending))
+        self.answered(request, request.pending, request.pending_bytes)
 
-    def buffer(self, number: int, request: OpenRequest, length: int) -> bool:
-        """Takes an arrived chunk for writing; `answered` must follow for the same number.
+    def bytes_of(self, numbers: int) -> int:
+        """Bytes of a set of chunks of prepared components."""
+        return sum(
+            self._layout.bytes_of(component, indices)
+            for component, indices in self._layout.runs_by_component(numbers)
+        )
+
+    def buffer(self, numbers: int, request: OpenRequest, size_bytes: int) -> int:
+        """Takes arrived chunks for writing; `answered` must follow for the same numbers.
+
+        Args:
+            numbers: what came.
+            request: in answer to what.
+            size_bytes: its bytes.
 
         Returns:
-            False if it must be dropped: stored or buffered already, or late and out of room (what
-            came in time has its room since it was asked for).
+            Those to be written. The others must be dropped: stored or buffered already, or late
+            and out of room (what came in time has its room since it was asked for).
         """
-        if not self._missing >> number & 1 or number in self._buffered:
-            return False
-        if request.is_overdue and self._budget.room_bytes < length:
-            return False
-        self._buffered[number] = (request.peer, length)
-        self._budget.used_bytes += length
-        if self._free >> number & 1:
-            self._free &= ~(1 << number)
-        return True
+        useful = numbers & self._missing & ~self._buffered
+        if not useful or (request.is_overdue and self._budget.room_bytes < size_bytes):
+            return 0
+        self._budget.used_bytes += size_bytes if useful == numbers else self.bytes_of(useful)
+        self._arrivals.append(_Arrival(request.peer, useful))
+        self._buffered |= useful
+        self._free &= ~useful
+        return useful
 
-    def stored(self, written: Sequence[int], gained: Sequence[int]) -> dict[OpenRequest, list[int]]:
+    def stored(self, written: int, gained: int) -> list[tuple[OpenRequest, int]]:
         """Notes that chunks are stored.
 
         Args:
             written: chunks that were buffered.
-            gained: others that became stored with them.
+            gained: others that became stored with them; if buffered, they stay so until their own
+                write is answered.
 
         Returns:
             Open requests that still ask for some of them, with the numbers: to be cancelled.
         """
-        losers: dict[OpenRequest, list[int]] = {}
-        for number in written:
-            entry = self._buffered.pop(number, None)
-            if entry is not None:
-                self._budget.used_bytes -= entry[1]
-        for number in chain(written, gained):
-            for request in self._asked.get(number, ()):
-                losers.setdefault(request, []).append(number)
-        stored = bits_of(chain(written, gained))
-        self._missing &= ~stored
-        self._free &= ~stored
-        return losers
+        self._unbuffer(written)
+        numbers = written | gained
+        self._missing &= ~numbers
+        self._free &= ~numbers
+        if not self._requests:
+            return []
+        return [
+            (request, common)
+            for request in self._requests.values()
+            if (common := request.pending & numbers)
+        ]
 
-    def unbuffer(self, number: int) -> PeerId | None:
-        """Takes back an arrived chunk that was not stored; it is missing and free again.
+    def unbuffer(self, numbers: int) -> PeerId | None:
+        """Takes back arrived chunks that were not stored; they are missing and free again.
 
         Returns:
-            Who sent it; None if it was not buffered.
+            Who sent the first of them; None if none was buffered.
         """
-        entry = self._buffered.pop(number, None)
-        if entry is None:
-            return None
-        self._budget.used_bytes -= entry[1]
-        self._refree((number,))
-        return entry[0]
+        sender = self._unbuffer(numbers)
+        self._refree(numbers)
+        return sender
+
+    def _unbuffer(self, numbers: int) -> PeerId | None:
+        numbers &= self._buffered
+        self._buffered &= ~numbers
+        sender: PeerId | None = None
+        for arrival in tuple(self._arrivals):
+            if not numbers:
+                break
+            common = arrival.numbers & numbers
+            if not common:
+                continue
+            sender = arrival.peer if sender is None else sender
+            numbers &= ~common
+            arrival.numbers &= ~common
+            if arrival.counts_bytes:
+                self._budget.used_bytes -= self.bytes_of(common)
+            if not arrival.numbers:
+                self._arrivals.remove(arrival)
+        return sender
 
     def duplicable(self, now: float) -> int:
         """Chunks worth asking an idle peer for although others were asked: the endgame.
@@ -183,31 +234,34 @@ class ChunkBoard:
         Those asked of fewer than `DUPLICATES_MAX` peers, whose answers are late: half of the
         patience with each is gone, which is at least twice the expected time.
         """
-        return self._missing & bits_of(
-            number
-            for number, requests in self._asked.items()
-            if number not in self._buffered
-            and len(requests) < DUPLICATES_MAX
-            and all(request.sent_at + request.deadline_at <= 2 * now for request in requests)
-        )
+        once = twice = patient = 0
+        for request in self._requests.values():
+            twice |= once & request.pending
+            once |= request.pending
+            if not request.sent_at + request.deadline_at <= 2 * now:
+                patient |= request.pending
+        return self._missing & once & ~twice & ~patient & ~self._buffered
 
     def clear(self) -> None:
         """Forgets what is needed and returns the budget; open requests and senders stay known."""
         self._missing = self._free = 0
-        open_requests = {r.request_id: r for requests in self._asked.values() for r in requests}
-        for request in open_requests.values():
+        for request in self._requests.values():
             if not request.is_overdue:
                 self.overdue(request)
-        for number, (peer, length) in self._buffered.items():
-            self._budget.used_bytes -= length
-            self._buffered[number] = (peer, 0)
+        for arrival in self._arrivals:
+            if arrival.counts_bytes:
+                self._budget.used_bytes -= self.bytes_of(arrival.numbers)
+                arrival.counts_bytes = False
 
-    def _refree(self, numbers: Iterable[int]) -> None:
-        freed = [
-            number
-            for number in numbers
-            if number not in self._buffered
-            and all(request.is_overdue for request in self._asked.get(number, ()))
-        ]
+    def _no_longer_asked(self, numbers: int) -> None:
+        """Takes numbers of one request that was not overdue out of the count."""
+        still = self._asked_twice & numbers
+        self._asked_twice &= ~numbers
+        self._asked &= ~(numbers & ~still)
+        self._refree(numbers)
+
+    def _refree(self, numbers: int) -> None:
+        freed = numbers & self._missing & ~self._buffered & ~self._asked
         if freed:
-            self._free |= bits_of(freed) & self._missing
+            self._free |= freed
+            self.has_freed = True

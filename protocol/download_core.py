@@ -105,7 +105,7 @@ class DownloadCore:
         self.blame(sender, Offence.CORRUPT_CHUNK, event.component, event.index, event.detail)
 
     def drop(self, peer: PeerId, now: float) -> None:
-        """Ends what is asked of a peer that left."""
+        """Ends what is asked of a peer that left, and asks others for it."""
         flow = self.flows.pop(peer, None)
         if flow is None:
             return
@@ -134,12 +134,18 @@ class DownloadCore:
     def fill(self, flow: PeerFlow, now: float) -> None:
         """Asks one peer for as much as it may be asked for now."""
         if self.state is DownloadState.RUNNING:
-            self.effects += self.requests.fill(flow, now)
+            self.effects += self.requests.fill(flow, now, is_alone=len(self.flows) == 1)
 
     def fill_all(self, now: float) -> None:
         """Asks every peer likewise."""
+        self.chunks.has_freed = self.requests.is_starved = False
         for flow in self.flows.values():
             self.fill(flow, now)
+
+    def fill_freed(self, now: float) -> None:
+        """Asks every peer, if there is something that others than the last one could be asked."""
+        if self.chunks.has_freed or self.requests.is_starved:
+            self.fill_all(now)
 
     def send(self, flow: PeerFlow, message: ExchangeMessage) -> None:
         """Has a message sent."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import assert_never
 
-from protocol.bitfield import bits_of
 from protocol.download_core import DownloadCore
 from protocol.download_state import DownloadState
 from protocol.errors import LocalProtocolError
@@ -16,7 +14,7 @@ from protocol.exchange_answers import (
     read_have,
     read_possession,
 )
-from protocol.exchange_events import PeerId, VerifyPage, WriteChunk
+from protocol.exchange_events import PeerId, VerifyPage, WriteChunks
 from protocol.exchange_flow import OpenRequest, PeerFlow
 from protocol.exchange_messages import (
     BitfieldMessage,
@@ -28,6 +26,7 @@ from protocol.exchange_messages import (
     RejectReason,
     Unknown,
 )
+from protocol.runs import Runs
 
 
 class DownloadIntake:
@@ -62,28 +61,32 @@ class DownloadIntake:
         self._core.fill(flow, now)
 
     def _on_chunks(self, flow: PeerFlow, message: Chunks, now: float) -> None:
-        request, numbered = match_chunks(message, flow, self._core.layout)
-        is_running = self._core.state is DownloadState.RUNNING
-        useful_bytes = 0
-        for number, data in numbered:
-            useful_bytes += request.pending[number]  # as the window counts, packed or not
-            if is_running and self._core.chunks.buffer(number, request, len(data)):
-                self._core.effects.append(
-                    WriteChunk(
-                        component=request.component,
-                        index=number - request.offset,
-                        data=data,
-                        is_packed=number - request.offset in message.packed,
-                    )
-                )
-            else:
-                self._core.wasted_bytes += len(data)
-        self._close(flow, request, [number for number, _ in numbered])
-        flow.answered(request, now, payload_bytes=useful_bytes)
+        request, numbers = match_chunks(message, flow, self._core.layout)
+        size_bytes = self._core.layout.bytes_of(request.component, message.indices)
+        useful = 0
+        if self._core.state is DownloadState.RUNNING:
+            useful = self._core.chunks.buffer(numbers, request, size_bytes)
+        self._core.wasted_bytes += message.payload_bytes
+        if useful:
+            write = self._write_of(request, message, useful)
+            self._core.effects.append(write)
+            self._core.wasted_bytes -= sum(write.lengths)
+        flow.outstanding_bytes -= size_bytes
+        self._core.chunks.answered(request, numbers, size_bytes)
+        flow.answered(request, now, payload_bytes=size_bytes)
 
-    def _close(self, flow: PeerFlow, request: OpenRequest, numbers: Sequence[int]) -> None:
-        flow.outstanding_bytes -= sum(request.pending[number] for number in numbers)
-        self._core.chunks.answered(request, numbers)
+    def _write_of(self, request: OpenRequest, message: Chunks, useful: int) -> WriteChunks:
+        indices = Runs.of_bits(useful >> request.offset)
+        if indices != message.indices:
+            chosen = [(index, data) for index, data in message.chunks if index in indices]
+            message = Chunks.of(message.request_id, chosen, message.packed)
+        return WriteChunks(
+            component=request.component,
+            indices=message.indices,
+            lengths=message.lengths,
+            payload=message.payload,
+            packed=message.packed,
+        )
 
     def _on_bitfield(self, flow: PeerFlow, message: BitfieldMessage) -> None:
         claimed = read_possession(message, self._core.layout)
@@ -108,7 +111,9 @@ class DownloadIntake:
 
     def _on_reject(self, flow: PeerFlow, message: Reject, now: float) -> None:
         request, numbers = match_reject(message, flow)
-        self._close(flow, request, numbers)
+        size_bytes = self._core.layout.bytes_of(request.component, message.indices)
+        flow.outstanding_bytes -= size_bytes
+        self._core.chunks.answered(request, numbers, size_bytes)
         flow.answered(request, now, payload_bytes=0)
         if request.page is not None:
             self._core.pages.closed(request.page, request)
@@ -125,11 +130,9 @@ class DownloadIntake:
                 assert_never(message.reason)
         self._core.fill_all(now)
 
-    def _refused(
-        self, flow: PeerFlow, request: OpenRequest, numbers: Sequence[int], now: float
-    ) -> None:
+    def _refused(self, flow: PeerFlow, request: OpenRequest, numbers: int, now: float) -> None:
         """The peer does not hold what it claimed: rot is honest, so it costs trust, not blame."""
-        gone = bits_of(numbers) & flow.possession
+        gone = numbers & flow.possession
         flow.possession &= ~gone
         self._core.picker.lost(gone)
         if request.page is not None:

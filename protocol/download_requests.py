@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
 from typing import Final
 
 from protocol.digest import ManifestId
@@ -15,6 +14,7 @@ from protocol.exchange_layout import Layout, PageKey
 from protocol.exchange_messages import Cancel, RecipeRequest, Request
 from protocol.limits import REQUEST_INDICES_MAX
 from protocol.picker import Picker
+from protocol.runs import Pair, Runs
 
 LANE_BITS: Final = 31
 """Request ids are `lane << 31 | counter`: the host finds the download by the lane."""
@@ -43,8 +43,11 @@ class RequestComposer:
         self.is_starved = False
         """Whether something was not asked for only because other downloads use the budget."""
 
-    def fill(self, flow: PeerFlow, now: float) -> list[Send]:
-        """Asks a peer for as much as its window and the room allow: recipe pages first."""
+    def fill(self, flow: PeerFlow, now: float, *, is_alone: bool) -> list[Send]:
+        """Asks a peer for as much as its window and the room allow: recipe pages first.
+
+        `is_alone` tells that no other peer is there to take from.
+        """
         sends: list[Send] = []
         while budget := flow.budget(now):
             key = self._pages.next_for(flow)
@@ -59,7 +62,8 @@ class RequestComposer:
                 self.is_starved = True
             if not candidates or budget <= 0:
                 break
-            sends.append(self._ask_chunks(flow, self._select(candidates, budget), now))
+            choice = self._select(candidates, budget, is_alone=is_alone)
+            sends.append(self._ask_chunks(flow, choice, now))
         return sends
 
     def endgame(self, flows: Iterable[PeerFlow], now: float) -> list[Send]:
@@ -74,41 +78,56 @@ class RequestComposer:
             candidates = self._chunks.duplicable(now) & flow.possession
             budget = min(flow.budget(now), self._chunks.room_bytes)
             if candidates and budget > 0:
-                sends.append(self._ask_chunks(flow, self._select(candidates, budget), now))
+                choice = self._select(candidates, budget, is_alone=False)
+                sends.append(self._ask_chunks(flow, choice, now))
         return sends
 
-    def _select(self, candidates: int, budget_bytes: int) -> list[int]:
-        """Takes the best candidates up to the budget, at least one, ascending.
+    def _select(self, candidates: int, budget_bytes: int, *, is_alone: bool) -> tuple[int, Runs]:
+        """Takes the best candidates up to the budget, at least one: (component, indices).
 
         One request is about one component, so it ends where the order enters another.
         """
-        taken: list[int] = []
-        left = budget_bytes
-        for number in islice(self._picker.order(candidates), REQUEST_INDICES_MAX):
-            component = self._layout.component_of(number)
-            left -= self._layout.length(component, number - self._layout.offset(component))
-            if taken and (left < 0 or component != self._layout.component_of(taken[0])):
+        layout = self._layout
+        taken: list[Pair] = []
+        component, offset = -1, 0
+        left_bytes, left_count = budget_bytes, REQUEST_INDICES_MAX
+        for number, length in self._picker.order(candidates, is_alone=is_alone):
+            if not taken:
+                component = layout.component_of(number)
+                offset = layout.offset(component)
+            first = number - offset
+            room = layout.chunk_count_of(component) - first
+            if first < 0 or room <= 0:
                 break
-            taken.append(number)
-        return sorted(taken)
+            count = min(length, room, left_count)
+            fitting = layout.prefix_count(component, first, count, max(left_bytes, 0))
+            count = min(count, fitting if taken else max(fitting, 1))
+            if not count:
+                break
+            taken.append((first, count))
+            left_bytes -= layout.bytes_of(component, Runs(((first, count),)))
+            left_count -= count
+            if count < length or not left_count:
+                break
+        return component, Runs.merged(taken)
 
-    def _ask_chunks(self, flow: PeerFlow, numbers: list[int], now: float) -> Send:
-        component = self._layout.component_of(numbers[0])
-        offset = self._layout.offset(component)
-        pending = {n: self._layout.length(component, n - offset) for n in numbers}
-        request = self._open(flow, component, pending, now)
+    def _ask_chunks(self, flow: PeerFlow, choice: tuple[int, Runs], now: float) -> Send:
+        component, indices = choice
+        numbers = indices.bits << self._layout.offset(component)
+        size_bytes = self._layout.bytes_of(component, indices)
+        request = self._open(flow, component, numbers, size_bytes, now)
         self._chunks.opened(request)
         message = Request(
             request_id=request.request_id,
             manifest_id=self._manifest_id,
             component=component,
-            indices=tuple(number - offset for number in numbers),
+            indices=indices,
         )
         return Send(peer=flow.peer, message=message)
 
     def _ask_page(self, flow: PeerFlow, key: PageKey, now: float) -> Send:
         component, page = key
-        request = self._open(flow, component, {}, now)
+        request = self._open(flow, component, 0, 0, now)
         request.page = key
         self._pages.opened(key, request)
         message = RecipeRequest(
@@ -120,7 +139,7 @@ class RequestComposer:
         return Send(peer=flow.peer, message=message)
 
     def _open(
-        self, flow: PeerFlow, component: int, pending: dict[int, int], now: float
+        self, flow: PeerFlow, component: int, numbers: int, size_bytes: int, now: float
     ) -> OpenRequest:
         request = OpenRequest(
             request_id=self._next_id,
@@ -128,15 +147,16 @@ class RequestComposer:
             component=component,
             offset=self._layout.offset(component),
             sent_at=now,
-            deadline_at=now + flow.deadline_s(sum(pending.values())),
-            pending=pending,
+            deadline_at=now + flow.deadline_s(size_bytes),
+            pending=numbers,
+            pending_bytes=size_bytes,
         )
         self._next_id += 1
         flow.opened(request, now)
         return request
 
 
-def cancel(request: OpenRequest, numbers: Iterable[int]) -> Send:
+def cancel(request: OpenRequest, numbers: int) -> Send:
     """Withdraws chunks of a request; the peer still answers each."""
-    indices = tuple(sorted(number - request.offset for number in numbers))
+    indices = Runs.of_bits(numbers >> request.offset)
     return Send(peer=request.peer, message=Cancel(request_id=request.request_id, indices=indices))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
-from protocol.bitfield import bits_of
 from protocol.download_components import ComponentPhase
 from protocol.download_core import DownloadCore
 from protocol.download_requests import cancel
@@ -31,6 +30,7 @@ from protocol.exchange_events import (
     StorageReady,
 )
 from protocol.limits import RECIPE_PAGE_LEAVES
+from protocol.runs import Runs
 
 
 class DownloadStorage:
@@ -45,6 +45,8 @@ class DownloadStorage:
         match event:
             case ChunksStored():
                 self._on_stored(event)
+                self._core.fill_freed(now)
+                return
             case ChunkRefused():
                 self._on_chunk_refused(event, now)
             case PageVerified():
@@ -102,18 +104,18 @@ class DownloadStorage:
     def _on_stored(self, event: ChunksStored) -> None:
         written = self._numbers(event.component, event.indices)
         gained = self._numbers(event.component, event.gained)
-        for request, numbers in self._core.chunks.stored(written, gained).items():
+        for request, common in self._core.chunks.stored(written, gained):
             if request.peer in self._core.flows:
-                self._core.effects.append(cancel(request, numbers))
+                self._core.effects.append(cancel(request, common))
         self._complete(event.component)
 
-    def _numbers(self, component: int, indices: Sequence[int]) -> list[int]:
+    def _numbers(self, component: int, indices: Iterable[int]) -> int:
         self._core.components.expect(component, ComponentPhase.FETCHING)
         count = self._core.layout.chunk_count_of(component)
-        if indices and not 0 <= min(indices) <= max(indices) < count:
+        runs = Runs.of(indices)
+        if runs and runs.last >= count:
             raise LocalProtocolError(f"chunks outside the {count} of component {component}")
-        offset = self._core.layout.offset(component)
-        return [offset + index for index in indices]
+        return runs.bits << self._core.layout.offset(component)
 
     def _complete(self, component: int) -> None:
         if self._core.chunks.is_component_stored(component):
@@ -139,12 +141,11 @@ class DownloadStorage:
             case ComponentPhase.FETCHING:
                 pass
         numbers = self._numbers(event.component, event.indices)
-        self._core.chunks.lost(bits_of(numbers))
+        self._core.chunks.lost(numbers)
         self._complete(event.component)
 
     def _on_chunk_refused(self, event: ChunkRefused, now: float) -> None:
-        (number,) = self._numbers(event.component, (event.index,))
-        sender = self._core.chunks.unbuffer(number)
+        sender = self._core.chunks.unbuffer(self._numbers(event.component, (event.index,)))
         if sender is None:
             raise LocalProtocolError(f"chunk {event.index} refused that was not to be written")
         self._core.blame_chunk(sender, event)
@@ -172,8 +173,8 @@ class DownloadStorage:
             self._core.effects.append(PrepareComponent(component=component))
 
     def _on_storage_full(self, event: StorageFull) -> None:
-        for index in event.indices:
-            self._core.chunks.unbuffer(self._core.layout.offset(event.component) + index)
+        numbers = Runs.of(event.indices).bits << self._core.layout.offset(event.component)
+        self._core.chunks.unbuffer(numbers)
         self._core.state = DownloadState.PAUSED
 
     def _on_storage_ready(self) -> None:

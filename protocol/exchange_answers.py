@@ -6,9 +6,7 @@ state, so an invalid message leaves a machine as it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from protocol.bitfield import Bitfield, bits_of
+from protocol.bitfield import Bitfield
 from protocol.errors import EncodingError
 from protocol.exchange_events import ExchangeOffenceError, Offence
 from protocol.exchange_flow import OpenRequest, PeerFlow
@@ -36,35 +34,38 @@ def read_have(message: Have, layout: Layout) -> int:
     """The chunk numbers a `Have` claims."""
     _check_component(message.component, layout)
     count = layout.chunk_count_of(message.component)
-    if message.indices[-1] >= count:
+    if message.indices.last >= count:
         raise ExchangeOffenceError(
-            Offence.MALFORMED, f"have of chunk {message.indices[-1]}, the component has {count}"
+            Offence.MALFORMED, f"have of chunk {message.indices.last}, the component has {count}"
         )
-    return bits_of(message.indices) << layout.offset(message.component)
+    return message.indices.bits << layout.offset(message.component)
 
 
-def match_chunks(
-    message: Chunks, flow: PeerFlow, layout: Layout
-) -> tuple[OpenRequest, Sequence[tuple[int, bytes | memoryview]]]:
-    """The request that chunks answer, and the chunks by number."""
+def match_chunks(message: Chunks, flow: PeerFlow, layout: Layout) -> tuple[OpenRequest, int]:
+    """The request that chunks answer, and the set of their numbers."""
     request = _find(message.request_id, flow)
-    numbered = []
-    for index, data in message.chunks:
-        number = request.offset + index
-        expected = request.pending.get(number)
-        if expected is None:
-            raise ExchangeOffenceError(
-                Offence.UNSOLICITED, f"chunk {index} is not open in request {message.request_id}"
-            )
-        is_packed = index in message.packed
-        if len(data) >= expected if is_packed else len(data) != expected:
-            raise ExchangeOffenceError(
-                Offence.WRONG_LENGTH,
-                f"chunk {index} of component {layout.component_of(number)} with {len(data)} bytes"
-                f"{' packed' if is_packed else ''}, the recipe says {expected}",
-            )
-        numbered.append((number, data))
-    return request, numbered
+    numbers = message.indices.bits << request.offset
+    if numbers & ~request.pending:
+        index = next(i for i in message.indices if not request.pending >> request.offset + i & 1)
+        raise ExchangeOffenceError(
+            Offence.UNSOLICITED, f"chunk {index} is not open in request {message.request_id}"
+        )
+    expected = layout.lengths_of(request.component, message.indices)
+    if message.lengths != expected:
+        for index, actual, length in zip(message.indices, message.lengths, expected, strict=True):
+            is_packed = index in message.packed
+            if actual >= length if is_packed else actual != length:
+                raise ExchangeOffenceError(
+                    Offence.WRONG_LENGTH,
+                    f"chunk {index} of component {request.component} with {actual} bytes"
+                    f"{' packed' if is_packed else ''}, the recipe says {length}",
+                )
+    elif message.packed:
+        index = next(iter(message.indices))
+        raise ExchangeOffenceError(
+            Offence.WRONG_LENGTH, f"chunks from {index} on as long packed as the recipe says"
+        )
+    return request, numbers
 
 
 def match_page(message: RecipePageMessage, flow: PeerFlow) -> OpenRequest:
@@ -77,11 +78,11 @@ def match_page(message: RecipePageMessage, flow: PeerFlow) -> OpenRequest:
     return request
 
 
-def match_reject(message: Reject, flow: PeerFlow) -> tuple[OpenRequest, Sequence[int]]:
+def match_reject(message: Reject, flow: PeerFlow) -> tuple[OpenRequest, int]:
     """The request that a reject answers, and the chunk numbers it rejects."""
     request = _find(message.request_id, flow)
-    numbers = [request.offset + index for index in message.indices]
-    if (request.page is None) == (not numbers) or any(n not in request.pending for n in numbers):
+    numbers = message.indices.bits << request.offset
+    if (request.page is None) == (not numbers) or numbers & ~request.pending:
         raise ExchangeOffenceError(
             Offence.UNSOLICITED, f"reject names what is not open in request {message.request_id}"
         )

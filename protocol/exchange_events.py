@@ -6,14 +6,15 @@ input, in seconds of a monotonic clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from protocol.bitfield import Bitfield
 from protocol.digest import ManifestId
 from protocol.errors import RemoteProtocolError
-from protocol.exchange_messages import ExchangeMessage
+from protocol.exchange_messages import ExchangeMessage, split_payload
+from protocol.runs import NO_CHUNKS, Runs
 
 PeerId = bytes
 """Opaque name of a peer, as its transport authenticated it."""
@@ -149,9 +150,9 @@ class ChunksStored:
 
     component: int
     """Position of the component in the manifest."""
-    indices: Sequence[int]
-    """Chunks whose `WriteChunk` this answers."""
-    gained: Sequence[int] = ()
+    indices: Iterable[int]
+    """Chunks whose `WriteChunks` this answers."""
+    gained: Iterable[int] = ()
     """Other chunks that became stored by the way, because their bytes are equal."""
 
 
@@ -181,7 +182,7 @@ class ChunksLost:
 
     component: int
     """Position of the component in the manifest."""
-    indices: Sequence[int]
+    indices: Iterable[int]
     """Chunk indices."""
 
 
@@ -191,7 +192,7 @@ class StorageFull:
 
     component: int
     """Position of the component in the manifest."""
-    indices: Sequence[int]
+    indices: Iterable[int]
     """Chunk indices."""
 
 
@@ -235,14 +236,33 @@ DownloadInput = PeerJoined | PeerLeft | PeerBanned | PeerMessage | Stop | TimerF
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunksRead:
-    """What a `ReadChunks` effect found: a prefix of its indices, at least one."""
+    """What a `ReadChunks` effect found: it covers a prefix of its indices, at least one."""
 
     request_id: int
     """The request it belongs to."""
-    chunks: Sequence[tuple[int, bytes | None]]
-    """(index, bytes), or None where the chunk is missing or rotten."""
+    found: Runs
+    """Chunks that were read."""
+    lengths: tuple[int, ...]
+    """Bytes of each in the payload."""
+    payload: tuple[bytes | memoryview, ...]
+    """Parts whose concatenation is all chunks found, in order."""
     packed: frozenset[int] = frozenset()
     """Indices whose bytes are one zstd frame of the chunk."""
+    absent: Runs = NO_CHUNKS
+    """Chunks that are missing or rotten."""
+
+    @classmethod
+    def of(cls, request_id: int, chunks: Iterable[tuple[int, bytes | None]]) -> ChunksRead:
+        """Makes the answer of single chunks; (index, None) for those that are not there."""
+        listed = tuple(chunks)
+        found = [(index, data) for index, data in listed if data is not None]
+        return cls(
+            request_id=request_id,
+            found=Runs.of_ascending([index for index, _ in found]),
+            lengths=tuple(len(data) for _, data in found),
+            payload=tuple(data for _, data in found),
+            absent=Runs.of(index for index, data in listed if data is None),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,8 +290,8 @@ class Acquired:
     """The manifest it is about."""
     component: int
     """Position of the component in the manifest."""
-    indices: Sequence[int]
-    """Ascending."""
+    indices: Iterable[int]
+    """Which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,17 +351,24 @@ class PrepareComponent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteChunk:
-    """Hash and write a chunk; answer ChunksStored, ChunkRefused or StorageFull."""
+class WriteChunks:
+    """Hash and write chunks; answer ChunksStored, ChunkRefused or StorageFull for each."""
 
     component: int
     """Position of the component in the manifest."""
-    index: int
-    """Chunk index."""
-    data: bytes | memoryview
-    """The bytes as they came."""
-    is_packed: bool = False
-    """Whether they are one zstd frame of the chunk, to be unpacked first."""
+    indices: Runs
+    """Which."""
+    lengths: tuple[int, ...]
+    """Bytes of each in the payload."""
+    payload: tuple[bytes | memoryview, ...]
+    """Parts whose concatenation is all of them, as they came."""
+    packed: frozenset[int] = frozenset()
+    """Indices whose bytes are one zstd frame of the chunk, to be unpacked first."""
+
+    @property
+    def chunks(self) -> tuple[tuple[int, memoryview], ...]:
+        """The single chunks, (index, bytes)."""
+        return split_payload(self.indices, self.lengths, self.payload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,7 +420,7 @@ DownloadEffect = (
     Send
     | VerifyPage
     | PrepareComponent
-    | WriteChunk
+    | WriteChunks
     | ComponentComplete
     | Finished
     | Blame
@@ -404,7 +431,7 @@ DownloadEffect = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadChunks:
-    """Read chunks in order until `bytes_max` is reached, at least one; answer ChunksRead."""
+    """Read chunks in order, as many as fit `bytes_max`, at least one; answer ChunksRead."""
 
     request_id: int
     """The request it belongs to."""
@@ -412,10 +439,10 @@ class ReadChunks:
     """The manifest it is about."""
     component: int
     """Position of the component in the manifest."""
-    indices: tuple[int, ...]
-    """Chunk indices."""
+    indices: Runs
+    """Which."""
     bytes_max: int
-    """Where to stop, bytes."""
+    """Most bytes, unless the first chunk has more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

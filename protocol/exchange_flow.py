@@ -7,10 +7,9 @@ fastest peer for the same early chunks; shallower ones would idle on long links.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from protocol.bitfield import bits_of
 from protocol.exchange_events import PeerId
 from protocol.exchange_layout import PageKey
 from protocol.limits import KIB, MIB
@@ -67,19 +66,16 @@ class OpenRequest:
     """Seconds, the machine's clock."""
     deadline_at: float
     """When it becomes overdue, seconds."""
-    pending: dict[int, int] = field(default_factory=dict)
-    """Chunk number to expected bytes; shrinks with each answer."""
+    pending: int = 0
+    """Numbers of the chunks not answered yet, as a set."""
+    pending_bytes: int = 0
+    """Bytes of these."""
     page: PageKey | None = None
     """The recipe page asked for; then `pending` is empty."""
     is_overdue: bool = False
     """Its deadline passed: others may be asked for the same chunks; late answers count."""
     was_alone: bool = False
     """Nothing else was open when it was sent, so its first answer measures the round trip."""
-
-    @property
-    def pending_bytes(self) -> int:
-        """Expected bytes of what is unanswered."""
-        return sum(self.pending.values())
 
 
 class PeerFlow:
@@ -205,4 +201,7 @@ class PeerFlow:
 
     def unanswered(self) -> int:
         """Chunk numbers this peer still owes an answer, as a set."""
-        return bits_of(n for request in self.requests.values() for n in request.pending)
+        numbers = 0
+        for request in self.requests.values():
+            numbers |= request.pending
+        return numbers

@@ -13,6 +13,7 @@ from itertools import accumulate
 
 from protocol.errors import LocalProtocolError
 from protocol.limits import RECIPE_PAGE_LEAVES
+from protocol.runs import Runs
 
 PageKey = tuple[int, int]
 """(component, page number)."""
@@ -25,7 +26,12 @@ class Layout:
         """Starts with the chunk count of each component and no lengths."""
         self._counts = tuple(chunk_counts)
         self._offsets = (0, *accumulate(self._counts))
+        self._masks = tuple(
+            ((1 << count) - 1) << offset
+            for count, offset in zip(self._counts, self._offsets, strict=False)
+        )
         self._lengths = [array("I", bytes(4 * count)) for count in self._counts]
+        self._places: list[array[int]] = [array("Q") for _ in self._counts]
         self._pages_left = [set(range(self.page_count(c))) for c in range(len(self._counts))]
 
     @property
@@ -52,7 +58,7 @@ class Layout:
 
     def mask(self, component: int) -> int:
         """The component's chunks as a set of numbers."""
-        return ((1 << self._counts[component]) - 1) << self._offsets[component]
+        return self._masks[component]
 
     def component_of(self, number: int) -> int:
         """The component a chunk number belongs to."""
@@ -63,6 +69,32 @@ class Layout:
     def length(self, component: int, index: int) -> int:
         """Bytes of a chunk; 0 while its page is unknown."""
         return self._lengths[component][index]
+
+    def lengths_of(self, component: int, indices: Runs) -> tuple[int, ...]:
+        """Bytes of each of these chunks."""
+        lengths = self._lengths[component]
+        if len(indices.pairs) == 1:
+            first, count = indices.pairs[0]
+            return tuple(lengths[first : first + count])
+        return tuple(map(lengths.__getitem__, indices))
+
+    def bytes_of(self, component: int, indices: Runs) -> int:
+        """Bytes of all of these chunks together; the recipe must be complete."""
+        places = self._places[component]
+        return sum(places[first + count] - places[first] for first, count in indices.pairs)
+
+    def prefix_count(self, component: int, first: int, count: int, size_bytes: int) -> int:
+        """How many chunks of a run, from its first on, have at most `size_bytes` together."""
+        places = self._places[component]
+        end = bisect_right(places, places[first] + size_bytes, first, first + count + 1)
+        return end - 1 - first
+
+    def runs_by_component(self, numbers: int) -> Iterator[tuple[int, Runs]]:
+        """Splits a set of numbers into (component, indices)."""
+        for component, mask in enumerate(self._masks):
+            part = numbers & mask
+            if part:
+                yield component, Runs.of_bits(part >> self._offsets[component])
 
     def pages_missing(self) -> Iterator[PageKey]:
         """Pages not verified yet, ascending."""
@@ -92,3 +124,5 @@ class Layout:
             )
         self._lengths[component][start : start + expected] = array("I", lengths)
         self._pages_left[component].discard(page)
+        if not self._pages_left[component]:
+            self._places[component] = array("Q", accumulate(self._lengths[component], initial=0))

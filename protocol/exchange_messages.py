@@ -1,8 +1,9 @@
 """Messages of `/swarmd/<chain>/exchange/1`: how peers ask each other for recipes and chunks.
 
 One long-lived framed stream per pair of peers carries both directions; either side may open it.
-A frame's body is one kind byte and then, for all kinds but CHUNKS, one canonical CBOR map. CHUNKS
-is a fixed binary layout, so that payload bytes are never copied into or out of CBOR:
+A frame's body is one kind byte and then, for all kinds but CHUNKS, one canonical CBOR map, in which
+indices are runs. CHUNKS is a fixed binary layout, so that payload bytes are never copied into or
+out of CBOR:
 
     kind u8 | request id u64 | count u16 | count x (index u32, length u32) | payloads, in that order
 
@@ -19,37 +20,36 @@ not.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from operator import lt
 from typing import Final
 
 from protocol.digest import ManifestId
 from protocol.encoding import Fields, Value, as_uint, decode_canonical, encode_canonical
 from protocol.errors import EncodingError, LocalProtocolError, RemoteProtocolError
 from protocol.limits import (
-    CHUNK_BYTES_MAX,
     CHUNKS_PER_COMPONENT_MAX,
     KIB,
+    MIB,
     OBJECTS_MAX,
     RECIPE_PAGE_LEAVES,
     REQUEST_INDICES_MAX,
 )
+from protocol.runs import Runs, runs_of_flat
 
 PAGES_MAX: Final = CHUNKS_PER_COMPONENT_MAX // RECIPE_PAGE_LEAVES
 """Recipe pages of one component."""
 PAGE_BYTES_MAX: Final = 64 * KIB
 """Encoded recipe page with its range proof: 1,024 leaves take 40 KiB, the proof below 1 KiB."""
-HAVE_INDICES_MAX: Final = 1024
-"""Indices in one `Have`; more are sent as several."""
+HAVE_RUNS_MAX: Final = 512
+"""Runs in one `Have`; more are sent as several."""
 REQUEST_ID_MAX: Final = 2**63 - 1
 """Request ids fit the integers of the canonical encoding."""
-CHUNKS_PAYLOAD_BYTES_AIM: Final = 256 * KIB
-"""A sender adds chunks to a frame while it holds less: large enough that a frame's own cost
-vanishes, small enough that peers take turns and a revocation bites at once."""
-CHUNKS_PAYLOAD_BYTES_MAX: Final = CHUNKS_PAYLOAD_BYTES_AIM + CHUNK_BYTES_MAX
-"""Payload bytes of one CHUNKS frame: the last chunk added may be of the largest size."""
+CHUNKS_PAYLOAD_BYTES_MAX: Final = 1 * MIB
+"""Payload bytes of one CHUNKS frame: a whole request, and one chunk of the largest size."""
 BITFIELD_BYTES_MAX: Final = CHUNKS_PER_COMPONENT_MAX // 8
 """Bytes of the largest bitfield."""
 
@@ -159,8 +159,8 @@ class Have:
     """The manifest it is about."""
     component: int
     """Position in the manifest's objects."""
-    indices: tuple[int, ...]
-    """Ascending, 1 to 1024."""
+    indices: Runs
+    """Up to 512 runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,8 +173,8 @@ class Request:
     """The manifest it is about."""
     component: int
     """Position in the manifest's objects."""
-    indices: tuple[int, ...]
-    """Ascending, 1 to 256."""
+    indices: Runs
+    """1 to 256 chunks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,11 +183,42 @@ class Chunks:
 
     request_id: int
     """The request it belongs to."""
-    chunks: tuple[tuple[int, bytes | memoryview], ...]
-    """(index, bytes), indices ascending, 1 to 256, within the bound above. Decoded payloads are
-    views of the frame, so that nothing is copied before it is hashed."""
+    indices: Runs
+    """1 to 256 chunks."""
+    lengths: tuple[int, ...]
+    """Bytes of each chunk as it stands in the payload."""
+    payload: tuple[bytes | memoryview, ...]
+    """Parts whose concatenation is all chunks in order, within the bound above. Decoded it is one
+    view of the frame, so that nothing is copied before it is hashed."""
     packed: frozenset[int] = _NOTHING_PACKED
-    """Indices whose bytes are one zstd frame instead of the chunk itself."""
+    """Indices whose bytes are one zstd frame instead of the chunk itself; others say nothing."""
+
+    @classmethod
+    def of(
+        cls,
+        request_id: int,
+        chunks: Iterable[tuple[int, bytes | memoryview]],
+        packed: frozenset[int] = _NOTHING_PACKED,
+    ) -> Chunks:
+        """Makes the message of single chunks, (index, bytes), ascending."""
+        listed = tuple(chunks)
+        return cls(
+            request_id=request_id,
+            indices=Runs.of_ascending([index for index, _ in listed]),
+            lengths=tuple(len(data) for _, data in listed),
+            payload=tuple(data for _, data in listed),
+            packed=packed,
+        )
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all chunks."""
+        return sum(self.lengths)
+
+    @property
+    def chunks(self) -> tuple[tuple[int, memoryview], ...]:
+        """The single chunks, (index, bytes); copies where parts do not end with chunks."""
+        return split_payload(self.indices, self.lengths, self.payload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +227,8 @@ class Cancel:
 
     request_id: int
     """The request it belongs to."""
-    indices: tuple[int, ...]
-    """Chunk indices."""
+    indices: Runs
+    """1 to 256 chunks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,8 +237,8 @@ class Reject:
 
     request_id: int
     """The request it belongs to."""
-    indices: tuple[int, ...]
-    """Chunk indices."""
+    indices: Runs
+    """Up to 256 chunks; none: the recipe page."""
     reason: RejectReason
     """Why."""
 
@@ -218,6 +249,16 @@ class Unknown:
 
     manifest_id: ManifestId
     """The manifest it is about."""
+
+
+def split_payload(
+    indices: Runs, lengths: Sequence[int], payload: Sequence[bytes | memoryview]
+) -> tuple[tuple[int, memoryview], ...]:
+    """The single chunks of a payload, (index, bytes); joins what comes in several parts."""
+    whole = memoryview(payload[0] if len(payload) == 1 else b"".join(payload))
+    ends = accumulate(lengths, initial=0)
+    views = (whole[start:end] for start, end in pairwise(ends))
+    return tuple(zip(indices, views, strict=True))
 
 
 ControlMessage = (
@@ -279,34 +320,40 @@ def _control_value(message: ControlMessage) -> tuple[MessageKind, dict[int | str
             }  # fmt: skip
         case Have():
             return MessageKind.HAVE, {
-                0: message.manifest_id, 1: message.component, 2: message.indices,
+                0: message.manifest_id, 1: message.component, 2: message.indices.flat(),
             }  # fmt: skip
         case Request(request_id=request, manifest_id=manifest, component=component):
             return MessageKind.REQUEST, {
-                0: request, 1: manifest, 2: component, 3: message.indices,
+                0: request, 1: manifest, 2: component, 3: message.indices.flat(),
             }  # fmt: skip
         case Cancel():
-            return MessageKind.CANCEL, {0: message.request_id, 1: message.indices}
+            return MessageKind.CANCEL, {0: message.request_id, 1: message.indices.flat()}
         case Reject():
             return MessageKind.REJECT, {
-                0: message.request_id, 1: message.indices, 2: int(message.reason),
+                0: message.request_id, 1: message.indices.flat(), 2: int(message.reason),
             }  # fmt: skip
         case Unknown():
             return MessageKind.UNKNOWN, {0: message.manifest_id}
 
 
 def _encode_chunks(message: Chunks) -> list[bytes | memoryview]:
-    chunks = message.chunks
-    payload_bytes = sum(len(data) for _, data in chunks)
-    if not 1 <= len(chunks) <= REQUEST_INDICES_MAX or payload_bytes > CHUNKS_PAYLOAD_BYTES_MAX:
-        raise LocalProtocolError(f"{len(chunks)} chunks of {payload_bytes} bytes in one frame")
-    head = [_CHUNKS_HEAD.pack(MessageKind.CHUNKS, message.request_id, len(chunks))]
-    packed = message.packed
-    head.extend(
-        _CHUNKS_ENTRY.pack(index, len(data) | (PACKED_BIT if index in packed else 0))
-        for index, data in chunks
+    count, payload_bytes = len(message.indices), message.payload_bytes
+    if not 1 <= count <= REQUEST_INDICES_MAX or payload_bytes > CHUNKS_PAYLOAD_BYTES_MAX:
+        raise LocalProtocolError(f"{count} chunks of {payload_bytes} bytes in one frame")
+    if count != len(message.lengths) or payload_bytes != sum(map(len, message.payload)):
+        raise LocalProtocolError(f"{count} chunks, {len(message.lengths)} lengths, other payload")
+    entries = [0] * (2 * count)
+    entries[::2] = message.indices
+    entries[1::2] = (
+        [
+            length | PACKED_BIT if index in message.packed else length
+            for index, length in zip(message.indices, message.lengths, strict=True)
+        ]
+        if message.packed
+        else message.lengths
     )
-    return [b"".join(head), *(data for _, data in chunks)]
+    head = _CHUNKS_HEAD.pack(MessageKind.CHUNKS, message.request_id, count)
+    return [head + struct.pack(f">{2 * count}I", *entries), *message.payload]
 
 
 def decode_exchange(body: bytes | bytearray | memoryview) -> ExchangeMessage:
@@ -344,25 +391,25 @@ def _decode_chunks(body: bytes | bytearray | memoryview) -> Chunks:
         raise RemoteProtocolError(f"CHUNKS frame with {count} entries in {len(body)} bytes")
     if len(body) - start > CHUNKS_PAYLOAD_BYTES_MAX:
         raise RemoteProtocolError(f"CHUNKS frame with {len(body) - start} payload bytes")
-    view = memoryview(body)
-    chunks: list[tuple[int, memoryview]] = []
-    packed: list[int] = []
-    previous, position = -1, start
-    for index, length in _CHUNKS_ENTRY.iter_unpack(view[_CHUNKS_HEAD.size : start]):
-        if length & PACKED_BIT:
-            packed.append(index)
-            length ^= PACKED_BIT
-        end = position + length
-        if not previous < index < CHUNKS_PER_COMPONENT_MAX or not length or end > len(body):
-            raise RemoteProtocolError(f"CHUNKS entry (index {index}, {length} bytes) out of bounds")
-        chunks.append((index, view[position:end]))
-        previous, position = index, end
-    if position != len(body):
+    entries = struct.unpack_from(f">{2 * count}I", body, _CHUNKS_HEAD.size)
+    indices, lengths = entries[::2], entries[1::2]
+    if indices[-1] >= CHUNKS_PER_COMPONENT_MAX or not all(map(lt, indices, indices[1:])):
+        raise RemoteProtocolError("CHUNKS entries do not ascend within a component")
+    packed = _NOTHING_PACKED
+    if max(lengths) >= PACKED_BIT:
+        packed = frozenset(i for i, n in zip(indices, lengths, strict=True) if n & PACKED_BIT)
+        lengths = tuple(length & ~PACKED_BIT for length in lengths)
+    if min(lengths) < 1 or sum(lengths) != len(body) - start:
         raise RemoteProtocolError(
-            f"CHUNKS frame with {len(body) - position} bytes behind its chunks"
+            f"CHUNKS entries of {sum(lengths)} bytes, the payload has {len(body) - start}"
         )
-    marked = frozenset(packed) if packed else _NOTHING_PACKED
-    return Chunks(request_id=request_id, chunks=tuple(chunks), packed=marked)
+    return Chunks(
+        request_id=request_id,
+        indices=Runs.of_ascending(indices),
+        lengths=lengths,
+        payload=(memoryview(body)[start:],),
+        packed=packed,
+    )
 
 
 def _read_indices(
@@ -388,9 +435,23 @@ def check_ascending(indices: Sequence[int]) -> None:
         raise EncodingError("indices are not strictly ascending")
 
 
-def _chunk_indices(fields: Fields, key: int, *, maximum: int, minimum: int = 1) -> tuple[int, ...]:
-    return _read_indices(
-        fields, key, maximum=maximum, minimum=minimum, below=CHUNKS_PER_COMPONENT_MAX
+def _runs(fields: Fields, key: int, *, minimum: int, runs_max: int, count_max: int) -> Runs:
+    flat = fields.items(
+        key,
+        lambda item: as_uint(item, "run", maximum=CHUNKS_PER_COMPONENT_MAX),
+        minimum=2 * minimum,
+        maximum=2 * runs_max,
+    )
+    return runs_of_flat(flat, below=CHUNKS_PER_COMPONENT_MAX, count_max=count_max)
+
+
+def _chunk_indices(fields: Fields, key: int, *, minimum: int = 1) -> Runs:
+    return _runs(
+        fields,
+        key,
+        minimum=minimum,
+        runs_max=REQUEST_INDICES_MAX,
+        count_max=REQUEST_INDICES_MAX,
     )
 
 
@@ -432,7 +493,9 @@ def _read_have(fields: Fields) -> Have:
     return Have(
         manifest_id=_manifest(fields, 0),
         component=_component(fields, 1),
-        indices=_chunk_indices(fields, 2, maximum=HAVE_INDICES_MAX),
+        indices=_runs(
+            fields, 2, minimum=1, runs_max=HAVE_RUNS_MAX, count_max=CHUNKS_PER_COMPONENT_MAX
+        ),
     )
 
 
@@ -441,7 +504,7 @@ def _read_request(fields: Fields) -> Request:
         request_id=_request_id(fields),
         manifest_id=_manifest(fields, 1),
         component=_component(fields, 2),
-        indices=_chunk_indices(fields, 3, maximum=REQUEST_INDICES_MAX),
+        indices=_chunk_indices(fields, 3),
     )
 
 
@@ -451,7 +514,7 @@ def _read_reject(fields: Fields) -> Reject:
         raise EncodingError(f"reject reason {reason} is not known")
     return Reject(
         request_id=_request_id(fields),
-        indices=_chunk_indices(fields, 1, maximum=REQUEST_INDICES_MAX, minimum=0),
+        indices=_chunk_indices(fields, 1, minimum=0),
         reason=RejectReason(reason),
     )
 
@@ -468,7 +531,7 @@ _READERS: Final[dict[int, Callable[[Fields], ControlMessage]]] = {
     int(MessageKind.REQUEST): _read_request,
     int(MessageKind.CANCEL): lambda fields: Cancel(
         request_id=_request_id(fields),
-        indices=_chunk_indices(fields, 1, maximum=REQUEST_INDICES_MAX),
+        indices=_chunk_indices(fields, 1),
     ),
     int(MessageKind.REJECT): _read_reject,
     int(MessageKind.UNKNOWN): lambda fields: Unknown(manifest_id=_manifest(fields, 0)),

@@ -6,9 +6,11 @@ integer holding bit `k` of every chunk's count. Adding a peer's whole possession
 over the planes, and the rarest of a set of candidates falls out of log2(peers) big-integer
 operations, so no Python loop ever visits all chunks.
 
-Ties are broken by position behind a start that moves with every pick and depends on the entropy
-given at construction: peers with different entropy start at different places and so become useful
-to each other, and chunks of one request tend to be neighbours, which disks like.
+Ties are broken by position behind a start. With one peer to take from, that is the beginning:
+what comes in order need not be read again to hash the whole. With several it depends on the entropy
+given at construction: nodes with different entropy start at different places and so become useful
+to each other. Either way one node's picks go on where they ended, so that they are runs, which
+disks like and which cost no more than one chunk.
 """
 
 from __future__ import annotations
@@ -16,10 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from protocol.bitfield import iterate_bits
+from protocol.runs import Pair, iterate_runs
 
-_STEP: Final = 0x9E3779B97F4A7C15
-"""Increment of a Weyl sequence: 2^64 divided by the golden ratio, which spreads evenly."""
+
 _WORD: Final = 2**64 - 1
 
 
@@ -32,8 +33,11 @@ class Picker(Protocol):
     def lost(self, chunks: int) -> None:
         """Notes that one peer fewer holds each of these chunks."""
 
-    def order(self, candidates: int) -> Iterator[int]:
-        """Yields the candidates, best first; the caller takes as many as it needs."""
+    def order(self, candidates: int, *, is_alone: bool = False) -> Iterator[Pair]:
+        """Yields the candidates as runs, best first; the caller takes as many as it needs.
+
+        `is_alone` tells that one peer is all there is to take from.
+        """
 
 
 class RarestFirst:
@@ -46,8 +50,7 @@ class RarestFirst:
             size: number of chunks.
             entropy: any integer; decides ties and nothing else.
         """
-        self._size = max(size, 1)
-        self._cursor = entropy & _WORD
+        self._start = (entropy & _WORD) * size >> 64
         self._planes: list[int] = []
 
     def gained(self, chunks: int) -> None:
@@ -73,16 +76,16 @@ class RarestFirst:
         """How many peers hold a chunk."""
         return sum((plane >> chunk & 1) << k for k, plane in enumerate(self._planes))
 
-    def order(self, candidates: int) -> Iterator[int]:
-        """Yields the candidates, rarest first."""
-        self._cursor = (self._cursor + _STEP) & _WORD
-        start = self._cursor % self._size
+    def order(self, candidates: int, *, is_alone: bool = False) -> Iterator[Pair]:
+        """Yields the candidates as runs, rarest first."""
+        start = 0 if is_alone else self._start
         while candidates:
             rarest = candidates
             for plane in reversed(self._planes):
                 rarer = rarest & ~plane
                 if rarer:
                     rarest = rarer
-            yield from iterate_bits(rarest, start=start)
-            yield from iterate_bits(rarest & ((1 << start) - 1))
+            yield from iterate_runs(rarest, start=start)
+            if start:
+                yield from iterate_runs(rarest & ((1 << start) - 1))
             candidates &= ~rarest

@@ -14,8 +14,8 @@ There are no states: what is open is the set of requests, served first come, fir
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol, assert_never
 
 from protocol.bitfield import Bitfield
@@ -39,8 +39,7 @@ from protocol.exchange_events import (
     Withdrawn,
 )
 from protocol.exchange_messages import (
-    CHUNKS_PAYLOAD_BYTES_AIM,
-    HAVE_INDICES_MAX,
+    HAVE_RUNS_MAX,
     BitfieldMessage,
     Cancel,
     Chunks,
@@ -54,8 +53,11 @@ from protocol.exchange_messages import (
     RejectReason,
     Request,
     Unknown,
+    split_payload,
 )
-from protocol.limits import KIB, RECIPE_PAGE_LEAVES
+from protocol.limits import RECIPE_PAGE_LEAVES
+from protocol.runs import NO_CHUNKS, Runs
+from protocol.upload_pace import FramePace
 
 SERVED_REQUESTS_MAX: Final = 512
 """Requests of one peer that may wait; beyond that the answer is BUSY. An honest peer has a few for
@@ -67,8 +69,6 @@ INTERESTS_MAX: Final = 256
 handful, a newcomer all that its groups have."""
 PATIENCE_MAX: Final = 16
 """Interests remembered though they were answered by UNKNOWN; the oldest is forgotten first."""
-UNSENT_BYTES_MAX: Final = 512 * KIB
-"""Payload bytes handed to the host and not flushed, above which no further read is started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +104,8 @@ class _Serving:
     """Position of the component in the manifest."""
     page: int | None = None
     """Recipe page asked for; then no indices are waiting."""
-    waiting: dict[int, None] = field(default_factory=dict)
-    """Indices not answered, ascending as asked."""
+    waiting: int = 0
+    """Indices not answered, as a set."""
 
 
 class Upload:
@@ -127,6 +127,7 @@ class Upload:
         self._open: dict[int, _Serving] = {}
         self._reading: _Serving | None = None
         self._waiting_count = 0
+        self._pace = FramePace()
         self._unsent_bytes = 0
         self._sent_bytes = 0
         self._effects: list[UploadEffect] = []
@@ -157,8 +158,8 @@ class Upload:
         """Chunk bytes handed to the host since the start."""
         return self._sent_bytes
 
-    def handle(self, event: UploadInput, now: float) -> list[UploadEffect]:  # noqa: ARG002
-        """Takes one input; `now` is not used, all machines have the same shape.
+    def handle(self, event: UploadInput, now: float) -> list[UploadEffect]:
+        """Takes one input; `now` is in seconds of a monotonic clock.
 
         Returns:
             Effects, to be executed in order.
@@ -172,11 +173,12 @@ class Upload:
             case PeerMessage():
                 self._on_message(event.message)
             case ChunksRead():
-                self._on_chunks_read(event)
+                self._on_chunks_read(event, now)
             case PageRead():
                 self._on_page_read(event)
             case Flushed():
                 self._unsent_bytes = max(self._unsent_bytes - event.payload_bytes, 0)
+                self._pace.flushed(event.payload_bytes, now)
             case Acquired():
                 self._on_acquired(event)
             case Opened():
@@ -257,19 +259,19 @@ class Upload:
             return
         _check_component(message.component, served)
         held = served.possession[message.component]
-        if message.indices[-1] >= held.size:
+        if message.indices.last >= held.size:
             raise ExchangeOffenceError(
                 Offence.MALFORMED,
-                f"request for chunk {message.indices[-1]}, the component has {held.size}",
+                f"request for chunk {message.indices.last}, the component has {held.size}",
             )
         if self._is_busy(len(message.indices)):
             self._reject(message.request_id, message.indices, RejectReason.BUSY)
             return
-        absent = tuple(index for index in message.indices if index not in held)
-        self._reject(message.request_id, absent, RejectReason.NOT_AVAILABLE)
-        waiting = {index: None for index in message.indices if index in held}
+        asked = message.indices.bits
+        absent, waiting = asked & ~held.bits, asked & held.bits
+        self._reject(message.request_id, Runs.of_bits(absent), RejectReason.NOT_AVAILABLE)
         if waiting:
-            self._waiting_count += len(waiting)
+            self._waiting_count += waiting.bit_count()
             self._open[message.request_id] = _Serving(
                 request_id=message.request_id,
                 manifest_id=message.manifest_id,
@@ -312,16 +314,17 @@ class Upload:
         serving = self._open.get(message.request_id)
         if serving is None:
             return
-        withdrawn = tuple(index for index in message.indices if index in serving.waiting)
+        withdrawn = message.indices.bits & serving.waiting
         self._answered(serving, withdrawn)
-        self._reject(message.request_id, withdrawn, RejectReason.CANCELLED)
+        self._reject(message.request_id, Runs.of_bits(withdrawn), RejectReason.CANCELLED)
 
     def _on_acquired(self, event: Acquired) -> None:
         components = self._interests.get(event.manifest_id, ())
         if event.component not in components or self._find(event.manifest_id) is None:
             return
-        for start in range(0, len(event.indices), HAVE_INDICES_MAX):
-            indices = tuple(event.indices[start : start + HAVE_INDICES_MAX])
+        pairs = Runs.of(event.indices).pairs
+        for start in range(0, len(pairs), HAVE_RUNS_MAX):
+            indices = Runs(pairs[start : start + HAVE_RUNS_MAX])
             self._send(
                 Have(manifest_id=event.manifest_id, component=event.component, indices=indices),
                 event.manifest_id,
@@ -337,7 +340,11 @@ class Upload:
 
     def _read_next(self) -> None:
         """Starts the next read if none is under way and the peer takes what it was sent."""
-        while self._reading is None and self._unsent_bytes < UNSENT_BYTES_MAX and self._open:
+        while (
+            self._reading is None
+            and self._unsent_bytes < self._pace.unsent_bytes_max
+            and self._open
+        ):
             serving = next(iter(self._open.values()))
             if self._find(serving.manifest_id) is None:
                 self._refuse(serving, RejectReason.UNKNOWN)
@@ -358,8 +365,8 @@ class Upload:
                     request_id=serving.request_id,
                     manifest_id=serving.manifest_id,
                     component=serving.component,
-                    indices=tuple(serving.waiting),
-                    bytes_max=CHUNKS_PAYLOAD_BYTES_AIM,
+                    indices=Runs.of_bits(serving.waiting),
+                    bytes_max=self._pace.frame_bytes,
                 )
             )
 
@@ -377,24 +384,22 @@ class Upload:
             return None
         return serving
 
-    def _on_chunks_read(self, event: ChunksRead) -> None:
+    def _on_chunks_read(self, event: ChunksRead, now: float) -> None:
         serving = self._finish_read(event.request_id)
         if serving is None:
             return
-        wanted = [(index, data) for index, data in event.chunks if index in serving.waiting]
-        found = tuple((index, data) for index, data in wanted if data is not None)
-        rotten = tuple(index for index, data in wanted if data is None)
-        self._answered(serving, [index for index, _ in wanted])
-        self._reject(event.request_id, rotten, RejectReason.NOT_AVAILABLE)
-        if found:
-            payload_bytes = sum(len(data) for _, data in found)
+        absent = event.absent.bits & serving.waiting
+        message = _chunks_of(event, serving.waiting)
+        if message is not None:
+            self._answered(serving, message.indices.bits)
+        self._answered(serving, absent)
+        self._reject(event.request_id, Runs.of_bits(absent), RejectReason.NOT_AVAILABLE)
+        if message is not None:
+            payload_bytes = message.payload_bytes
             self._unsent_bytes += payload_bytes
             self._sent_bytes += payload_bytes
-            packed = event.packed.intersection(index for index, _ in found)
-            self._send(
-                Chunks(request_id=event.request_id, chunks=found, packed=packed),
-                serving.manifest_id,
-            )
+            self._pace.handed_over(payload_bytes, now)
+            self._send(message, serving.manifest_id)
 
     def _on_page_read(self, event: PageRead) -> None:
         serving = self._finish_read(event.request_id)
@@ -412,24 +417,25 @@ class Upload:
     def _refuse(self, serving: _Serving, reason: RejectReason) -> None:
         """Answers all that is left of a request by a reject."""
         del self._open[serving.request_id]
-        self._waiting_count -= len(serving.waiting)
+        self._waiting_count -= serving.waiting.bit_count()
         if serving.page is not None:
             self._reject_page(serving.request_id, reason)
-        self._reject(serving.request_id, tuple(serving.waiting), reason)
+        self._reject(serving.request_id, Runs.of_bits(serving.waiting), reason)
 
-    def _answered(self, serving: _Serving, indices: Sequence[int]) -> None:
-        for index in indices:
-            del serving.waiting[index]
-        self._waiting_count -= len(indices)
+    def _answered(self, serving: _Serving, indices: int) -> None:
+        if not indices:
+            return
+        serving.waiting &= ~indices
+        self._waiting_count -= indices.bit_count()
         if not serving.waiting and serving.page is None:
             del self._open[serving.request_id]
 
-    def _reject(self, request_id: int, indices: tuple[int, ...], reason: RejectReason) -> None:
+    def _reject(self, request_id: int, indices: Runs, reason: RejectReason) -> None:
         if indices:
             self._send(Reject(request_id=request_id, indices=indices, reason=reason))
 
     def _reject_page(self, request_id: int, reason: RejectReason) -> None:
-        self._send(Reject(request_id=request_id, indices=(), reason=reason))
+        self._send(Reject(request_id=request_id, indices=NO_CHUNKS, reason=reason))
 
     def _send(self, message: ExchangeMessage, served: ManifestId | None = None) -> None:
         self._effects.append(Send(peer=self._peer, message=message, served=served))
@@ -443,16 +449,35 @@ def refusal_of(message: ExchangeMessage) -> ExchangeMessage | None:
     """
     match message:
         case Chunks():
-            indices = tuple(index for index, _ in message.chunks)
             return Reject(
-                request_id=message.request_id, indices=indices, reason=RejectReason.UNKNOWN
+                request_id=message.request_id, indices=message.indices, reason=RejectReason.UNKNOWN
             )
         case RecipePageMessage():
-            return Reject(request_id=message.request_id, indices=(), reason=RejectReason.UNKNOWN)
+            return Reject(
+                request_id=message.request_id, indices=NO_CHUNKS, reason=RejectReason.UNKNOWN
+            )
         case Have() | BitfieldMessage():
             return None
         case _:
             return message
+
+
+def _chunks_of(event: ChunksRead, waiting: int) -> Chunks | None:
+    """The message of what was read and is still waited for; None if that is nothing."""
+    wanted = event.found.bits & waiting
+    if not wanted:
+        return None
+    if wanted == event.found.bits:
+        return Chunks(
+            request_id=event.request_id,
+            indices=event.found,
+            lengths=event.lengths,
+            payload=event.payload,
+            packed=event.packed,
+        )
+    chunks = split_payload(event.found, event.lengths, event.payload)
+    chosen = [(index, data) for index, data in chunks if wanted >> index & 1]
+    return Chunks.of(event.request_id, chosen, event.packed)
 
 
 def _check_component(component: int, served: ServedManifest) -> None:

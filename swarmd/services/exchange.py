@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -35,6 +35,7 @@ from protocol.exchange_events import (
     Withdrawn,
 )
 from protocol.exchange_messages import ExchangeMessage
+from protocol.runs import Runs
 from protocol.upload import Upload
 from swarmd.entropy import Entropy
 from swarmd.services.exchange_fetch import Fetch, FetchStoppedError
@@ -60,11 +61,15 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class _WorkerThreads:
-    """Runs calls in worker threads, as many at once as there are processors."""
+SYNCS_MAX: Final = 4
+"""Waits for the disk under way at once; each has a thread that does nothing else."""
 
-    def __init__(self) -> None:
-        self._limiter = trio.CapacityLimiter(os.cpu_count() or 1)
+
+class _WorkerThreads:
+    """Runs calls in worker threads, so many at once."""
+
+    def __init__(self, threads_max: int) -> None:
+        self._limiter = trio.CapacityLimiter(threads_max)
 
     async def __call__(self, call: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(call, limiter=self._limiter)
@@ -105,7 +110,8 @@ class ExchangeService:
         self._score = score
         self._library = ServedLibrary(store)
         self._packing = Packing(packing)
-        self._run_blocking = run_blocking or _WorkerThreads()
+        self._run_blocking = run_blocking or _WorkerThreads(os.cpu_count() or 1)
+        self._run_syncing = run_blocking or _WorkerThreads(SYNCS_MAX)
         self._links = LinkTable(own_key, open_stream, host=self)
         self._fetches = FetchTable(store, entropy, make_picker)
         self._news = News(self._links)
@@ -334,18 +340,15 @@ class ExchangeService:
         """Reads chunks for an upload; rot is reported and fetched again."""
         authorised = self._library.authorised(effect.manifest_id)
         if authorised is None:
-            gone = tuple((index, None) for index in effect.indices)
-            return ChunksRead(request_id=effect.request_id, chunks=gone)
+            return ChunksRead.of(effect.request_id, [(index, None) for index in effect.indices])
         image = authorised.manifest.objects[effect.component].digest
         packer = self._packing.packer_for(meter)
         outcome = await self._run_blocking(
             partial(self._library.read_chunks, effect, image, packer)
         )
         if outcome.rotten:
-            self._on_rot(authorised, effect.component, outcome.rotten)
-        return ChunksRead(
-            request_id=effect.request_id, chunks=outcome.chunks, packed=outcome.packed
-        )
+            self._on_rot(authorised, effect.component, tuple(outcome.rotten))
+        return outcome.answer
 
     async def read_page(self, effect: ReadPage) -> PageRead:
         """Reads a recipe page for an upload."""
@@ -403,9 +406,13 @@ class ExchangeService:
 
     # Owner of fetches ----------------------------------------------------------------------------
 
-    async def in_thread(self, call: Callable[[], object]) -> None:
+    async def in_thread(self, call: Callable[[], T]) -> T:
         """Runs blocking work where it blocks nobody."""
-        await self._run_blocking(call)
+        return await self._run_blocking(call)
+
+    async def in_sync_thread(self, call: Callable[[], T]) -> T:
+        """Runs work that waits for the disk without keeping others from theirs."""
+        return await self._run_syncing(call)
 
     def fetch_effect(self, fetch: Fetch, effect: Send | Blame | Stalled) -> None:
         """Executes an effect of a download that concerns peers."""
@@ -425,7 +432,7 @@ class ExchangeService:
                 self._stalls += 1
                 self._score.stalled(effect.peer)
 
-    def fetch_gained(self, fetch: Fetch, component: int, indices: Sequence[int]) -> None:
+    def fetch_gained(self, fetch: Fetch, component: int, indices: Runs) -> None:
         """Makes chunks servable and tells interested peers soon."""
         manifest_id = fetch.authorised.manifest_id
         self._library.gained(manifest_id, component, indices)

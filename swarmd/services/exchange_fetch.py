@@ -1,20 +1,22 @@
 """Runs one download: executes the machine's effects on the store, and feeds the answers back.
 
 One task works off storage jobs in order, one worker thread at a time, so blocking never touches the
-event loop; writes that queued up meanwhile go to the thread together, which spares a thread switch
-for each chunk. Another task is the machine's timer.
+event loop; writes that queued up meanwhile go to the thread together, which spares thread switches.
+Beside it run the machine's timer, and for each component what need not hold up the next write:
+checkpoints, and the digest of what has arrived so far.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, assert_never
+from typing import Final, Protocol, TypeVar, assert_never
 
 import trio
 
+from chunks.chunk_batches import WriteOutcome
 from chunks.compression import ChunkUnpacker
 from chunks.recipe import Recipe
 from chunks.recipe_page import (
@@ -31,7 +33,6 @@ from chunks.store import (
     ImageState,
 )
 from chunks.store import Download as StoreDownload
-from chunks.zstd_frame import FrameError
 from protocol.authorised import AuthorisedManifest
 from protocol.bitfield import Bitfield
 from protocol.download import Download
@@ -59,17 +60,22 @@ from protocol.exchange_events import (
     StorageReady,
     TimerFired,
     VerifyPage,
-    WriteChunk,
+    WriteChunks,
 )
 from protocol.limits import MIB
 from protocol.manifest import ContentObject
+from protocol.runs import Runs
+from swarmd.services.exchange_fetch_tail import FetchTail
 from swarmd.services.exchange_patch import BadPatches
 from swarmd.services.exchange_patching import ApplyPatch, Patching
+from swarmd.services.exchange_payload import received_runs
 from swarmd.services.exchange_ports import FetchProgress
 
 logger = logging.getLogger(__name__)
 
-WRITE_BATCH_BYTES: Final = 1 * MIB
+T = TypeVar("T")
+
+WRITE_BATCH_BYTES: Final = 2 * MIB
 """Most bytes handed to a worker thread at once: about 3 ms of hashing and writing."""
 DISK_FULL_RETRY_S: Final = 30.0
 """How often a paused download looks whether there is space again, seconds."""
@@ -82,15 +88,19 @@ class FetchStoppedError(PolicyError):
 class FetchOwner(Protocol):
     """The service, as a fetch sees it."""
 
-    async def in_thread(self, call: Callable[[], object]) -> None:
+    async def in_thread(self, call: Callable[[], T]) -> T:
         """Runs blocking work in a worker thread of the service's limiter."""
+        ...
+
+    async def in_sync_thread(self, call: Callable[[], T]) -> T:
+        """Runs work that mostly waits for the disk in a thread outside that limiter."""
         ...
 
     def fetch_effect(self, fetch: Fetch, effect: Send | Blame | Stalled) -> None:
         """Executes an effect that concerns peers."""
         ...
 
-    def fetch_gained(self, fetch: Fetch, component: int, indices: Sequence[int]) -> None:
+    def fetch_gained(self, fetch: Fetch, component: int, indices: Runs) -> None:
         """Makes chunks servable and tells interested peers."""
         ...
 
@@ -99,21 +109,19 @@ class FetchOwner(Protocol):
         ...
 
 
-StorageJob = VerifyPage | PrepareComponent | WriteChunk | ComponentComplete | ApplyPatch
+StorageJob = VerifyPage | PrepareComponent | WriteChunks | ComponentComplete | ApplyPatch
 
 
 @dataclass(slots=True)
 class _Batch:
-    """Outcome of one batch of writes, filled by the worker thread."""
+    """Outcomes of one batch of writes, filled by the worker thread."""
 
-    stored: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
-    """Component to (written indices, further indices gained)."""
-    refused: list[ChunkRefused] = field(default_factory=list)
-    """Chunks that did not match their digest."""
-    full: dict[int, list[int]] = field(default_factory=dict)
-    """Component to the indices that found no space."""
-    stored_bytes: int = 0
-    """Bytes of the chunks written."""
+    outcomes: list[tuple[int, WriteOutcome]] = field(default_factory=list)
+    """(component, what became of one message's chunks)."""
+    spoilt: list[ChunkRefused] = field(default_factory=list)
+    """Chunks that could not be unpacked."""
+    full: dict[int, list[Runs]] = field(default_factory=dict)
+    """Component to the chunks that found no space."""
 
 
 class Fetch:
@@ -145,6 +153,7 @@ class Fetch:
         self._assemblers = [_assembler(item) for item in self._objects]
         self._recipes: list[Recipe | None] = [None] * len(self._objects)
         self._downloads: list[StoreDownload | None] = [None] * len(self._objects)
+        self._tails = tuple(FetchTail(store, owner) for _ in self._objects)
         self._jobs: deque[StorageJob] = deque()
         self._job_added = trio.Event()
         self._timer_changed = trio.Event()
@@ -166,6 +175,9 @@ class Fetch:
             nursery.start_soon(self._run_timer)
             nursery.start_soon(self._run_jobs)
             nursery.start_soon(self._patching.watch)
+            for tail in self._tails:
+                nursery.start_soon(tail.run_checkpoints)
+                nursery.start_soon(tail.run_hashing)
             await self._ended.wait()
             nursery.cancel_scope.cancel()
         if self._error is not None:
@@ -218,7 +230,7 @@ class Fetch:
 
     def _execute(self, effect: DownloadEffect) -> None:
         match effect:
-            case WriteChunk() | VerifyPage() | PrepareComponent() | ComponentComplete():
+            case WriteChunks() | VerifyPage() | PrepareComponent() | ComponentComplete():
                 self._jobs.append(effect)
                 self._job_added.set()
             case Send() | Blame() | Stalled():
@@ -284,7 +296,7 @@ class Fetch:
         A patch that cannot be prepared, verified or finished is given up; its component is not.
         """
         job = self._jobs.popleft()
-        is_of_patch = not isinstance(job, WriteChunk) and job.component >= self._needed
+        is_of_patch = not isinstance(job, WriteChunks) and job.component >= self._needed
         try:
             await self._do(job)
         except (VerificationError, StorageError) as error:
@@ -294,7 +306,7 @@ class Fetch:
 
     async def _do(self, job: StorageJob) -> None:
         match job:
-            case WriteChunk():
+            case WriteChunks():
                 await self._write(job)
             case VerifyPage():
                 await self._verify_page(job)
@@ -308,61 +320,67 @@ class Fetch:
             case _:
                 assert_never(job)
 
-    async def _write(self, first: WriteChunk) -> None:
-        chunks = [first]
-        size_bytes = len(first.data)
+    async def _write(self, first: WriteChunks) -> None:
+        messages = [first]
+        size_bytes = sum(first.lengths)
         while self._jobs and size_bytes < WRITE_BATCH_BYTES:
             job = self._jobs[0]
-            if not isinstance(job, WriteChunk):
+            if not isinstance(job, WriteChunks):
                 break
-            chunks.append(job)
-            size_bytes += len(job.data)
+            messages.append(job)
+            size_bytes += sum(job.lengths)
             self._jobs.popleft()
         batch = _Batch()
-        await self._owner.in_thread(lambda: self._write_batch(chunks, batch))
-        self.fetched_bytes += batch.stored_bytes
-        for component, (written, gained) in batch.stored.items():
-            self.gained(component, sorted({*written, *gained}))
+        await self._owner.in_thread(lambda: self._write_batch(messages, batch))
+        for component, outcome in batch.outcomes:
+            self._take_outcome(component, outcome)
             self._patching.got_on(component)
-            self.feed(ChunksStored(component=component, indices=written, gained=gained))
-        for refused in batch.refused:
+        for refused in batch.spoilt:
             self.feed(refused)
-        for component, indices in batch.full.items():
-            await self._pause(component, indices)
+        for component, full in batch.full.items():
+            await self._pause(component, [index for runs in full for index in runs])
 
-    def _write_batch(self, chunks: Sequence[WriteChunk], batch: _Batch) -> None:
-        unpacker = ChunkUnpacker() if any(chunk.is_packed for chunk in chunks) else None
-        for chunk in chunks:
-            download = self._downloads[chunk.component]
+    def _take_outcome(self, component: int, outcome: WriteOutcome) -> None:
+        self.fetched_bytes += outcome.stored_bytes
+        if outcome.stored:
+            gained = outcome.gained
+            self.gained(component, gained)
+            others = Runs.of_bits(gained.bits & ~outcome.stored.bits)
+            self.feed(ChunksStored(component=component, indices=outcome.stored, gained=others))
+            if outcome.is_checkpoint_due:
+                self._tails[component].checkpoint_soon()
+        for index, error in outcome.refused:
+            self.feed(ChunkRefused(component=component, index=index, detail=str(error)))
+
+    def _write_batch(self, messages: Sequence[WriteChunks], batch: _Batch) -> None:
+        unpacker: ChunkUnpacker | None = None
+        for message in messages:
+            component = message.component
+            download = self._downloads[component]
             assert download is not None, "a component is prepared before its chunks are asked for"
-            if chunk.component in batch.full:
-                batch.full[chunk.component].append(chunk.index)
+            if component in batch.full:
+                batch.full[component].append(message.indices)
                 continue
-            try:
-                data = bytes(chunk.data)
-                if unpacker is not None and chunk.is_packed:
-                    data = unpacker.unpack(data, download.recipe.length(chunk.index))
-                gained = self._store.write_chunk(download, chunk.index, data)
-            except (DigestMismatchError, FrameError) as error:
-                batch.refused.append(
-                    ChunkRefused(component=chunk.component, index=chunk.index, detail=str(error))
-                )
-            except DiskFullError:
-                batch.full[chunk.component] = [chunk.index]
-            else:
-                written, further = batch.stored.setdefault(chunk.component, ([], []))
-                written.append(chunk.index)
-                further.extend(index for index in gained if index != chunk.index)
-                batch.stored_bytes += len(data)
+            recipe = download.recipe
+            if message.packed and unpacker is None:
+                unpacker = ChunkUnpacker()
+            runs, spoilt = received_runs(message, recipe, unpacker)
+            batch.spoilt += spoilt
+            if not runs:
+                continue
+            outcome = self._store.write_chunks(download, runs)
+            batch.outcomes.append((component, outcome))
+            if outcome.full:
+                batch.full[component] = [outcome.full]
 
-    async def _pause(self, component: int, indices: Sequence[int]) -> None:
+    async def _pause(self, component: int, indices: Iterable[int]) -> None:
         """Stops intake; it goes on by itself when there is space."""
         logger.error("no space for manifest %s", self.authorised.manifest_id.hex()[:8])
         self.feed(StorageFull(component=component, indices=indices))
-        pending = [job for job in self._jobs if isinstance(job, WriteChunk)]
+        pending = [job for job in self._jobs if isinstance(job, WriteChunks)]
         for job in pending:
             self._jobs.remove(job)
-            self.feed(StorageFull(component=job.component, indices=(job.index,)))
+            self.feed(StorageFull(component=job.component, indices=job.indices))
         await trio.sleep(DISK_FULL_RETRY_S)
         self.feed(StorageReady())
 
@@ -404,7 +422,7 @@ class Fetch:
         def prepare() -> None:
             if not self._is_complete(component):
                 download = self._store.begin(component.digest, component.size, recipe)
-                self._downloads[number] = download
+                self._downloads[number] = self._tails[number].download = download
                 self.reused_bytes += self._store.reuse(download)
             bits = self._store.have(component.digest)
             held.append(Bitfield.decode(bits, component.chunk_count))
@@ -416,7 +434,8 @@ class Fetch:
                 raise
             await self._pause(number, ())
             return
-        self.gained(number, tuple(held[0]))
+        gained = Runs.of_bits(held[0].bits)
+        self.gained(number, gained)
         is_begun = number < self._needed and self._downloads[number] is not None
         if not (is_begun and await self._patching.begin(number)):
             self.feed(ComponentPrepared(component=number, held=held[0]))
@@ -463,9 +482,11 @@ class Fetch:
         """Runs blocking work in a worker thread."""
         await self._owner.in_thread(call)
 
-    def gained(self, number: int, indices: Sequence[int]) -> None:
+    def gained(self, number: int, indices: Iterable[int]) -> None:
         """Makes chunks servable and tells interested peers."""
-        self._owner.fetch_gained(self, number, indices)
+        runs = Runs.of(indices)
+        self._owner.fetch_gained(self, number, runs)
+        self._tails[number].note(runs)
 
     def add_job(self, job: ApplyPatch) -> None:
         """Has a step done after the jobs that wait already."""

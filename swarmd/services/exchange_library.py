@@ -10,31 +10,32 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from chunks.chunk_batches import ReadOutcome
 from chunks.compression import ChunkPacker
 from chunks.recipe_page import RecipePager
-from chunks.store import ChunkRottenError, ChunkStore, ImageMissingError
+from chunks.store import ChunkStore, ImageMissingError
 from protocol.authorised import AuthorisedManifest
 from protocol.bitfield import Bitfield
-from protocol.digest import Digest, ManifestId, sha256
+from protocol.digest import Digest, ManifestId
 from protocol.errors import StorageError, VerificationError
-from protocol.exchange_events import ReadChunks, ReadPage
+from protocol.exchange_events import ChunksRead, ReadChunks, ReadPage
 from protocol.manifest import ContentObject
+from protocol.runs import Runs
 from protocol.upload import ServedManifest
+from swarmd.services.exchange_payload import read_answer
 
 PAGERS_MAX: Final = 8
 """Recipes kept ready for paging; each takes 44 bytes a chunk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadOutcome:
+class ServedRead:
     """What a read of chunks found."""
 
-    chunks: tuple[tuple[int, bytes | None], ...]
-    """(index, bytes or None where it cannot be served)."""
-    rotten: tuple[int, ...]
+    answer: ChunksRead
+    """What the upload is told."""
+    rotten: Runs
     """Indices the store dropped because they no longer match."""
-    packed: frozenset[int] = frozenset()
-    """Indices whose bytes are one zstd frame of the chunk."""
 
 
 class ServedLibrary:
@@ -71,18 +72,17 @@ class ServedLibrary:
         self._authorised.pop(manifest_id, None)
         return self._served.pop(manifest_id, None) is not None
 
-    def gained(self, manifest_id: ManifestId, component: int, indices: Iterable[int]) -> None:
+    def gained(self, manifest_id: ManifestId, component: int, indices: Runs) -> None:
         """Notes that chunks can be read."""
         served = self._served.get(manifest_id)
         if served is not None:
-            served.possession[component].update(indices)
+            served.possession[component].include(indices.bits)
 
     def lost(self, manifest_id: ManifestId, component: int, indices: Iterable[int]) -> None:
         """Notes that chunks cannot be read any more."""
         served = self._served.get(manifest_id)
         if served is not None:
-            for index in indices:
-                served.possession[component].discard(index)
+            served.possession[component].exclude(Runs.of(indices).bits)
 
     # Blocking: for worker threads ----------------------------------------------------------------
 
@@ -102,36 +102,22 @@ class ServedLibrary:
 
     def read_chunks(
         self, effect: ReadChunks, image: Digest, packer: ChunkPacker | None = None
-    ) -> ReadOutcome:
-        """Reads chunks until the effect's bound; those that cannot be served come as None.
+    ) -> ServedRead:
+        """Reads chunks until the effect's bound.
 
         Args:
             effect: which.
             image: where from.
             packer: packs those for which it pays; None: none is packed.
         """
-        chunks: list[tuple[int, bytes | None]] = []
-        rotten: list[int] = []
-        packed: list[int] = []
-        total_bytes = 0
-        for index in effect.indices:
-            try:
-                data: bytes | None = self._store.read_chunk(image, index)
-            except ChunkRottenError as error:
-                rotten.extend(error.indices)
-                data = None
-            except StorageError:
-                data = None
-            if packer is not None and data is not None:
-                frame = packer.pack(data, image=image, chunk=sha256(data))
-                if frame is not None:
-                    packed.append(index)
-                    data = frame
-            chunks.append((index, data))
-            total_bytes += len(data or b"")
-            if total_bytes >= effect.bytes_max:
-                break
-        return ReadOutcome(chunks=tuple(chunks), rotten=tuple(rotten), packed=frozenset(packed))
+        try:
+            outcome = self._store.read_chunks(image, effect.indices, bytes_max=effect.bytes_max)
+        except StorageError:
+            outcome = ReadOutcome(absent=effect.indices)
+        return ServedRead(
+            answer=read_answer(effect.request_id, outcome, image=image, packer=packer),
+            rotten=outcome.rotten,
+        )
 
     def read_page(self, effect: ReadPage, component: ContentObject) -> bytes | None:
         """Makes a recipe page; None if the store does not hold the image under this recipe."""

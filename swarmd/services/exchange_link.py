@@ -245,7 +245,7 @@ def _payload_bytes(message: ExchangeMessage) -> int:
     """Bytes of a message that the upload counts as unsent."""
     match message:
         case Chunks():
-            return sum(len(data) for _, data in message.chunks)
+            return message.payload_bytes
         case RecipePageMessage():
             return len(message.page)
         case _:

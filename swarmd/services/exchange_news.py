@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import trio
 
 from protocol.digest import ManifestId
 from protocol.exchange_events import Acquired
+from protocol.runs import Runs
 from swarmd.services.exchange_link import PeerLink
 
 HAVE_DELAY_S: Final = 0.05
@@ -21,20 +22,20 @@ class News:
     def __init__(self, links: Iterable[PeerLink]) -> None:
         """Starts with nothing to tell; `links` gives the links of the moment."""
         self._links = links
-        self._gathered: dict[tuple[ManifestId, int], dict[int, None]] = {}
+        self._gathered: dict[tuple[ManifestId, int], int] = {}
         self._added = trio.Event()
 
-    def note(self, manifest_id: ManifestId, component: int, indices: Sequence[int]) -> None:
+    def note(self, manifest_id: ManifestId, component: int, indices: Runs) -> None:
         """Has chunks told of soon."""
         if indices:
-            news = self._gathered.setdefault((manifest_id, component), {})
-            news.update(dict.fromkeys(indices))
+            key = (manifest_id, component)
+            self._gathered[key] = self._gathered.get(key, 0) | indices.bits
             self._added.set()
 
     def forget(self, manifest_id: ManifestId) -> None:
         """Tells nothing of a manifest that was not told yet."""
         self._gathered = {
-            key: indices for key, indices in self._gathered.items() if key[0] != manifest_id
+            key: bits for key, bits in self._gathered.items() if key[0] != manifest_id
         }
 
     async def run(self) -> None:
@@ -44,9 +45,8 @@ class News:
             await trio.sleep(HAVE_DELAY_S)
             self._added = trio.Event()
             gathered, self._gathered = self._gathered, {}
-            for (manifest_id, component), indices in gathered.items():
-                event = Acquired(
-                    manifest_id=manifest_id, component=component, indices=sorted(indices)
-                )
+            for (manifest_id, component), bits in gathered.items():
+                indices = Runs.of_bits(bits)
+                event = Acquired(manifest_id=manifest_id, component=component, indices=indices)
                 for link in self._links:
                     link.feed(event)

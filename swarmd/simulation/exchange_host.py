@@ -51,7 +51,7 @@ from protocol.exchange_events import (
     TimerFired,
     UploadInput,
     VerifyPage,
-    WriteChunk,
+    WriteChunks,
 )
 from protocol.exchange_messages import (
     Cancel,
@@ -310,7 +310,7 @@ class ExchangeHost:
                 if self._download is None or message.request_id >> LANE_BITS != 1:
                     raise ExchangeOffenceError(Offence.UNSOLICITED, "nothing was asked")
                 if isinstance(message, Chunks):
-                    size = sum(len(data) for _, data in message.chunks)
+                    size = message.payload_bytes
                     self.received_bytes[source] = self.received_bytes.get(source, 0) + size
                 self._feed(event)
             case _:
@@ -338,11 +338,11 @@ class ExchangeHost:
         total_bytes = 0
         for index in effect.indices:
             data = self._data[effect.component].get(index)
-            found.append((index, data))
             total_bytes += len(data or b"")
-            if total_bytes >= effect.bytes_max:
+            if found and total_bytes > effect.bytes_max:
                 break
-        return ChunksRead(request_id=effect.request_id, chunks=found)
+            found.append((index, data))
+        return ChunksRead.of(effect.request_id, found)
 
     def transmit(self, target: int, message: ExchangeMessage) -> None:
         """Queues a message, or what `outgoing` makes of it, at the uplink."""
@@ -377,8 +377,9 @@ class ExchangeHost:
             case PrepareComponent(component=component):
                 held = self._served.possession[component].copy()
                 self._post(_Answer(ComponentPrepared(component=component, held=held)))
-            case WriteChunk():
-                self._post(_Answer(self._write(effect)))
+            case WriteChunks():
+                for index, data in effect.chunks:
+                    self._post(_Answer(self._write(effect.component, index, bytes(data))))
             case ComponentComplete(component=component):
                 self._post(_Answer(ComponentVerified(component=component)))
             case Finished():
@@ -401,22 +402,19 @@ class ExchangeHost:
             return PageRefused(component=effect.component, page=effect.page, detail=str(error))
         return PageVerified(component=effect.component, page=effect.page, lengths=page.lengths)
 
-    def _write(self, effect: WriteChunk) -> ChunksStored | ChunkRefused:
-        data = bytes(effect.data)
-        if ChunkId(sha256(data)) != self._release.recipes[effect.component].digest(effect.index):
-            return ChunkRefused(
-                component=effect.component, index=effect.index, detail=sha256(data).hex()
-            )
-        self._data[effect.component][effect.index] = data
-        self._served.possession[effect.component].add(effect.index)
+    def _write(self, component: int, index: int, data: bytes) -> ChunksStored | ChunkRefused:
+        if ChunkId(sha256(data)) != self._release.recipes[component].digest(index):
+            return ChunkRefused(component=component, index=index, detail=sha256(data).hex())
+        self._data[component][index] = data
+        self._served.possession[component].add(index)
         news = Acquired(
             manifest_id=self._release.manifest_id,
-            component=effect.component,
-            indices=(effect.index,),
+            component=component,
+            indices=(index,),
         )
         for peer in tuple(self._uploads):
             self._feed_upload(peer, news)
-        return ChunksStored(component=effect.component, indices=(effect.index,))
+        return ChunksStored(component=component, indices=(index,))
 
     def _post(self, event: object) -> None:
         self._world.post(self.number, self.storage_delay_s, event)
@@ -444,7 +442,7 @@ def peer_id(number: int) -> PeerId:
 def _payload_bytes(message: ExchangeMessage) -> int:
     match message:
         case Chunks():
-            return sum(len(data) for _, data in message.chunks)
+            return message.payload_bytes
         case RecipePageMessage():
             return len(message.page)
         case _:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.exchange_events import DownloadInput, UploadInput, WriteChunk
+from protocol.exchange_events import DownloadInput, UploadInput, WriteChunks
 from swarmd.simulation.transfer_part import ImagePart
 from swarmd.simulation.transfer_relay import WireMessage
 
@@ -35,7 +35,7 @@ class Write:
 
     part: ImagePart
     """The image."""
-    effect: WriteChunk
+    effect: WriteChunks
     """What was to be written."""
 
 

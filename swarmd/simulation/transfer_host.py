@@ -41,7 +41,7 @@ from protocol.exchange_events import (
     TimerFired,
     UploadInput,
     VerifyPage,
-    WriteChunk,
+    WriteChunks,
 )
 from protocol.exchange_messages import (
     BitfieldMessage,
@@ -395,7 +395,7 @@ class TransferHost:
                 if number >= len(self._parts) or self.parts[number].download is None:
                     raise ExchangeOffenceError(Offence.UNSOLICITED, "nothing was asked")
                 if isinstance(message, Chunks):
-                    size = sum(len(data) for _, data in message.chunks)
+                    size = message.payload_bytes
                     self.parts[number].took(source, size)
                 self.feed(self.parts[number], PeerMessage(peer=peer_id(source), message=message))
             case BitfieldMessage() | Have():
@@ -428,7 +428,7 @@ class TransferHost:
 
     def _count_sent(self, message: ExchangeMessage, served: ManifestId | None) -> None:
         if isinstance(message, Chunks) and served is not None:
-            size = sum(len(data) for _, data in message.chunks)
+            size = message.payload_bytes
             self._parts[served].figures.sent_bytes += size
 
     def feed(self, part: ImagePart, event: DownloadInput | GateInput) -> None:
@@ -442,7 +442,7 @@ class TransferHost:
         match effect:
             case Send():
                 self.transmit(int.from_bytes(effect.peer, "big"), effect.message)
-            case WriteChunk():
+            case WriteChunks():
                 self.later(Write(part, effect))
             case VerifyPage():
                 self._post_done(part, part.verify_page(effect))
@@ -469,11 +469,11 @@ class TransferHost:
     def _post_done(self, part: ImagePart, event: DownloadInput) -> None:
         self.later(Done(part, event))
 
-    def _write(self, part: ImagePart, effect: WriteChunk) -> None:
-        answer = part.write(effect)
-        if isinstance(answer, ChunksStored):
-            self._relays.gained(part, effect.component, answer.indices)
-        self.feed(part, answer)
+    def _write(self, part: ImagePart, effect: WriteChunks) -> None:
+        for answer in part.write(effect):
+            if isinstance(answer, ChunksStored):
+                self._relays.gained(part, effect.component, tuple(answer.indices))
+            self.feed(part, answer)
 
     def note_news(self, part: ImagePart) -> None:
         """Has new chunks told of soon."""
@@ -514,7 +514,7 @@ def _upload_bytes(message: ExchangeMessage) -> int:
     """Bytes that an upload counts until they have left."""
     match message:
         case Chunks():
-            return sum(len(data) for _, data in message.chunks)
+            return message.payload_bytes
         case RecipePageMessage():
             return len(message.page)
         case _:

@@ -25,13 +25,14 @@ from protocol.exchange_events import (
     ReadChunks,
     ReadPage,
     VerifyPage,
-    WriteChunk,
+    WriteChunks,
 )
 from protocol.exchange_layout import Layout
 from protocol.exchange_messages import BitfieldMessage, Have
 from protocol.picker import RarestFirst
 from protocol.relay import Relay
 from protocol.relay_messages import Push, Run
+from protocol.runs import Runs
 from protocol.upload import ServedManifest
 from swarmd.simulation.exchange_host import SimulatedRelease
 
@@ -139,11 +140,11 @@ class ImagePart:
         total_bytes = 0
         for index in effect.indices:
             data = self.chunk(effect.component, index)
-            found.append((index, data))
             total_bytes += len(data or b"")
-            if total_bytes >= effect.bytes_max:
+            if found and total_bytes > effect.bytes_max:
                 break
-        return ChunksRead(request_id=effect.request_id, chunks=found)
+            found.append((index, data))
+        return ChunksRead.of(effect.request_id, found)
 
     def read_page(self, effect: ReadPage) -> PageRead:
         """Reads a recipe page for an upload."""
@@ -162,12 +163,19 @@ class ImagePart:
             return PageRefused(component=effect.component, page=effect.page, detail=str(error))
         return PageVerified(component=effect.component, page=effect.page, lengths=page.lengths)
 
-    def write(self, effect: WriteChunk) -> ChunksStored | ChunkRefused:
-        """Checks and stores a chunk that a download asked for."""
-        component, index = effect.component, effect.index
-        if not self.store(component, index, effect.data):
-            return ChunkRefused(component=component, index=index, detail="another digest")
-        return ChunksStored(component=component, indices=(index,))
+    def write(self, effect: WriteChunks) -> list[ChunksStored | ChunkRefused]:
+        """Checks and stores chunks that a download asked for."""
+        component = effect.component
+        verdicts = {index: self.store(component, index, data) for index, data in effect.chunks}
+        stored = Runs.of(index for index, is_good in verdicts.items() if is_good)
+        answers: list[ChunksStored | ChunkRefused] = [
+            ChunkRefused(component=component, index=index, detail="another digest")
+            for index, is_good in verdicts.items()
+            if not is_good
+        ]
+        if stored:
+            answers.insert(0, ChunksStored(component=component, indices=stored))
+        return answers
 
     def store(self, component: int, index: int, data: bytes | memoryview) -> bool:
         """Checks a chunk, and keeps it if it matches.
@@ -211,7 +219,7 @@ class ImagePart:
                 Have(
                     manifest_id=self.release.manifest_id,
                     component=component,
-                    indices=tuple(range(start, start + count)),
+                    indices=Runs(((start, count),)),
                 )
             )
         return messages

@@ -175,14 +175,14 @@ class RelayDesk:
             bits = Bitfield.decode(message.bits, part.served.possession[number].size).bits
             event = PeerPossession(peer=peer, object_number=number, bits=bits)
         else:
-            event = PeerGained(peer=peer, object_number=number, indices=message.indices)
+            event = PeerGained(peer=peer, object_number=number, indices=tuple(message.indices))
         self.feed(part, event)
         return number in part.relayed
 
     def requested(self, part: ImagePart, source: int, message: Request) -> None:
         """Notes what the upload is about to answer."""
         event = PeerRequested(
-            peer=peer_id(source), object_number=message.component, indices=message.indices
+            peer=peer_id(source), object_number=message.component, indices=tuple(message.indices)
         )
         self.feed(part, event)
 

@@ -41,7 +41,7 @@ from protocol.exchange_events import (
     StorageReady,
     TimerFired,
     VerifyPage,
-    WriteChunk,
+    WriteChunks,
 )
 from protocol.exchange_flow import WINDOW_BYTES_MAX, WINDOW_BYTES_START
 from protocol.exchange_messages import (
@@ -60,6 +60,7 @@ from protocol.exchange_messages import (
     Unknown,
 )
 from protocol.picker import RarestFirst
+from protocol.runs import Runs
 
 M = ManifestId(b"m" * 32)
 A, B = b"peer-a", b"peer-b"
@@ -105,7 +106,7 @@ class Rig:
         self, request: Request, peer: bytes, indices: tuple[int, ...]
     ) -> list[DownloadEffect]:
         chunks = tuple((index, b"x" * SIZE) for index in indices)
-        return self.message(peer, Chunks(request_id=request.request_id, chunks=chunks))
+        return self.message(peer, Chunks.of(request.request_id, chunks))
 
     def store(self, *indices: int, gained: tuple[int, ...] = ()) -> list[DownloadEffect]:
         return self.feed(ChunksStored(component=0, indices=indices, gained=gained))
@@ -163,9 +164,11 @@ def test_the_path_of_a_download_with_its_recipe() -> None:
     (prepare,) = rig.feed(PageVerified(component=0, page=0, lengths=[SIZE] * COUNT))
     assert prepare == PrepareComponent(component=0)
     (request,) = requests(rig.feed(ComponentPrepared(component=0, held=Bitfield(COUNT, 1))))
-    assert request.indices == tuple(range(1, COUNT))
+    assert tuple(request.indices) == tuple(range(1, COUNT))
     writes = rig.answer(request, A, request.indices)
-    assert [w.index for w in writes if isinstance(w, WriteChunk)] == list(range(1, COUNT))
+    assert [tuple(w.indices) for w in writes if isinstance(w, WriteChunks)] == [
+        tuple(range(1, COUNT))
+    ]
     assert rig.store(*range(1, COUNT)) == [ComponentComplete(component=0)]
     end = rig.feed(ComponentVerified(component=0))
     assert end == [Send(peer=A, message=NotInterested(manifest_id=M)), Finished()]
@@ -197,13 +200,13 @@ INPUTS: dict[str, Callable[[Request], DownloadInput]] = {
     "verified": lambda _: ComponentVerified(component=0),
     "lost": lambda _: ChunksLost(component=0, indices=(0,)),
     "have": lambda _: PeerMessage(
-        peer=A, message=Have(manifest_id=M, component=0, indices=(COUNT - 1,))
+        peer=A, message=Have(manifest_id=M, component=0, indices=Runs.of((COUNT - 1,)))
     ),
     "have_outside": lambda _: PeerMessage(
-        peer=A, message=Have(manifest_id=M, component=0, indices=(COUNT,))
+        peer=A, message=Have(manifest_id=M, component=0, indices=Runs.of((COUNT,)))
     ),
     "have_component": lambda _: PeerMessage(
-        peer=A, message=Have(manifest_id=M, component=1, indices=(0,))
+        peer=A, message=Have(manifest_id=M, component=1, indices=Runs.of((0,)))
     ),
     "bitfield": lambda _: PeerMessage(
         peer=A, message=BitfieldMessage(manifest_id=M, component=0, bits=BITS)
@@ -218,27 +221,24 @@ INPUTS: dict[str, Callable[[Request], DownloadInput]] = {
     "page_unasked": lambda _: PeerMessage(
         peer=A, message=RecipePageMessage(request_id=7, page=b"")
     ),
-    "chunk": lambda r: PeerMessage(
-        peer=A, message=Chunks(request_id=r.request_id, chunks=((0, b"x" * SIZE),))
-    ),
-    "chunk_unasked": lambda _: PeerMessage(
-        peer=A, message=Chunks(request_id=7, chunks=((0, b"x" * SIZE),))
-    ),
+    "chunk": lambda r: PeerMessage(peer=A, message=Chunks.of(r.request_id, ((0, b"x" * SIZE),))),
+    "chunk_unasked": lambda _: PeerMessage(peer=A, message=Chunks.of(7, ((0, b"x" * SIZE),))),
     "chunk_short": lambda r: PeerMessage(
-        peer=A, message=Chunks(request_id=r.request_id, chunks=((0, b"x" * (SIZE - 1)),))
+        peer=A, message=Chunks.of(r.request_id, ((0, b"x" * (SIZE - 1)),))
     ),
     "chunk_index": lambda r: PeerMessage(
-        peer=A, message=Chunks(request_id=r.request_id, chunks=((COUNT, b"x" * SIZE),))
+        peer=A, message=Chunks.of(r.request_id, ((COUNT, b"x" * SIZE),))
     ),
     "reject": lambda r: PeerMessage(
         peer=A,
-        message=Reject(request_id=r.request_id, indices=(0,), reason=RejectReason.BUSY),
+        message=Reject(request_id=r.request_id, indices=Runs.of((0,)), reason=RejectReason.BUSY),
     ),
     "reject_nothing": lambda r: PeerMessage(
-        peer=A, message=Reject(request_id=r.request_id, indices=(), reason=RejectReason.BUSY)
+        peer=A,
+        message=Reject(request_id=r.request_id, indices=Runs.of(()), reason=RejectReason.BUSY),
     ),
     "reject_unasked": lambda _: PeerMessage(
-        peer=A, message=Reject(request_id=7, indices=(0,), reason=RejectReason.BUSY)
+        peer=A, message=Reject(request_id=7, indices=Runs.of((0,)), reason=RejectReason.BUSY)
     ),
     "stranger": lambda _: PeerMessage(peer=B, message=Unknown(manifest_id=M)),
     "wrong_direction": lambda _: PeerMessage(peer=A, message=NotInterested(manifest_id=M)),
@@ -292,10 +292,10 @@ def test_every_state_has_an_answer_to_every_input(
 
 def test_an_answer_is_taken_once() -> None:
     rig, request = fetching()
-    assert only(rig.answer(request, A, (0, 1)), WriteChunk)
+    assert only(rig.answer(request, A, (0, 1)), WriteChunks)
     with pytest.raises(ExchangeOffenceError):
         rig.answer(request, A, (1,))
-    assert only(rig.answer(request, A, (2,)), WriteChunk)
+    assert only(rig.answer(request, A, (2,)), WriteChunks)
 
 
 def test_a_refused_chunk_bans_its_sender_and_frees_all_it_owed() -> None:
@@ -317,7 +317,7 @@ def test_a_refused_chunk_bans_its_sender_and_frees_all_it_owed() -> None:
     # The second chunk was on its way to the disk: judged on its own, blamed no second time.
     assert only(rig.feed(ChunkRefused(component=0, index=1, detail="")), Blame) == []
     (again,) = rig.join(B)
-    assert again.indices == tuple(range(COUNT))
+    assert tuple(again.indices) == tuple(range(COUNT))
     assert rig.feed(PeerJoined(peer=A)) == []
     assert rig.message(A, Unknown(manifest_id=M)) == []
 
@@ -353,17 +353,15 @@ def test_an_overdue_request_is_asked_elsewhere_and_its_late_answer_still_counts(
     effects = rig.feed(TimerFired())
     assert Stalled(peer=A) in effects
     (second,) = requests(effects)
-    assert second.indices == request.indices
+    assert tuple(second.indices) == tuple(request.indices)
     assert sends(effects, Request)[0].peer == B
     late = rig.answer(request, A, (0,))
-    assert only(late, WriteChunk)
+    assert only(late, WriteChunks)
     (cancel,) = sends(rig.store(0), Cancel)
     assert cancel.peer == B
-    assert cancel.message == Cancel(request_id=second.request_id, indices=(0,))
+    assert cancel.message == Cancel(request_id=second.request_id, indices=Runs.of((0,)))
     # B's answer was under way: superfluous, but no offence; then it confirms the rest.
-    assert only(rig.answer(second, B, (0, 1)), WriteChunk)[0] == WriteChunk(
-        component=0, index=1, data=b"x" * SIZE
-    )
+    assert only(rig.answer(second, B, (0, 1)), WriteChunks)[0].chunks == ((1, b"x" * SIZE),)
     assert rig.machine.statistics().wasted_bytes == SIZE
 
 
@@ -373,10 +371,10 @@ def test_a_stalled_peer_is_asked_nothing_until_it_answers() -> None:
     (request,) = rig.join(A, range(5))
     rig.now = 5.0
     assert Stalled(peer=A) in rig.feed(TimerFired())
-    have = Have(manifest_id=M, component=0, indices=(5,))
+    have = Have(manifest_id=M, component=0, indices=Runs.of((5,)))
     assert requests(rig.message(A, have)) == []
     (next_request,) = requests(rig.answer(request, A, (0,)))
-    assert next_request.indices == (5,)
+    assert tuple(next_request.indices) == (5,)
 
 
 def test_nobody_is_asked_twice_for_what_it_still_owes() -> None:
@@ -391,12 +389,12 @@ def test_a_peer_that_answers_again_is_not_asked_twice_for_what_is_overdue() -> N
     rig.know()
     (overdue,) = rig.join(A, range(5))
     rig.now = 4.9
-    have = Have(manifest_id=M, component=0, indices=(5,))
+    have = Have(manifest_id=M, component=0, indices=Runs.of((5,)))
     (recent,) = requests(rig.message(A, have))
     rig.now = 5.0
     rig.feed(TimerFired())
     assert requests(rig.answer(recent, A, (5,))) == []
-    assert [r.indices for r in rig.join(B, range(5))] == [overdue.indices]
+    assert [tuple(r.indices) for r in rig.join(B, range(5))] == [tuple(overdue.indices)]
 
 
 def test_late_answers_are_taken_only_while_there_is_room() -> None:
@@ -407,12 +405,12 @@ def test_late_answers_are_taken_only_while_there_is_room() -> None:
     rig.now = 5.0
     (second,) = requests(rig.feed(TimerFired()))
     assert rig.machine.in_flight_bytes == COUNT * SIZE
-    assert only(rig.answer(request, A, (0,)), WriteChunk) == []
+    assert only(rig.answer(request, A, (0,)), WriteChunks) == []
     assert rig.machine.statistics().wasted_bytes == SIZE
     assert rig.machine.in_flight_bytes == COUNT * SIZE
-    assert only(rig.answer(second, B, (0,)), WriteChunk)
+    assert only(rig.answer(second, B, (0,)), WriteChunks)
     rig.store(0)
-    assert only(rig.answer(request, A, (1,)), WriteChunk)
+    assert only(rig.answer(request, A, (1,)), WriteChunks)
 
 
 def test_the_endgame_asks_a_second_peer_and_no_third() -> None:
@@ -420,7 +418,7 @@ def test_the_endgame_asks_a_second_peer_and_no_third() -> None:
     for peer in (B, b"peer-c"):
         assert rig.join(peer) == []
     rig.now = 2.6
-    assert [r.indices for r in requests(rig.feed(TimerFired()))] == [request.indices]
+    assert [tuple(r.indices) for r in requests(rig.feed(TimerFired()))] == [tuple(request.indices)]
 
 
 def test_what_one_peer_rejects_is_not_asked_of_a_third_while_a_second_is_at_it() -> None:
@@ -445,24 +443,34 @@ def test_rejects_route_requests_to_others() -> None:
         rig, request = fetching()
         rig.join(B)
         effects = rig.message(
-            A, Reject(request_id=request.request_id, indices=request.indices, reason=reason)
+            A,
+            Reject(request_id=request.request_id, indices=request.indices, reason=reason),
         )
         (second,) = requests(effects)
         assert sends(effects, Request)[0].peer == B
-        assert second.indices == request.indices
+        assert tuple(second.indices) == tuple(request.indices)
 
 
 def test_busy_is_a_pause_and_unknown_a_longer_one() -> None:
     rig, request = fetching()
     rig.message(
-        A, Reject(request_id=request.request_id, indices=request.indices, reason=RejectReason.BUSY)
+        A,
+        Reject(
+            request_id=request.request_id,
+            indices=request.indices,
+            reason=RejectReason.BUSY,
+        ),
     )
     assert rig.machine.deadline is not None
     rig.now = rig.machine.deadline
     (second,) = requests(rig.feed(TimerFired()))
     rig.message(
         A,
-        Reject(request_id=second.request_id, indices=second.indices, reason=RejectReason.UNKNOWN),
+        Reject(
+            request_id=second.request_id,
+            indices=second.indices,
+            reason=RejectReason.UNKNOWN,
+        ),
     )
     rig.now = 1.5
     assert sends(rig.feed(TimerFired()), Interest)
@@ -472,7 +480,9 @@ def test_what_a_peer_lacks_is_not_asked_of_it_again() -> None:
     rig, request = fetching()
     rig.message(
         A,
-        Reject(request_id=request.request_id, indices=(3,), reason=RejectReason.NOT_AVAILABLE),
+        Reject(
+            request_id=request.request_id, indices=Runs.of((3,)), reason=RejectReason.NOT_AVAILABLE
+        ),
     )
     rig.answer(request, A, (0, 1, 2, 4, 5, 6, 7))
     rig.store(0, 1, 2, 4, 5, 6, 7)
@@ -482,8 +492,8 @@ def test_what_a_peer_lacks_is_not_asked_of_it_again() -> None:
     picker = rig.machine._core.picker
     assert isinstance(picker, RarestFirst)
     assert [picker.availability(number) for number in range(COUNT)] == [1, 1, 1, 0, 1, 1, 1, 1]
-    have = Have(manifest_id=M, component=0, indices=(3,))
-    assert [r.indices for r in requests(rig.message(A, have))] == [(3,)]
+    have = Have(manifest_id=M, component=0, indices=Runs.of((3,)))
+    assert [tuple(r.indices) for r in requests(rig.message(A, have))] == [(3,)]
     rig.feed(PeerLeft(peer=A))
     assert [picker.availability(number) for number in range(COUNT)] == [0] * COUNT
 
@@ -497,7 +507,7 @@ def test_a_full_disk_pauses_without_blame_and_resumes() -> None:
     assert rig.answer(request, A, (2, 3, 4, 5, 6, 7)) == []
     assert rig.machine.in_flight_bytes == 0
     (again,) = requests(rig.feed(StorageReady()))
-    assert again.indices == tuple(range(COUNT))
+    assert tuple(again.indices) == tuple(range(COUNT))
 
 
 def test_a_full_disk_before_preparation_repeats_the_preparation() -> None:
@@ -511,7 +521,7 @@ def test_equal_chunks_that_came_with_another_are_not_asked_for() -> None:
     rig, request = fetching()
     rig.answer(request, A, (0,))
     (cancel,) = sends(rig.store(0, gained=(1, 2)), Cancel)
-    assert cancel.message == Cancel(request_id=request.request_id, indices=(1, 2))
+    assert cancel.message == Cancel(request_id=request.request_id, indices=Runs.of((1, 2)))
 
 
 def test_rot_before_and_after_completion_is_fetched_again() -> None:
@@ -519,7 +529,7 @@ def test_rot_before_and_after_completion_is_fetched_again() -> None:
     rig.answer(request, A, tuple(range(COUNT)))
     rig.store(*range(COUNT))
     (again,) = requests(rig.feed(ChunksLost(component=0, indices=(5,))))
-    assert again.indices == (5,)
+    assert tuple(again.indices) == (5,)
     two = Rig((COUNT, COUNT))
     two.know(0, held=(1 << COUNT) - 1)
     two.feed(ComponentVerified(component=0))
@@ -539,7 +549,11 @@ def test_stopping_withdraws_everything_and_returns_the_budget() -> None:
     for index in range(1, COUNT):
         rig.message(
             A,
-            Reject(request_id=request.request_id, indices=(index,), reason=RejectReason.CANCELLED),
+            Reject(
+                request_id=request.request_id,
+                indices=Runs.of((index,)),
+                reason=RejectReason.CANCELLED,
+            ),
         )
     assert rig.machine.is_drained
     assert budget.used_bytes == 0
@@ -568,7 +582,7 @@ def test_requests_never_span_components() -> None:
     for component in (0, 1):
         bits = Bitfield.full(3).encode()
         effects += rig.message(A, BitfieldMessage(manifest_id=M, component=component, bits=bits))
-    assert sorted((r.component, r.indices) for r in requests(effects)) == [
+    assert sorted((r.component, tuple(r.indices)) for r in requests(effects)) == [
         (0, (0, 1, 2)),
         (1, (0, 1, 2)),
     ]
@@ -596,8 +610,8 @@ def test_windows_bound_what_one_peer_owes_and_follow_its_rate() -> None:
         rig.feed(TimerFired())
         if asked:
             request = asked.pop(0)
-            asked += requests(rig.answer(request, A, request.indices[:1]))
-            rig.store(request.indices[0])
+            asked += requests(rig.answer(request, A, tuple(request.indices)[:1]))
+            rig.store(request.indices.first)
     # One chunk a second: the window shrinks again.
-    fresh = requests(rig.message(A, Have(manifest_id=M, component=0, indices=(0,))))
+    fresh = requests(rig.message(A, Have(manifest_id=M, component=0, indices=Runs.of((0,)))))
     assert sum(len(r.indices) for r in fresh) * SIZE < WINDOW_BYTES_START

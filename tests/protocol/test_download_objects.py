@@ -28,7 +28,7 @@ from protocol.exchange_events import (
     StorageFull,
     StorageReady,
     TimerFired,
-    WriteChunk,
+    WriteChunks,
 )
 from protocol.exchange_messages import (
     BitfieldMessage,
@@ -80,7 +80,7 @@ def messages(effects: list[DownloadEffect]) -> list[ExchangeMessage]:
 
 def requests(effects: list[DownloadEffect]) -> list[tuple[int, tuple[int, ...]]]:
     sent = messages(effects)
-    return [(one.component, one.indices) for one in sent if isinstance(one, Request)]
+    return [(one.component, tuple(one.indices)) for one in sent if isinstance(one, Request)]
 
 
 def test_a_patch_is_neither_asked_for_nor_needed_until_it_is_wanted() -> None:
@@ -99,7 +99,7 @@ def test_a_patch_is_neither_asked_for_nor_needed_until_it_is_wanted() -> None:
     (sent,) = messages(effects)
     assert isinstance(sent, Request)
     chunks = tuple((index, bytes(100)) for index in range(3))
-    rig.hear(Chunks(request_id=sent.request_id, chunks=chunks))
+    rig.hear(Chunks.of(sent.request_id, chunks))
     assert ComponentComplete(component=0) in rig.feed(
         ChunksStored(component=0, indices=[0, 1, 2], gained=[])
     )
@@ -124,8 +124,9 @@ def test_a_wanted_patch_is_fetched_while_its_component_waits() -> None:
     effects = rig.prepare(1, 2)
     assert requests(effects) == [(1, (0, 1))]
     request_id = next(one.request_id for one in messages(effects) if isinstance(one, Request))
-    effects = rig.hear(Chunks(request_id=request_id, chunks=((0, bytes(100)), (1, bytes(100)))))
-    assert sum(isinstance(effect, WriteChunk) for effect in effects) == 2
+    effects = rig.hear(Chunks.of(request_id, ((0, bytes(100)), (1, bytes(100)))))
+    (write,) = [effect for effect in effects if isinstance(effect, WriteChunks)]
+    assert tuple(write.indices) == (0, 1)
     effects = rig.feed(ChunksStored(component=1, indices=[0, 1], gained=[]))
     assert ComponentComplete(component=1) in effects
     assert rig.feed(ComponentVerified(component=1)) == []  # the component is still to come
@@ -163,8 +164,10 @@ def test_what_was_on_its_way_when_a_patch_was_dropped_is_no_offence() -> None:
     effects = rig.prepare(1, 2)
     request_id = next(one.request_id for one in messages(effects) if isinstance(one, Request))
     rig.feed(ObjectDropped(component=1))
-    effects = rig.hear(Chunks(request_id=request_id, chunks=((0, bytes(100)),)))
-    assert [effect.index for effect in effects if isinstance(effect, WriteChunk)] == [0]
+    effects = rig.hear(Chunks.of(request_id, ((0, bytes(100)),)))
+    assert [tuple(effect.indices) for effect in effects if isinstance(effect, WriteChunks)] == [
+        (0,)
+    ]
     rig.feed(ChunksStored(component=1, indices=[0], gained=[]))
 
 

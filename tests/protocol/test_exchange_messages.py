@@ -15,7 +15,7 @@ from protocol.exchange_messages import (
     BITFIELD_BYTES_MAX,
     CHUNKS_PAYLOAD_BYTES_MAX,
     EXCHANGE_FRAME_BYTES_MAX,
-    HAVE_INDICES_MAX,
+    HAVE_RUNS_MAX,
     PAGE_BYTES_MAX,
     PAGES_MAX,
     REQUEST_ID_MAX,
@@ -37,6 +37,7 @@ from protocol.exchange_messages import (
     encode_exchange,
 )
 from protocol.limits import CHUNKS_PER_COMPONENT_MAX, FRAME_BYTES_MAX, REQUEST_INDICES_MAX
+from protocol.runs import Runs
 
 M = ManifestId(bytes(range(32)))
 IDS = st.integers(0, REQUEST_ID_MAX)
@@ -48,6 +49,15 @@ def ascending(
     item: st.SearchStrategy[int], *, least: int = 1
 ) -> st.SearchStrategy[tuple[int, ...]]:
     return st.sets(item, min_size=least, max_size=20).map(lambda s: tuple(sorted(s)))
+
+
+def runs(*, least: int = 1) -> st.SearchStrategy[Runs]:
+    return st.one_of(
+        ascending(INDEX, least=least).map(Runs.of),
+        st.builds(
+            lambda first, count: Runs(((first, count),)), st.integers(0, 9), st.integers(1, 40)
+        ),
+    )
 
 
 MESSAGES: st.SearchStrategy[ExchangeMessage] = st.one_of(
@@ -64,28 +74,28 @@ MESSAGES: st.SearchStrategy[ExchangeMessage] = st.one_of(
     st.builds(
         BitfieldMessage, manifest_id=st.just(M), component=COMPONENT, bits=st.binary(max_size=50)
     ),
-    st.builds(Have, manifest_id=st.just(M), component=COMPONENT, indices=ascending(INDEX)),
+    st.builds(Have, manifest_id=st.just(M), component=COMPONENT, indices=runs()),
     st.builds(
         Request,
         request_id=IDS,
         manifest_id=st.just(M),
         component=COMPONENT,
-        indices=ascending(INDEX),
+        indices=runs(),
     ),
-    st.builds(Cancel, request_id=IDS, indices=ascending(INDEX)),
+    st.builds(Cancel, request_id=IDS, indices=runs()),
     st.builds(
         Reject,
         request_id=IDS,
-        indices=ascending(INDEX, least=0),
+        indices=runs(least=0),
         reason=st.sampled_from(RejectReason),
     ),
     st.builds(Unknown, manifest_id=st.just(M)),
     st.builds(
-        Chunks,
-        request_id=IDS,
-        chunks=st.dictionaries(
-            INDEX, st.binary(min_size=1, max_size=30), min_size=1, max_size=8
-        ).map(lambda d: tuple(sorted(d.items()))),
+        Chunks.of,
+        IDS,
+        st.dictionaries(INDEX, st.binary(min_size=1, max_size=30), min_size=1, max_size=8).map(
+            lambda d: tuple(sorted(d.items()))
+        ),
     ).flatmap(
         lambda made: st.sets(st.sampled_from([index for index, _ in made.chunks])).map(
             lambda packed: replace(made, packed=frozenset(packed))
@@ -141,6 +151,11 @@ def test_random_bytes_never_escape_the_error_type(data: bytes) -> None:
         decode_exchange(data)
 
 
+def pairs(count: int) -> list[int]:
+    """That many runs of one chunk each, as they stand on the wire."""
+    return [number for run in range(count) for number in (2 * run, 1)]
+
+
 def control(kind: MessageKind | int, value: dict[int | str, object]) -> bytes:
     return bytes((kind,)) + encode_canonical(value)  # type: ignore[arg-type]
 
@@ -162,13 +177,28 @@ def control(kind: MessageKind | int, value: dict[int | str, object]) -> bytes:
         control(MessageKind.RECIPE_REQUEST, {0: -1, 1: M, 2: 0, 3: 0}),
         control(MessageKind.RECIPE_PAGE, {0: 1, 1: bytes(PAGE_BYTES_MAX + 1)}),
         control(MessageKind.BITFIELD, {0: M, 1: 0, 2: bytes(BITFIELD_BYTES_MAX + 1)}),
-        control(MessageKind.HAVE, {0: M, 1: 0, 2: list(range(HAVE_INDICES_MAX + 1))}),
+        control(MessageKind.HAVE, {0: M, 1: 0, 2: pairs(HAVE_RUNS_MAX + 1)}),
         control(MessageKind.HAVE, {0: M, 1: 0, 2: []}),
-        control(MessageKind.REQUEST, {0: 1, 1: M, 2: 0, 3: list(range(REQUEST_INDICES_MAX + 1))}),
-        control(MessageKind.REQUEST, {0: 1, 1: M, 2: 0, 3: [3, 2]}),
-        control(MessageKind.REQUEST, {0: 1, 1: M, 2: 0, 3: [CHUNKS_PER_COMPONENT_MAX]}),
-        control(MessageKind.REQUEST, {0: 1, 1: M, 2: 80, 3: [0]}),
-        control(MessageKind.REQUEST, {0: True, 1: M, 2: 0, 3: [0]}),
+        control(MessageKind.HAVE, {0: M, 1: 0, 2: [0, CHUNKS_PER_COMPONENT_MAX + 1]}),
+        *(
+            control(MessageKind.REQUEST, {0: 1, 1: M, 2: 0, 3: runs})
+            for runs in (
+                pairs(REQUEST_INDICES_MAX + 1),
+                [0, REQUEST_INDICES_MAX + 1],
+                [3],
+                [3, 0],
+                [3, 1, 2, 1],
+                [3, 1, 3, 1],
+                [3, 2, 4, 1],
+                [3, 1, 4, 1],
+                [CHUNKS_PER_COMPONENT_MAX, 1],
+                [CHUNKS_PER_COMPONENT_MAX - 1, 2],
+                [-1, 1],
+                [0, 2**60],
+            )
+        ),
+        control(MessageKind.REQUEST, {0: 1, 1: M, 2: 80, 3: [0, 1]}),
+        control(MessageKind.REQUEST, {0: True, 1: M, 2: 0, 3: [0, 1]}),
         control(MessageKind.CANCEL, {0: 1, 1: []}),
         control(MessageKind.REJECT, {0: 1, 1: [], 2: 0}),
         control(MessageKind.REJECT, {0: 1, 1: [], 2: 5}),
@@ -212,26 +242,26 @@ def test_malformed_chunk_frames_are_refused(body: bytes) -> None:
 
 
 def test_the_layout_of_chunk_frames_is_pinned() -> None:
-    message = Chunks(request_id=2**31 + 5, chunks=((3, b"abc"), (7, b"z")))
+    message = Chunks.of(2**31 + 5, ((3, b"abc"), (7, b"z")))
     assert encode_exchange(message).hex() == (
         "0800000000800000050002000000030000000300000007000000016162637a"
     )
 
 
 def test_the_layout_of_a_request_is_pinned() -> None:
-    message = Request(request_id=1, manifest_id=M, component=2, indices=(0, 300))
-    assert encode_exchange(message).hex() == "07a40001015820" + M.hex() + "0202" + "03820019012c"
+    message = Request(request_id=1, manifest_id=M, component=2, indices=Runs.of((0, 300)))
+    assert (
+        encode_exchange(message).hex() == "07a40001015820" + M.hex() + "0202" + "0384000119012c01"
+    )
 
 
 def test_we_never_send_what_others_would_refuse() -> None:
     big = bytes(CHUNKS_PAYLOAD_BYTES_MAX)
     with pytest.raises(LocalProtocolError):
-        encode_exchange(Chunks(request_id=1, chunks=((0, big), (1, b"x"))))
+        encode_exchange(Chunks.of(1, ((0, big), (1, b"x"))))
     with pytest.raises(LocalProtocolError):
-        encode_exchange(Chunks(request_id=1, chunks=()))
+        encode_exchange(Chunks.of(1, ()))
     with pytest.raises(LocalProtocolError):
         encode_exchange(RecipePageMessage(request_id=1, page=bytes(PAGE_BYTES_MAX + 2000)))
-    assert (
-        len(encode_exchange(Chunks(request_id=1, chunks=((0, big),)))) <= EXCHANGE_FRAME_BYTES_MAX
-    )
+    assert len(encode_exchange(Chunks.of(1, ((0, big),)))) <= EXCHANGE_FRAME_BYTES_MAX
     assert EXCHANGE_FRAME_BYTES_MAX <= FRAME_BYTES_MAX

@@ -29,7 +29,7 @@ from protocol.exchange_events import (
     Send,
     UploadInput,
     VerifyPage,
-    WriteChunk,
+    WriteChunks,
 )
 from protocol.exchange_messages import (
     EXCHANGE_FRAME_BYTES_MAX,
@@ -78,11 +78,11 @@ class Pair:
                 case PrepareComponent():
                     held = Bitfield(len(self.chunks))
                     self.feed_download(ComponentPrepared(component=0, held=held))
-                case WriteChunk():
-                    data = bytes(effect.data)
-                    assert sha256(data) == sha256(self.chunks[effect.index])
-                    self.stored[effect.index] = data
-                    self.feed_download(ChunksStored(component=0, indices=(effect.index,)))
+                case WriteChunks():
+                    for index, data in effect.chunks:
+                        assert sha256(data) == sha256(self.chunks[index])
+                        self.stored[index] = bytes(data)
+                    self.feed_download(ChunksStored(component=0, indices=effect.indices))
                 case ComponentComplete():
                     self.feed_download(ComponentVerified(component=0))
 
@@ -93,11 +93,13 @@ class Pair:
                     body = encode_exchange(effect.message)
                     self.to_download += encode_frame(body, bytes_max=EXCHANGE_FRAME_BYTES_MAX)
                     if isinstance(effect.message, Chunks):
-                        size = sum(len(data) for _, data in effect.message.chunks)
+                        size = effect.message.payload_bytes
                         self.feed_upload(Flushed(payload_bytes=size))
                 case ReadChunks():
-                    found = tuple((index, self.chunks[index]) for index in effect.indices[:3])
-                    self.feed_upload(ChunksRead(request_id=effect.request_id, chunks=found))
+                    found = tuple(
+                        (index, self.chunks[index]) for index in tuple(effect.indices)[:3]
+                    )
+                    self.feed_upload(ChunksRead.of(effect.request_id, found))
                 case ReadPage():
                     self.feed_upload(PageRead(request_id=effect.request_id, page=b"page"))
 

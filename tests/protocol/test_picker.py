@@ -27,6 +27,11 @@ def test_counts_are_those_of_a_naive_counter(sets: list[set[int]], data: st.Data
     assert [picker.availability(n) for n in range(SIZE)] == [counter[n] for n in range(SIZE)]
 
 
+def ordered(picker: RarestFirst, candidates: int) -> list[int]:
+    runs = picker.order(candidates)
+    return [index for first, count in runs for index in range(first, first + count)]
+
+
 @given(st.lists(SETS, max_size=9), SETS, st.integers(0, 2**64))
 def test_order_is_a_permutation_with_rising_availability(
     sets: list[set[int]], candidates: set[int], entropy: int
@@ -34,7 +39,7 @@ def test_order_is_a_permutation_with_rising_availability(
     picker = RarestFirst(size=SIZE, entropy=entropy)
     for members in sets:
         picker.gained(bits_of(members))
-    order = list(picker.order(bits_of(candidates)))
+    order = ordered(picker, bits_of(candidates))
     assert sorted(order) == sorted(candidates)
     counts = [picker.availability(n) for n in order]
     assert counts == sorted(counts)
@@ -46,7 +51,7 @@ def test_equal_entropy_gives_equal_orders_and_other_entropy_others() -> None:
     def first_choices(entropy: int) -> list[int]:
         picker = RarestFirst(size=SIZE, entropy=entropy)
         picker.gained(everything)
-        return [next(picker.order(everything)) for _ in range(20)]
+        return [next(picker.order(everything))[0] for _ in range(20)]
 
     assert first_choices(5) == first_choices(5)
     starts = {first_choices(entropy)[0] for entropy in range(0, 2**64, 2**58)}
@@ -55,9 +60,16 @@ def test_equal_entropy_gives_equal_orders_and_other_entropy_others() -> None:
 
 def test_neighbours_come_together() -> None:
     picker = RarestFirst(size=SIZE, entropy=3)
-    order = list(picker.order((1 << SIZE) - 1))
+    order = ordered(picker, (1 << SIZE) - 1)
     breaks = sum(right != left + 1 for left, right in pairwise(order))
     assert breaks <= 1  # only where the order wraps
+
+
+def test_with_one_peer_the_order_begins_at_the_beginning() -> None:
+    picker = RarestFirst(size=SIZE, entropy=2**63)
+    picker.gained((1 << SIZE) - 1)
+    assert list(picker.order((1 << SIZE) - 1, is_alone=True)) == [(0, SIZE)]
+    assert next(picker.order((1 << SIZE) - 1)) == (SIZE // 2, SIZE - SIZE // 2)
 
 
 def test_nothing_to_choose_from() -> None:

@@ -28,7 +28,7 @@ from protocol.exchange_events import (
     Withdrawn,
 )
 from protocol.exchange_messages import (
-    HAVE_INDICES_MAX,
+    HAVE_RUNS_MAX,
     BitfieldMessage,
     Cancel,
     Chunks,
@@ -44,16 +44,17 @@ from protocol.exchange_messages import (
     Unknown,
 )
 from protocol.limits import REQUEST_INDICES_MAX
+from protocol.runs import Runs
 from protocol.upload import (
     INTERESTS_MAX,
     PATIENCE_MAX,
     SERVED_REQUESTS_MAX,
-    UNSENT_BYTES_MAX,
     WAITING_INDICES_MAX,
     ServedManifest,
     Upload,
     refusal_of,
 )
+from protocol.upload_pace import FRAME_BYTES_START
 
 M = ManifestId(b"m" * 32)
 OTHER = ManifestId(b"o" * 32)
@@ -85,7 +86,9 @@ class Rig:
 
 
 def request(*indices: int, request_id: int = 1, manifest_id: ManifestId = M) -> Request:
-    return Request(request_id=request_id, manifest_id=manifest_id, component=0, indices=indices)
+    return Request(
+        request_id=request_id, manifest_id=manifest_id, component=0, indices=Runs.of(indices)
+    )
 
 
 def messages(effects: list[UploadEffect]) -> list[ExchangeMessage]:
@@ -102,7 +105,7 @@ def test_interest_is_answered_by_possession_and_followed_by_news() -> None:
     bits = Bitfield(COUNT, 0b101).encode()
     assert messages(rig.say(interest)) == [BitfieldMessage(manifest_id=M, component=0, bits=bits)]
     news = Acquired(manifest_id=M, component=0, indices=(1, 4))
-    assert messages(rig.feed(news)) == [Have(manifest_id=M, component=0, indices=(1, 4))]
+    assert messages(rig.feed(news)) == [Have(manifest_id=M, component=0, indices=Runs.of((1, 4)))]
     rig.say(NotInterested(manifest_id=M))
     assert rig.feed(news) == []
 
@@ -110,27 +113,27 @@ def test_interest_is_answered_by_possession_and_followed_by_news() -> None:
 def test_much_news_is_cut_into_messages_that_every_peer_accepts() -> None:
     rig = Rig()
     rig.say(Interest(manifest_id=M, components=(0,)))
-    news = Acquired(manifest_id=M, component=0, indices=range(HAVE_INDICES_MAX + 1))
+    news = Acquired(manifest_id=M, component=0, indices=range(0, 2 * HAVE_RUNS_MAX + 1, 2))
     sizes = [len(m.indices) for m in messages(rig.feed(news)) if isinstance(m, Have)]
-    assert sizes == [HAVE_INDICES_MAX, 1]
+    assert sizes == [HAVE_RUNS_MAX, 1]
 
 
 def test_chunks_are_read_then_sent_and_every_index_is_answered_once() -> None:
     rig = Rig(held=0b1111)
     effects = rig.ask(0, 1, 2, 3, 9)
     assert messages(effects) == [
-        Reject(request_id=1, indices=(9,), reason=RejectReason.NOT_AVAILABLE)
+        Reject(request_id=1, indices=Runs.of((9,)), reason=RejectReason.NOT_AVAILABLE)
     ]
     (read,) = reads(effects)
-    assert read.indices == (0, 1, 2, 3)
-    effects = rig.feed(ChunksRead(request_id=1, chunks=((0, b"a"), (1, None))))
+    assert tuple(read.indices) == (0, 1, 2, 3)
+    effects = rig.feed(ChunksRead.of(1, ((0, b"a"), (1, None))))
     assert messages(effects) == [
-        Reject(request_id=1, indices=(1,), reason=RejectReason.NOT_AVAILABLE),
-        Chunks(request_id=1, chunks=((0, b"a"),)),
+        Reject(request_id=1, indices=Runs.of((1,)), reason=RejectReason.NOT_AVAILABLE),
+        Chunks.of(1, ((0, b"a"),)),
     ]
     (read,) = reads(effects)
-    assert read.indices == (2, 3)
-    rig.feed(ChunksRead(request_id=1, chunks=((2, b"c"), (3, b"d"))))
+    assert tuple(read.indices) == (2, 3)
+    rig.feed(ChunksRead.of(1, ((2, b"c"), (3, b"d"))))
     assert rig.machine.open_requests == 0
 
 
@@ -154,8 +157,8 @@ def test_outside_the_group_everything_is_unknown_whether_it_exists_or_not() -> N
     member = Rig()
     assert conversation(outsider, M) == [
         Unknown(manifest_id=M),
-        Reject(request_id=1, indices=(0, 400), reason=RejectReason.UNKNOWN),
-        Reject(request_id=2, indices=(), reason=RejectReason.UNKNOWN),
+        Reject(request_id=1, indices=Runs.of((0, 400)), reason=RejectReason.UNKNOWN),
+        Reject(request_id=2, indices=Runs.of(()), reason=RejectReason.UNKNOWN),
     ]
     unheard = [str(m).replace(repr(OTHER), repr(M)) for m in conversation(member, OTHER)]
     assert unheard == [str(m) for m in conversation(outsider, M)]
@@ -166,9 +169,9 @@ def test_the_rule_is_asked_again_after_each_read_and_before_each_further_one() -
     rig = Rig()
     rig.ask(0, 1, 2)
     rig.allowed = False
-    effects = rig.feed(ChunksRead(request_id=1, chunks=((0, b"a"),)))
+    effects = rig.feed(ChunksRead.of(1, ((0, b"a"),)))
     assert messages(effects) == [
-        Reject(request_id=1, indices=(0, 1, 2), reason=RejectReason.UNKNOWN)
+        Reject(request_id=1, indices=Runs.of((0, 1, 2)), reason=RejectReason.UNKNOWN)
     ]
     assert reads(effects) == []
 
@@ -180,22 +183,24 @@ def test_withdrawal_answers_everything_open_and_ends_interest() -> None:
     rig.say(RecipeRequest(request_id=2, manifest_id=M, component=0, page=0))
     del rig.served[M]
     assert messages(rig.feed(Withdrawn(manifest_id=M))) == [
-        Reject(request_id=1, indices=(0, 1), reason=RejectReason.UNKNOWN),
-        Reject(request_id=2, indices=(), reason=RejectReason.UNKNOWN),
+        Reject(request_id=1, indices=Runs.of((0, 1)), reason=RejectReason.UNKNOWN),
+        Reject(request_id=2, indices=Runs.of(()), reason=RejectReason.UNKNOWN),
         Unknown(manifest_id=M),
     ]
     # The read that was under way ends in nothing.
-    assert rig.feed(ChunksRead(request_id=1, chunks=((0, b"a"),))) == []
+    assert rig.feed(ChunksRead.of(1, ((0, b"a"),))) == []
     assert rig.feed(Acquired(manifest_id=M, component=0, indices=(0,))) == []
 
 
 def test_a_queued_message_is_turned_into_a_refusal() -> None:
-    chunks = Chunks(request_id=1, chunks=((0, b"a"), (4, b"b")))
-    assert refusal_of(chunks) == Reject(request_id=1, indices=(0, 4), reason=RejectReason.UNKNOWN)
-    assert refusal_of(RecipePageMessage(request_id=2, page=b"p")) == Reject(
-        request_id=2, indices=(), reason=RejectReason.UNKNOWN
+    chunks = Chunks.of(1, ((0, b"a"), (4, b"b")))
+    assert refusal_of(chunks) == Reject(
+        request_id=1, indices=Runs.of((0, 4)), reason=RejectReason.UNKNOWN
     )
-    assert refusal_of(Have(manifest_id=M, component=0, indices=(1,))) is None
+    assert refusal_of(RecipePageMessage(request_id=2, page=b"p")) == Reject(
+        request_id=2, indices=Runs.of(()), reason=RejectReason.UNKNOWN
+    )
+    assert refusal_of(Have(manifest_id=M, component=0, indices=Runs.of((1,)))) is None
     assert refusal_of(BitfieldMessage(manifest_id=M, component=0, bits=b"")) is None
     assert refusal_of(Unknown(manifest_id=M)) == Unknown(manifest_id=M)
 
@@ -204,7 +209,7 @@ def test_every_message_that_tells_or_gives_something_names_its_manifest_to_the_h
     rig = Rig()
     effects = rig.say(Interest(manifest_id=M, components=(0,)))
     effects += rig.ask(0)
-    effects += rig.feed(ChunksRead(request_id=1, chunks=((0, b"a"),)))
+    effects += rig.feed(ChunksRead.of(1, ((0, b"a"),)))
     effects += rig.feed(Acquired(manifest_id=M, component=0, indices=(0,)))
     rig.say(RecipeRequest(request_id=2, manifest_id=M, component=0, page=0))
     effects += rig.feed(PageRead(request_id=2, page=b"p"))
@@ -251,11 +256,11 @@ def test_open_requests_are_bounded_and_ids_unique() -> None:
         rig.ask(0, request_id=3)
     assert caught.value.offence is Offence.MALFORMED
     assert messages(rig.ask(0, request_id=SERVED_REQUESTS_MAX)) == [
-        Reject(request_id=SERVED_REQUESTS_MAX, indices=(0,), reason=RejectReason.BUSY)
+        Reject(request_id=SERVED_REQUESTS_MAX, indices=Runs.of((0,)), reason=RejectReason.BUSY)
     ]
     page = RecipeRequest(request_id=9999, manifest_id=M, component=0, page=0)
     assert messages(rig.say(page)) == [
-        Reject(request_id=9999, indices=(), reason=RejectReason.BUSY)
+        Reject(request_id=9999, indices=Runs.of(()), reason=RejectReason.BUSY)
     ]
     assert rig.machine.open_requests == SERVED_REQUESTS_MAX
 
@@ -268,7 +273,7 @@ def test_waiting_indices_are_bounded_and_room_comes_back() -> None:
     for number in range(full):
         rig.ask(*range(count), request_id=number)
     assert reasons(rig.ask(0, request_id=full)) == [RejectReason.BUSY]
-    rig.say(Cancel(request_id=full - 1, indices=(0,)))
+    rig.say(Cancel(request_id=full - 1, indices=Runs.of((0,))))
     assert reasons(rig.ask(0, request_id=full)) == []
     assert reasons(rig.ask(0, request_id=full + 1)) == [RejectReason.BUSY]
     rig.feed(Withdrawn(manifest_id=M))
@@ -284,7 +289,7 @@ def reasons(effects: list[UploadEffect]) -> list[RejectReason]:
     [
         Interest(manifest_id=M, components=(0, 1)),
         request(COUNT),
-        Request(request_id=1, manifest_id=M, component=1, indices=(0,)),
+        Request(request_id=1, manifest_id=M, component=1, indices=Runs.of((0,))),
         RecipeRequest(request_id=1, manifest_id=M, component=1, page=0),
         RecipeRequest(request_id=1, manifest_id=M, component=0, page=1),
     ],
@@ -301,36 +306,36 @@ def test_what_the_manifest_does_not_have_is_an_offence_of_a_member(
 
 def test_a_peer_that_does_not_read_gets_no_more_reads() -> None:
     rig = Rig()
-    big = bytes(UNSENT_BYTES_MAX)
+    big = bytes(2 * FRAME_BYTES_START)
     rig.ask(0, 1)
-    effects = rig.feed(ChunksRead(request_id=1, chunks=((0, big),)))
+    effects = rig.feed(ChunksRead.of(1, ((0, big),)))
     assert reads(effects) == []
-    assert rig.machine.unsent_bytes == UNSENT_BYTES_MAX
-    (read,) = reads(rig.feed(Flushed(payload_bytes=UNSENT_BYTES_MAX)))
-    assert read.indices == (1,)
+    assert rig.machine.unsent_bytes == 2 * FRAME_BYTES_START
+    (read,) = reads(rig.feed(Flushed(payload_bytes=2 * FRAME_BYTES_START)))
+    assert tuple(read.indices) == (1,)
 
 
 def test_cancelled_indices_are_confirmed_and_those_being_read_too() -> None:
     rig = Rig()
     rig.ask(0, 1, 2)
-    assert messages(rig.say(Cancel(request_id=1, indices=(1, 2, 5)))) == [
-        Reject(request_id=1, indices=(1, 2), reason=RejectReason.CANCELLED)
+    assert messages(rig.say(Cancel(request_id=1, indices=Runs.of((1, 2, 5))))) == [
+        Reject(request_id=1, indices=Runs.of((1, 2)), reason=RejectReason.CANCELLED)
     ]
-    effects = rig.feed(ChunksRead(request_id=1, chunks=((0, b"a"), (1, b"b"))))
-    assert messages(effects) == [Chunks(request_id=1, chunks=((0, b"a"),))]
-    assert rig.say(Cancel(request_id=1, indices=(0,))) == []
-    assert rig.say(Cancel(request_id=99, indices=(0,))) == []
+    effects = rig.feed(ChunksRead.of(1, ((0, b"a"), (1, b"b"))))
+    assert messages(effects) == [Chunks.of(1, ((0, b"a"),))]
+    assert rig.say(Cancel(request_id=1, indices=Runs.of((0,)))) == []
+    assert rig.say(Cancel(request_id=99, indices=Runs.of((0,)))) == []
 
 
 def test_an_id_used_again_does_not_get_the_chunks_of_the_old_request() -> None:
     rig = Rig()
     rig.ask(0)
-    rig.say(Cancel(request_id=1, indices=(0,)))
+    rig.say(Cancel(request_id=1, indices=Runs.of((0,))))
     rig.ask(0, 5)
-    effects = rig.feed(ChunksRead(request_id=1, chunks=((0, b"old"),)))
+    effects = rig.feed(ChunksRead.of(1, ((0, b"old"),)))
     assert messages(effects) == []
     (read,) = reads(effects)
-    assert read.indices == (0, 5)
+    assert tuple(read.indices) == (0, 5)
 
 
 def test_recipe_pages() -> None:
@@ -342,14 +347,14 @@ def test_recipe_pages() -> None:
     ]
     rig.say(RecipeRequest(request_id=5, manifest_id=M, component=0, page=0))
     assert messages(rig.feed(PageRead(request_id=5, page=None))) == [
-        Reject(request_id=5, indices=(), reason=RejectReason.NOT_AVAILABLE)
+        Reject(request_id=5, indices=Runs.of(()), reason=RejectReason.NOT_AVAILABLE)
     ]
 
 
 WRONG: dict[str, Callable[[], UploadInput]] = {
-    "chunks": lambda: PeerMessage(peer=PEER, message=Chunks(request_id=1, chunks=((0, b"x"),))),
+    "chunks": lambda: PeerMessage(peer=PEER, message=Chunks.of(1, ((0, b"x"),))),
     "unknown": lambda: PeerMessage(peer=PEER, message=Unknown(manifest_id=M)),
-    "read": lambda: ChunksRead(request_id=1, chunks=()),
+    "read": lambda: ChunksRead.of(1, ()),
     "page": lambda: PageRead(request_id=1, page=None),
 }
 
@@ -391,8 +396,8 @@ class Conversation:
     def read(self, count: int, data: bytes | None) -> None:
         if self.reading is not None:
             done, self.reading = self.reading, None
-            chunks = tuple((index, data) for index in done.indices[:count])
-            self.take(self.rig.feed(ChunksRead(request_id=done.request_id, chunks=chunks)))
+            chunks = tuple((index, data) for index in tuple(done.indices)[:count])
+            self.take(self.rig.feed(ChunksRead.of(done.request_id, chunks)))
 
     def drain(self) -> None:
         self.rig.allowed = True
@@ -412,7 +417,7 @@ def test_every_index_is_answered_exactly_once_whatever_happens(data: st.DataObje
                 talk.ask(data.draw(some))
             case "c":
                 target = data.draw(st.integers(0, talk.last_id))
-                talk.take(talk.rig.say(Cancel(request_id=target, indices=data.draw(some))))
+                talk.take(talk.rig.say(Cancel(request_id=target, indices=Runs.of(data.draw(some)))))
             case "r":
                 chunk = data.draw(st.sampled_from([b"x", None]))
                 talk.read(data.draw(st.integers(1, COUNT)), chunk)

@@ -19,7 +19,7 @@ class Corrupter(TransferHost):
     def outgoing(self, target: int, message: object) -> tuple[object, ...]:
         if isinstance(message, Chunks):
             chunks = tuple((index, corrupt(data)) for index, data in message.chunks)
-            return (Chunks(request_id=message.request_id, chunks=chunks),)
+            return (Chunks.of(message.request_id, chunks),)
         return (message,)
 
 

@@ -23,6 +23,7 @@ from protocol.exchange_messages import (
     Unknown,
     encode_exchange,
 )
+from protocol.runs import Runs
 
 PATH = Path(__file__).parents[1] / "vectors" / "exchange" / "messages.json"
 MANIFEST = ManifestId(sha256(b"swarmd vector manifest"))
@@ -38,21 +39,21 @@ MESSAGES: dict[str, ExchangeMessage] = {
     "bitfield": BitfieldMessage(
         manifest_id=MANIFEST, component=0, bits=Bitfield(10, bits_of([0, 9])).encode()
     ),
-    "have": Have(manifest_id=MANIFEST, component=1, indices=(0, 23, 24, 255, 256, LARGEST)),
+    "have": Have(
+        manifest_id=MANIFEST, component=1, indices=Runs.of((0, 23, 24, 255, 256, LARGEST))
+    ),
     "request": Request(
-        request_id=2**31 + 7, manifest_id=MANIFEST, component=2, indices=(5, 6, 7, LARGEST)
+        request_id=2**31 + 7, manifest_id=MANIFEST, component=2, indices=Runs.of((5, 6, 7, LARGEST))
     ),
-    "chunks": Chunks(request_id=2**31 + 7, chunks=((5, b"five"), (LARGEST, b"x"))),
-    "chunks-packed": Chunks(
-        request_id=2**31 + 7,
-        chunks=((5, b"five"), (6, bytes.fromhex("28b52ffd2020010000"))),
-        packed=frozenset((6,)),
+    "chunks": Chunks.of(2**31 + 7, ((5, b"five"), (LARGEST, b"x"))),
+    "chunks-packed": Chunks.of(
+        2**31 + 7, ((5, b"five"), (6, bytes.fromhex("28b52ffd2020010000"))), frozenset((6,))
     ),
-    "cancel": Cancel(request_id=2**31 + 7, indices=(6,)),
+    "cancel": Cancel(request_id=2**31 + 7, indices=Runs.of((6,))),
     "reject-chunks": Reject(
-        request_id=2**31 + 7, indices=(6, 7), reason=RejectReason.NOT_AVAILABLE
+        request_id=2**31 + 7, indices=Runs.of((6, 7)), reason=RejectReason.NOT_AVAILABLE
     ),
-    "reject-page": Reject(request_id=0, indices=(), reason=RejectReason.UNKNOWN),
+    "reject-page": Reject(request_id=0, indices=Runs.of(()), reason=RejectReason.UNKNOWN),
     "unknown": Unknown(manifest_id=MANIFEST),
 }
 

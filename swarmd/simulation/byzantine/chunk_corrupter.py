@@ -7,11 +7,14 @@ daemon, in a process of its own, serves spoilt chunks over the real network.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import cast
 
+from chunks.chunk_batches import ReadOutcome
 from chunks.store import ChunkStore
 from protocol.digest import Digest
 from protocol.exchange_messages import Chunks, ExchangeMessage
+from protocol.runs import Runs
 from swarmd.simulation.exchange_host import ExchangeHost
 
 
@@ -26,8 +29,8 @@ class ChunkCorrupter(ExchangeHost):
     def outgoing(self, target: int, message: ExchangeMessage) -> Iterable[ExchangeMessage]:
         """Flips a bit in each chunk."""
         if isinstance(message, Chunks):
-            spoilt = tuple((index, corrupt(data)) for index, data in message.chunks)
-            return (Chunks(request_id=message.request_id, chunks=spoilt),)
+            spoilt = [(index, corrupt(data)) for index, data in message.chunks]
+            return (Chunks.of(message.request_id, spoilt),)
         return super().outgoing(target, message)
 
 
@@ -45,6 +48,11 @@ class CorruptingStore:
     def read_chunk(self, image: Digest, index: int, *, staged: bool = False) -> bytes:
         """Reads a chunk and spoils it."""
         return corrupt(self._store.read_chunk(image, index, staged=staged))
+
+    def read_chunks(self, image: Digest, indices: Runs, *, bytes_max: int) -> ReadOutcome:
+        """Reads chunks and spoils the first of each run."""
+        outcome = self._store.read_chunks(image, indices, bytes_max=bytes_max)
+        return replace(outcome, payload=tuple(corrupt(part) for part in outcome.payload))
 
 
 def corrupting(store: ChunkStore) -> ChunkStore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 from protocol.exchange_messages import Chunks, ExchangeMessage
@@ -28,7 +28,7 @@ class MisdealingPeer(ExchangeHost):
         """Spoils the shape of what it sends, not the bytes."""
         if not isinstance(message, Chunks):
             return super().outgoing(target, message)
-        chunks = message.chunks
+        chunks: Sequence[tuple[int, bytes | memoryview]] = message.chunks
         request_id = message.request_id
         match self.misdeal:
             case Misdeal.SHORT:
@@ -41,4 +41,4 @@ class MisdealingPeer(ExchangeHost):
                 chunks = tuple(zip(indices, payloads, strict=True))
             case Misdeal.WRONG_REQUEST:
                 request_id += 1_000_000
-        return (Chunks(request_id=request_id, chunks=chunks),)
+        return (Chunks.of(request_id, chunks),)

@@ -19,8 +19,8 @@ class PushCorrupter(TransferHost):
         """Flips a bit in each chunk."""
         match message:
             case Chunks():
-                chunks = tuple((index, corrupt(data)) for index, data in message.chunks)
-                return (replace(message, chunks=chunks),)
+                spoilt = tuple(corrupt(data) for _, data in message.chunks)
+                return (replace(message, payload=spoilt),)
             case Push():
                 pushed = tuple(replace(c, data=corrupt(c.data)) for c in message.chunks)
                 return (replace(message, chunks=pushed),)

@@ -30,6 +30,7 @@ from protocol.exchange_messages import (
     decode_exchange,
     encode_exchange,
 )
+from protocol.runs import Runs
 from swarmd.services.exchange_fetch import FetchStoppedError
 from swarmd.services.exchange_fetches import EXCUSED_S
 from tests.support.exchange_nodes import MemoryFrameStream, Network, Node, open_memory_network
@@ -81,9 +82,8 @@ class PlayedSeeder:
 
     def honest(self, request: Request) -> Chunks:
         chunks = self.release.images[0].chunks
-        return Chunks(
-            request_id=request.request_id,
-            chunks=tuple((index, chunks[index]) for index in request.indices),
+        return Chunks.of(
+            request.request_id, tuple((index, chunks[index]) for index in request.indices)
         )
 
 
@@ -114,7 +114,7 @@ def spoil(kind: str, release: Release) -> Answer:
     chunks = release.images[0].chunks
 
     def answer(request: Request) -> list[ExchangeMessage]:
-        index = request.indices[0]
+        index = request.indices.first
         match kind:
             case "short":
                 payload = ((index, chunks[index][:-1]),)
@@ -123,17 +123,17 @@ def spoil(kind: str, release: Release) -> Answer:
             case "index":
                 payload = ((len(chunks) + 5, chunks[index]),)
             case "twice":
-                once = Chunks(request_id=request.request_id, chunks=((index, chunks[index]),))
+                once = Chunks.of(request.request_id, ((index, chunks[index]),))
                 return [once, once]
             case _:
                 return [
                     Reject(
                         request_id=request.request_id + 999,
-                        indices=(index,),
+                        indices=Runs.of((index,)),
                         reason=RejectReason.BUSY,
                     )
                 ]
-        return [Chunks(request_id=request.request_id, chunks=payload)]
+        return [Chunks.of(request.request_id, payload)]
 
     return answer
 
@@ -193,7 +193,7 @@ async def test_news_of_what_is_not_wanted_any_more_is_no_offence() -> None:
         await node.service.fetch(release.authorised)
         await until(lambda: NotInterested(manifest_id=release.manifest_id) in seeder.heard)
         for manifest_id in (release.manifest_id, other):
-            have = Have(manifest_id=manifest_id, component=0, indices=(0,))
+            have = Have(manifest_id=manifest_id, component=0, indices=Runs.of((0,)))
             await seeder.stream.send_frame(encode_exchange(have))
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert not seeder.stream.is_broken

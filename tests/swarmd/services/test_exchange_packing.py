@@ -98,14 +98,8 @@ async def test_a_frame_that_lies_is_a_corrupt_chunk(
     chunks = release.images[0].chunks
 
     def answer(request: Request) -> list[Chunks]:
-        frames = [(index, LIES[lie](chunks[index])[:4000]) for index in request.indices]
-        return [
-            Chunks(
-                request_id=request.request_id,
-                chunks=tuple(frames),
-                packed=frozenset(request.indices),
-            )
-        ]
+        frames = [(index, LIES[lie](chunks[index])[:4000]) for index in tuple(request.indices)]
+        return [Chunks.of(request.request_id, tuple(frames), frozenset(request.indices))]
 
     async with open_memory_network() as network:
         leecher = await network.add("leecher", MemoryStore())
@@ -130,10 +124,10 @@ async def test_a_frame_not_shorter_than_its_chunk_is_an_offence(
 
     def answer(request: Request) -> list[Chunks]:
         return [
-            Chunks(
-                request_id=request.request_id,
-                chunks=((request.indices[0], bytes(size)),),
-                packed=frozenset(request.indices),
+            Chunks.of(
+                request.request_id,
+                ((request.indices.first, bytes(size)),),
+                frozenset(request.indices),
             )
         ]
 

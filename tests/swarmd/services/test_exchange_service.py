@@ -29,6 +29,7 @@ from protocol.exchange_messages import (
     decode_exchange,
     encode_exchange,
 )
+from protocol.runs import Runs
 from swarmd.services.exchange_fetch import FetchStoppedError
 from swarmd.simulation.byzantine.chunk_corrupter import CorruptingStore
 from tests.support.exchange_nodes import (
@@ -222,7 +223,10 @@ async def test_after_a_stop_nothing_queued_leaves_but_refusals() -> None:
         reader.other._bytes = 0
         for number in range(2):
             request = Request(
-                request_id=number, manifest_id=manifest_id, component=0, indices=tuple(range(30))
+                request_id=number,
+                manifest_id=manifest_id,
+                component=0,
+                indices=Runs.of(tuple(range(30))),
             )
             await reader.send_frame(encode_exchange(request))
         await trio.testing.wait_all_tasks_blocked(0.05)
@@ -257,7 +261,7 @@ async def test_a_frame_stuck_under_way_is_cut_within_a_second_of_the_revocation(
             request_id=1,
             manifest_id=release.manifest_id,
             component=0,
-            indices=tuple(range(18)),
+            indices=Runs.of(tuple(range(18))),
         )
         await reader.send_frame(encode_exchange(request))
         await trio.sleep(5)
@@ -281,10 +285,12 @@ async def test_a_suspended_peer_is_cut_off_by_reevaluation(
         seeder.rules.denied.add((reader.other.peer, release.manifest_id))
         seeder.service.reevaluate()
         assert await receive(reader) == Unknown(manifest_id=release.manifest_id)
-        request = Request(request_id=1, manifest_id=release.manifest_id, component=0, indices=(0,))
+        request = Request(
+            request_id=1, manifest_id=release.manifest_id, component=0, indices=Runs.of((0,))
+        )
         await reader.send_frame(encode_exchange(request))
         assert await receive(reader) == Reject(
-            request_id=1, indices=(0,), reason=RejectReason.UNKNOWN
+            request_id=1, indices=Runs.of((0,)), reason=RejectReason.UNKNOWN
         )
 
 
@@ -305,9 +311,9 @@ async def test_peers_outside_the_group_are_neither_asked_nor_told() -> None:
     [
         (b"\x0cxx", Offence.MALFORMED),
         (b"\x07\xa0", Offence.MALFORMED),
-        (encode_exchange(Chunks(request_id=5, chunks=((0, b"x"),))), Offence.UNSOLICITED),
+        (encode_exchange(Chunks.of(5, ((0, b"x"),))), Offence.UNSOLICITED),
         (
-            encode_exchange(Reject(request_id=5, indices=(0,), reason=RejectReason.BUSY)),
+            encode_exchange(Reject(request_id=5, indices=Runs.of((0,)), reason=RejectReason.BUSY)),
             Offence.UNSOLICITED,
         ),
     ],
@@ -374,11 +380,14 @@ async def test_rot_is_not_sent_and_is_fetched_again(tmp_path: Path) -> None:
         network.connect(holder, backup)
         rotten.rot(sha256(release.images[0].data), 3)
         request = Request(
-            request_id=1, manifest_id=release.manifest_id, component=0, indices=(2, 3)
+            request_id=1, manifest_id=release.manifest_id, component=0, indices=Runs.of((2, 3))
         )
         await reader.send_frame(encode_exchange(request))
         answers = [await receive(reader), await receive(reader)]
-        assert Reject(request_id=1, indices=(3,), reason=RejectReason.NOT_AVAILABLE) in answers
+        assert (
+            Reject(request_id=1, indices=Runs.of((3,)), reason=RejectReason.NOT_AVAILABLE)
+            in answers
+        )
         with trio.fail_after(5):
             while rotten.record(sha256(release.images[0].data)).state is not ImageState.COMPLETE:
                 await trio.testing.wait_all_tasks_blocked(0.01)
@@ -488,7 +497,9 @@ async def test_a_fetch_waits_for_a_repair_under_way() -> None:
         await holder.service.offer(release.authorised)
         reader = await connect_raw(network, holder)
         store.rot(sha256(release.images[0].data), 3)
-        request = Request(request_id=1, manifest_id=release.manifest_id, component=0, indices=(3,))
+        request = Request(
+            request_id=1, manifest_id=release.manifest_id, component=0, indices=Runs.of((3,))
+        )
         await reader.send_frame(encode_exchange(request))
         assert isinstance(await receive(reader), Reject)
         await trio.testing.wait_all_tasks_blocked()
