@@ -23,6 +23,7 @@ from protocol.digest import ManifestId
 from protocol.errors import LocalProtocolError
 from protocol.exchange_events import (
     ExchangeOffenceError,
+    ObjectDropped,
     Offence,
     PeerBanned,
     PeerId,
@@ -167,6 +168,8 @@ class Relay:
                 self._on_dropped(event)
             case ObjectReady():
                 self._on_ready_object(event, now)
+            case ObjectDropped():
+                self._on_dropped_object(event.component)
             case PeerJoined() | PeerLeft() | PeerBanned():
                 self._on_presence(event, now)
             case PathMeasured():
@@ -203,6 +206,13 @@ class Relay:
         if event.held:
             for member in state.members:
                 self._report(member, number)
+
+    def _on_dropped_object(self, number: int) -> None:
+        """Pushes of an object are not welcome any more; what is held of it stays."""
+        if self._state.receives(number):
+            self._gate.done(number)
+            self._receiving.lost(*self._state.whole(number))
+            self._state.set_role(number, None)
 
     def _report(self, member: Member, number: int) -> None:
         """Tells who holds all what need not be pushed here."""
@@ -271,7 +281,8 @@ class Relay:
         if peer in self._banned:
             return
         member = self._state.members.join(peer)
-        if member is not None and self._state.roles:
+        if member is not None:
+            # Without roles, too: whoever holds the manifest begins to take part by hearing of it.
             self._state.tell_ready(member)
 
     def _on_left(self, peer: PeerId, now: float) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from protocol.digest import ManifestId
 from protocol.exchange_events import (
+    ObjectDropped,
     Offence,
     PeerBanned,
     PeerId,
@@ -125,6 +126,7 @@ class PathMeasured:
 
 RelayInput = (
     ObjectReady
+    | ObjectDropped
     | PeerJoined
     | PeerLeft
     | PeerBanned

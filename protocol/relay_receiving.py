@@ -125,7 +125,13 @@ class Receiving:
 
     def lost(self, first: int, count: int) -> None:
         """Drops the pushes that hold chunks which did not match or found no room."""
-        entries = [e for chunk in range(first, first + count) for e in self._pending.get(chunk, ())]
+        chunks = range(first, first + count) if count < len(self._pending) else list(self._pending)
+        entries = [
+            entry
+            for chunk in chunks
+            if first <= chunk < first + count
+            for entry in self._pending.get(chunk, ())
+        ]
         for entry in dict.fromkeys(entries):
             self.dropped_bytes += entry.size_bytes
             self._drop(entry)
