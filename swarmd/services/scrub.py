@@ -264,6 +264,7 @@ class ScrubService:
         if step.rotten:
             await self._report(step)
         if has_passed or step.rotten or trio.current_time() - self._saved_at >= SAVE_S:
+            self._saved_at = trio.current_time()
             await self._run_blocking(self._save)
 
     async def _report(self, step: _Step) -> None:
@@ -279,19 +280,20 @@ class ScrubService:
 
     def _save(self) -> None:
         write_atomic(self._path, self._position.encode(), mode=PRIVATE_FILE_MODE)
-        self._saved_at = trio.current_time()
 
     def _is_busy(self) -> bool:
-        """Whether peers moved so much since the last look that the disk is theirs."""
-        now, moved = trio.current_time(), self._exchanged_bytes()
-        (before, moved_before), self._looked = self._looked, (now, moved)
-        is_busy = moved - moved_before > BUSY_BYTES * max(now - before, 1.0)
-        if not is_busy:
-            self._waiting_since = None
-            return False
-        if self._waiting_since is None:
-            self._waiting_since = now
-        return now - self._waiting_since < BUSY_S_MAX
+        """Whether peers move so much that the disk is theirs; judged over whole `BUSY_S`."""
+        now = trio.current_time()
+        since, moved_before = self._looked
+        if now - since >= BUSY_S:
+            moved = self._exchanged_bytes()
+            is_busy = moved - moved_before > BUSY_BYTES * (now - since)
+            self._looked = (now, moved)
+            if not is_busy:
+                self._waiting_since = None
+            elif self._waiting_since is None:
+                self._waiting_since = now
+        return self._waiting_since is not None and now - self._waiting_since < BUSY_S_MAX
 
     def statistics(self) -> ScrubStatistics:
         """Counts what was read and found."""
