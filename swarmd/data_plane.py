@@ -29,6 +29,7 @@ from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.net.lane_service import LaneService, LaneSettings, LaneSurroundings
 from swarmd.net.network import Network
+from swarmd.patch_making import PatchMaker
 from swarmd.peers import PeerRegistry
 from swarmd.publisher import Publisher, Seals
 from swarmd.sealing_plane import SealingPlane
@@ -149,6 +150,7 @@ class DataPlane:
             did=base.identity.did,
             key=base.identity.person_key,
             seals=Seals(self.sealing.service.shelf, base.identity.did, base.entropy),
+            patches=PatchMaker(base.ledger, base.store, base.data.path / "patches"),
         )
 
     # Running -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ authorised the manifest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from chunks.store import ChunkStore, StagedImage
 from ledger.bodies.manifest import ProposeManifest
 from protocol.digest import DidId, Digest, TransactionId
 from protocol.encoding import check_text
-from protocol.errors import ConfigError, EncodingError, PolicyError
+from protocol.errors import ConfigError, EncodingError, PolicyError, StorageError
 from protocol.keys import PrivateKey
 from protocol.limits import CHUNKS_PER_COMPONENT_MAX, NAME_BYTES_MAX
 from protocol.manifest import (
@@ -34,6 +34,7 @@ from protocol.manifest import (
 from protocol.sealing import NONCE_BYTES, Sealing
 from swarmd.entropy import Entropy
 from swarmd.ledger_host import LedgerHost
+from swarmd.patch_making import LATEST, MadePatch, PatchMaker
 from swarmd.sealing_rings import RingShelf
 from swarmd.services.submission import SubmissionService
 
@@ -57,6 +58,8 @@ class Release:
     """None: one more than the newest known of the product in any target group."""
     metadata: Mapping[str, str]
     """Free text."""
+    patch_from: tuple[str, ...] = ()
+    """Images to make patches from: `latest`, manifest ids in hex, absolute paths of files."""
     seal: str | None = None
     """Ring to seal it under: a group, its newest generation, or `GROUP/GENERATION`."""
 
@@ -122,8 +125,11 @@ class Publisher:
         did: DidId,
         key: PrivateKey,
         seals: Seals,
+        patches: PatchMaker,
     ) -> None:
         """Wires the publisher; `key` is its person key, which signs manifests."""
+        self._patches = patches
+        self._building = trio.Lock()
         self._seals = seals
         self._ledger = ledger
         self._store = store
@@ -132,14 +138,22 @@ class Publisher:
         self._key = key
 
     async def stage(self, release: Release) -> SignedManifest:
-        """Cuts and stages an image and signs its manifest.
+        """Cuts and stages an image and its patches, and signs its manifest.
 
         Raises:
-            ConfigError: the image is no readable file.
+            ConfigError: the image, or a file to make a patch from, is no readable file.
             EncodingError: a text or number the manifest cannot carry.
-            PolicyError: the image is empty or too large, or a group is unknown.
+            PolicyError: the image is empty or too large, a group is unknown, or an image to make a
+                patch from is not held.
             StorageError: staging failed.
         """
+        signed, _ = await self.stage_with_patches(release)
+        return signed
+
+    async def stage_with_patches(
+        self, release: Release
+    ) -> tuple[SignedManifest, tuple[MadePatch, ...]]:
+        """As `stage`; also tells what became of each patch asked for."""
         size = release.size()
         check_text(release.product, "product", maximum=NAME_BYTES_MAX, empty=False)
         check_text(release.version, "version", maximum=NAME_BYTES_MAX, empty=False)
@@ -148,20 +162,39 @@ class Publisher:
             if state.group(group) is None:
                 raise PolicyError("group.unknown", f"the ledger knows no group {group!r}")
         parameters = chunker_for(size)
+        bases = await self._bases(release)
         seal = self._seals.begin(release)
         stage = partial(
             self._store.stage, release.path, parameters, None if seal is None else seal[0]
         )
         staged = await trio.to_thread.run_sync(stage)
+        made: tuple[MadePatch, ...] = ()
         try:
-            return sign_manifest(
-                self._manifest(release, _component(staged, parameters, seal)),
-                self._key,
-                self._ledger.chain_id,
-            )
-        except EncodingError:
+            async with self._building:
+                made = await trio.to_thread.run_sync(self._patches.make, bases, staged, parameters)
+            component = _component(staged, parameters, seal, made)
+            manifest = self._manifest(release, component)
+            return sign_manifest(manifest, self._key, self._ledger.chain_id), made
+        except (EncodingError, ConfigError, StorageError):
             await self._discard(staged.image)
+            await trio.to_thread.run_sync(self._patches.discard, made)
             raise
+
+    async def _bases(self, release: Release) -> tuple[Digest | Path, ...]:
+        """The images to make patches from; of sealed images a patch would save nothing."""
+        if release.seal is not None and any(text != LATEST for text in release.patch_from):
+            raise PolicyError("patch.sealed", "a sealed image has no patches: its bytes differ")
+        if release.seal is not None:
+            return ()
+        return await trio.to_thread.run_sync(
+            partial(
+                self._patches.bases,
+                release.patch_from,
+                product=release.product,
+                groups=release.groups,
+                component=COMPONENT_NAME,
+            )
+        )
 
     def _manifest(self, release: Release, component: Component) -> Manifest:
         return Manifest(
@@ -177,8 +210,8 @@ class Publisher:
 
     async def discard(self, signed: SignedManifest) -> None:
         """Frees what was staged for a manifest that the ledger refused."""
-        for component in signed.manifest.components:
-            await self._discard(component.digest)
+        for item in signed.manifest.objects:
+            await self._discard(item.digest)
 
     async def _discard(self, image: Digest) -> None:
         """Removes a staged image unless a manifest in the ledger waits for it."""
@@ -211,6 +244,7 @@ def _component(
     staged: StagedImage,
     parameters: ChunkerParameters,
     seal: tuple[SealingPass, Sealing] | None,
+    made: Sequence[MadePatch],
 ) -> Component:
     return Component(
         name=COMPONENT_NAME,
@@ -221,4 +255,5 @@ def _component(
         recipe_root=staged.recipe.root,
         plain_digest=None if seal is None else seal[0].plain_digest(),
         sealing=None if seal is None else seal[1],
+        patches=tuple(one.reference for one in made if one.reference is not None),
     )

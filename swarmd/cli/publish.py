@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from protocol.errors import ConfigError
 from swarmd.cli.options import connection, directory_option, examples, json_option, pass_output
-from swarmd.cli.output import Output
+from swarmd.cli.output import Output, size_text
 
 if TYPE_CHECKING:
     from swarmd.control.protocol import JSON
 
+DIGEST_DIGITS = 64
+"""Hex digits of a manifest id."""
 WAIT_S = 600.0
 """How long `--wait` waits unless told otherwise, seconds."""
 
@@ -46,6 +49,15 @@ WAIT_S = 600.0
     metavar="GROUP[/GENERATION]",
     help="Encrypt the image for the members of your ring (see swarmd sealing ring).",
 )
+@click.option(
+    "--patch-from",
+    "bases",
+    multiple=True,
+    metavar="FILE|MANIFEST",
+    help="An image that gateways run, to make a patch from; may be given up to 4 times "
+    "[default: the groups' latest, if this node holds it].",
+)
+@click.option("--no-patch", is_flag=True, help="Make no patch.")
 @click.option("--wait", is_flag=True, help="Wait until owners have approved it.")
 @click.option(
     "--timeout",
@@ -67,12 +79,15 @@ def publish(
     sequence: int | None,
     metadata: tuple[str, ...],
     seal: str | None,
+    bases: tuple[str, ...],
+    no_patch: bool,
     wait: bool,
     timeout_s: float,
 ) -> None:
     """Offer an image for approval; prints the manifest id that owners approve.
 
-    The publisher's node keeps the image and serves it once enough owners have approved it.
+    The publisher's node keeps the image and serves it once enough owners have approved it. With it
+    go patches: gateways that hold an image which a patch is made from fetch the patch instead.
     """
     params: dict[str, JSON] = {
         "path": str(image.absolute()),
@@ -86,15 +101,39 @@ def publish(
         params["metadata"] = dict(_metadata_entry(text) for text in metadata)
     if seal is not None:
         params["seal"] = seal
+    if not no_patch:
+        params["patch_from"] = [_base(text) for text in bases] or ["latest"]
+    elif bases:
+        raise ConfigError("--no-patch and --patch-from contradict each other")
     with connection(directory) as client:
         with output.progress(image.name) as on_progress:
             result = client.call("publish", params, on_progress)
         manifest = result["manifest"]
+        for patch in result["patches"]:
+            output.note(_patch_text(patch, result["size"]))
         if wait:
             output.note(f"manifest {manifest}: waiting for the owners' approvals")
             what = {"manifest": manifest, "for": "authorised", "timeout_s": timeout_s}
             result = {**result, "authorised": client.call("wait", what)}
     output.result(result, manifest)
+
+
+def _base(text: str) -> str:
+    """A manifest id, or the absolute path of a file."""
+    if len(text) == DIGEST_DIGITS and not text.lower().strip("0123456789abcdef"):
+        return text.lower()
+    path = Path(text)
+    if not path.is_file():
+        raise ConfigError(f"--patch-from: {text[:80]!r} is neither a file nor a manifest id")
+    return str(path.absolute())
+
+
+def _patch_text(patch: Mapping[str, Any], size: int) -> str:
+    share = f"{100 * patch['bytes'] / size:.1f} %"
+    outcome = f"patch from image {patch['from'][:8]}: {size_text(patch['bytes'])}, {share}"
+    if patch["published"]:
+        return f"{outcome} of the image (chunks without it: {size_text(patch['chunks_bytes'])})"
+    return f"{outcome}: not published, chunks have {size_text(patch['chunks_bytes'])} at most"
 
 
 def _metadata_entry(text: str) -> tuple[str, str]:

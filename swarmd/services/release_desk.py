@@ -26,6 +26,7 @@ from protocol.did import did_key_text, did_text
 from protocol.digest import Digest, ManifestId, TransactionId
 from protocol.errors import NotYetError, PolicyError
 from protocol.image import image_digest
+from protocol.limits import PATCHES_PER_COMPONENT_MAX
 from protocol.manifest import SignedManifest
 from protocol.owner_root import BUILDER_ROLE, OWNERS_MAX, OwnerRoot
 from swarmd.control.params import Params
@@ -126,6 +127,10 @@ class ReleaseDesk:
                     "size": component.size,
                     "sha256": component.digest.hex(),
                     "chunks": component.chunk_count,
+                    "patches": [
+                        {"from": patch.base.hex(), "size": patch.size}
+                        for patch in component.patches
+                    ],
                 }
                 for component in content.components
             ],
@@ -189,11 +194,16 @@ class ReleaseDesk:
             sequence=reader.uint("sequence", minimum=1) if reader.has("sequence") else None,
             metadata=(reader.text_map("metadata", items_max=32) if reader.has("metadata") else {}),
             seal=reader.text("seal") if reader.has("seal") else None,
+            patch_from=(
+                reader.texts("patch_from", items_max=PATCHES_PER_COMPONENT_MAX)
+                if reader.has("patch_from")
+                else ()
+            ),
         )
         reader.finish()
         size = release.size()
         await report({"stage": "cutting", "bytes": 0, "total": size})
-        signed = await publisher.stage(release)
+        signed, patches = await publisher.stage_with_patches(release)
         try:
             await report({"stage": "submitting", "bytes": size, "total": size})
             transaction = await publisher.propose(signed)
@@ -206,6 +216,15 @@ class ReleaseDesk:
             "sequence": signed.manifest.sequence,
             "transaction": transaction.hex(),
             "size": signed.manifest.size,
+            "patches": [
+                {
+                    "from": patch.base.hex(),
+                    "bytes": patch.patch_bytes,
+                    "chunks_bytes": patch.missing_bytes,
+                    "published": patch.reference is not None,
+                }
+                for patch in patches
+            ],
         }
 
     # -- handing in ----------------------------------------------------------------------------

@@ -290,7 +290,10 @@ def test_an_older_release_is_pointed_out(
 def test_publish_prints_the_manifest_id(swarmd: Run, node: DataDir, tmp_path: Path) -> None:
     image = tmp_path / "image.bin"
     image.write_bytes(IMAGE)
-    published = {"manifest": "ab" * 32, "sequence": 3, "transaction": "cd" * 32}
+    published = {
+        "manifest": "ab" * 32, "sequence": 3, "transaction": "cd" * 32, "size": 1000,
+        "patches": [],
+    }  # fmt: skip
     daemon = ControlDaemon({"publish": lambda _params: published})
     daemon.progress = [{"stage": "cutting", "bytes": 1, "total": 2}]
     with daemon.running(node.control_socket):
@@ -312,9 +315,45 @@ def test_publish_prints_the_manifest_id(swarmd: Run, node: DataDir, tmp_path: Pa
             "groups": ["fleet", "bench"],
             "sequence": 3,
             "metadata": {"ticket": "A=7"},
+            "patch_from": ["latest"],
         },
-        {"path": str(image), "product": "pump", "version": "2", "groups": ["fleet"]},
+        {
+            "path": str(image),
+            "product": "pump",
+            "version": "2",
+            "groups": ["fleet"],
+            "patch_from": ["latest"],
+        },
     ]
+
+
+def test_publish_says_what_became_of_patches(swarmd: Run, node: DataDir, tmp_path: Path) -> None:
+    image, old = tmp_path / "image.bin", tmp_path / "old.bin"
+    image.write_bytes(IMAGE)
+    old.write_bytes(IMAGE)
+    patches = [
+        {"from": "11" * 32, "bytes": 25_000, "chunks_bytes": 150_000, "published": True},
+        {"from": "22" * 32, "bytes": 900_000, "chunks_bytes": 900_000, "published": False},
+    ]
+    published = {"manifest": "ab" * 32, "size": 1_000_000, "patches": patches}
+    arguments = ["publish", image, "-C", node.path, "--product", "p", "--version", "2",
+                 "--group", "fleet"]  # fmt: skip
+    daemon = ControlDaemon({"publish": lambda _params: published})
+    with daemon.running(node.control_socket):
+        ended = swarmd(*arguments, "--patch-from", old, "--patch-from", "CD" * 32)
+        without = swarmd(*arguments, "--no-patch")
+        both = swarmd(*arguments, "--no-patch", "--patch-from", old)
+        neither = swarmd(*arguments, "--patch-from", tmp_path / "absent")
+    assert ended.out == f"{'ab' * 32}\n"
+    assert "patch from image 11111111: 24.4 KiB, 2.5 % of the image" in ended.err
+    assert "patch from image 22222222: 878.9 KiB, 90.0 %: not published" in ended.err
+    assert without.code == 0
+    assert (both.code, neither.code) == (2, 2)
+    assert "contradict" in both.err
+    assert "neither a file nor a manifest id" in neither.err
+    first, second = daemon.params_of("publish")
+    assert first["patch_from"] == [str(old), "cd" * 32]
+    assert "patch_from" not in second
 
 
 def test_publish_waits_for_the_owners_and_says_not_yet(
@@ -328,14 +367,14 @@ def test_publish_waits_for_the_owners_and_says_not_yet(
     def late(_params: object) -> object:
         raise NotYetError("wait.timeout", "not authorised within 5 s")
 
-    methods = {"publish": lambda _params: {"manifest": "ab" * 32}, "wait": late}
+    methods = {"publish": lambda _params: {"manifest": "ab" * 32, "patches": []}, "wait": late}
     with ControlDaemon(methods).running(node.control_socket) as daemon:
         ended = swarmd(*arguments)
         assert ended.code == 3
         assert "not authorised within 5 s" in ended.err
         daemon.methods["wait"] = lambda _params: {"height": 8}
         done = swarmd(*arguments, "--json")
-    assert done.document == {"manifest": "ab" * 32, "authorised": {"height": 8}}
+    assert done.document == {"manifest": "ab" * 32, "patches": [], "authorised": {"height": 8}}
     assert daemon.params_of("wait")[0] == {
         "manifest": "ab" * 32,
         "for": "authorised",

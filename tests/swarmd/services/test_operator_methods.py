@@ -244,6 +244,10 @@ MALFORMED: list[tuple[str, dict[str, Any]]] = [
     ("publish", {"path": "/x", "product": "p", "version": "1", "groups": GROUP}),
     (
         "publish",
+        {"path": "/x", "product": "p", "version": "1", "groups": [GROUP], "patch_from": ["a"] * 5},
+    ),
+    (
+        "publish",
         {"path": "/x", "product": "p", "version": "1", "groups": [GROUP], "sequence": 0},
     ),
     (
