@@ -12,6 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from protocol.limits import KIB, MIB
+from swarmd.simulation.byzantine.claiming_relayer import ClaimingRelayer
+from swarmd.simulation.byzantine.false_complainer import FalseComplainer
+from swarmd.simulation.byzantine.lying_relayer import LyingRelayer
+from swarmd.simulation.byzantine.mute_relayer import MuteRelayer
+from swarmd.simulation.byzantine.push_corrupter import PushCorrupter
+from swarmd.simulation.byzantine.stalling_relayer import StallingRelayer
 from swarmd.simulation.links import LinkModel, NodeLink
 from swarmd.simulation.transfer import THIN, Transfer, TransferFigures, fluid_bound_s, link
 from swarmd.simulation.transfer_host import Disk, TransferHost
@@ -140,14 +146,16 @@ def mixed(leechers: int) -> Scenario:
     return run
 
 
-def misbehaving(kind: type[TransferHost], share: float, leechers: int = 16) -> Scenario:
-    """A share of the leechers misbehaves; the bound counts the honest ones alone."""
+def misbehaving(*kinds: type[TransferHost], share: float, leechers: int = 16) -> Scenario:
+    """A share of the leechers misbehaves, in turns of these kinds; `main` is about the others.
+
+    The bound counts the uplinks and the needs of the honest ones alone.
+    """
 
     def run(seed: int, image_bytes: int) -> Outcome:
-        bad = range(round(share * leechers))
+        bad = {number: kinds[number % len(kinds)] for number in range(round(share * leechers))}
         links = [link()] * leechers
-        kinds = dict.fromkeys(bad, kind)
-        transfer = run_simple(seed, image_bytes, links, kinds=kinds)
+        transfer = run_simple(seed, image_bytes, links, kinds=bad)
         honest = range(len(bad), leechers)
         bound = fluid_bound_s(image_bytes, [link()], [links[number] for number in honest])
         figures = transfer.figures(bound)
@@ -263,5 +271,15 @@ SCENARIOS: Final[dict[str, tuple[Scenario, int]]] = {
     "loss-0.1%": (lossy(0.001), 16 * MIB),
     "loss-1%": (lossy(0.01), 16 * MIB),
     "two-seeders": (two_seeders(), 16 * MIB),
+    "mute-20%": (misbehaving(MuteRelayer, share=0.2), 16 * MIB),
+    "lying-20%": (misbehaving(LyingRelayer, share=0.2), 16 * MIB),
+    "corrupt-20%": (misbehaving(PushCorrupter, share=0.2), 16 * MIB),
+    "stalling-20%": (misbehaving(StallingRelayer, share=0.2), 16 * MIB),
+    "claiming-20%": (misbehaving(ClaimingRelayer, share=0.2), 16 * MIB),
+    "complaining-20%": (misbehaving(FalseComplainer, share=0.2), 16 * MIB),
+    "malicious-30%": (
+        misbehaving(PushCorrupter, StallingRelayer, LyingRelayer, share=0.3),
+        16 * MIB,
+    ),
 }
 """What the campaign runs, with the size of the image."""
