@@ -16,7 +16,7 @@ HOLDS when complete, SEEDS while it pushes what nobody else has. Rules: docs/spe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from protocol.digest import ManifestId
@@ -62,12 +62,12 @@ from protocol.relay_messages import (
     Role,
     Run,
     Skip,
-    runs_of,
 )
 from protocol.relay_news import NewsBoard
 from protocol.relay_receiving import PendingPush, Receiving
 from protocol.relay_state import RelayState
 from protocol.relay_statistics import RelayStatistics
+from protocol.runs import Runs
 
 
 class Relay:
@@ -189,6 +189,14 @@ class Relay:
             raise LocalProtocolError(f"no chunk {index} of object {number}")
         return layout.offset(number) + index
 
+    def _numbered(self, number: int, indices: Iterable[int]) -> list[Run]:
+        """The chunks of a set of indices, as runs of numbers."""
+        pairs = Runs.of(indices).pairs
+        if pairs:
+            self._number(number, sum(pairs[-1]) - 1)
+        offset = self._state.layout.offset(number)
+        return [(offset + first, count) for first, count in pairs]
+
     # Own possession ------------------------------------------------------------------------------
 
     def _on_ready_object(self, event: ObjectReady, now: float) -> None:
@@ -219,13 +227,13 @@ class Relay:
         if member.roles.get(number) in HOLDING:
             self._state.effects.append(SendPossession(peer=member.peer, object_number=number))
 
-    def _on_gained(self, number: int, indices: Sequence[int], now: float) -> None:
+    def _on_gained(self, number: int, indices: Iterable[int], now: float) -> None:
         state = self._state
-        numbers = sorted(self._number(number, index) for index in indices)
+        given = self._numbered(number, indices)
         if number not in state.roles:
             return
         runs: list[Run] = []
-        for run in runs_of(dict.fromkeys(numbers)):
+        for run in given:
             absent = state.have.absent_runs(*run)
             state.have.add(*run)
             state.missing[number] -= sum(count for _, count in absent)
@@ -254,7 +262,7 @@ class Relay:
 
     def _on_dropped(self, event: ChunksDropped) -> None:
         state, number = self._state, event.object_number
-        for run in runs_of(sorted(self._number(number, index) for index in event.indices)):
+        for run in self._numbered(number, event.indices):
             rotten = state.have.count(*run)
             state.have.remove(*run)
             state.missing[number] += rotten
@@ -333,10 +341,10 @@ class Relay:
 
     # What others hold ----------------------------------------------------------------------------
 
-    def _on_told(self, peer: PeerId, number: int, indices: Sequence[int], now: float) -> None:
+    def _on_told(self, peer: PeerId, number: int, indices: Iterable[int], now: float) -> None:
         member = self._state.members.find(peer)
         if member is not None:
-            for run in runs_of(self._number(number, index) for index in indices):
+            for run in self._numbered(number, indices):
                 self._told(member, number, run, now)
 
     def _told(self, member: Member, number: int, run: Run, now: float) -> None:
@@ -363,8 +371,7 @@ class Relay:
         """The upload answers: pushing the same would send it twice."""
         member = self._state.members.find(event.peer)
         if member is not None:
-            numbers = (self._number(event.object_number, index) for index in event.indices)
-            for run in runs_of(numbers):
+            for run in self._numbered(event.object_number, event.indices):
                 member.known.add(*run)
 
     # Messages ------------------------------------------------------------------------------------

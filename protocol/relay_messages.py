@@ -23,10 +23,8 @@ from typing import Final
 from protocol.digest import DIGEST_BYTES, ManifestId
 from protocol.encoding import Fields, Value, as_uint, decode_canonical, encode_canonical
 from protocol.errors import EncodingError, LocalProtocolError, RemoteProtocolError
-from protocol.limits import CHUNK_BYTES_MAX, CHUNKS_PER_COMPONENT_MAX, KIB
+from protocol.limits import CHUNK_BYTES_MAX, CHUNKS_PER_COMPONENT_MAX, KIB, OBJECTS_MAX
 
-OBJECTS_MAX: Final = 256
-"""Objects of one manifest as this format counts them: an object is named by one byte."""
 RUN_CHUNKS_MAX: Final = 256
 """Chunks of one push: with the smallest chunks worth pushing (2 KiB) this is 512 KiB."""
 PUSH_PAYLOAD_BYTES_MAX: Final = CHUNK_BYTES_MAX
@@ -51,14 +49,6 @@ _PUSH_HEAD: Final = struct.Struct(f">BBB{DIGEST_BYTES}sBH")
 _PUSH_ENTRY: Final = struct.Struct(">II")
 _CONTROL_BYTES_MAX: Final = 16 * KIB
 """Body of every other kind: 512 runs of at most 10 bytes, with room."""
-
-RELAY_FRAME_BYTES_MAX: Final = (
-    _PUSH_HEAD.size
-    + DELEGATES_MAX * DELEGATE_NAME_BYTES
-    + RUN_CHUNKS_MAX * _PUSH_ENTRY.size
-    + PUSH_PAYLOAD_BYTES_MAX
-)
-"""Largest frame body of these kinds: a full push."""
 
 Run = tuple[int, int]
 """(number of the first chunk, how many chunks)."""
@@ -357,7 +347,7 @@ def _manifest(fields: Fields) -> ManifestId:
 def _read_ready(fields: Fields) -> Ready:
     roles = fields.value(1)
     if not isinstance(roles, dict) or len(roles) > OBJECTS_MAX:
-        raise EncodingError("relay message: roles are no map of at most 256")
+        raise EncodingError(f"relay message: roles are no map of at most {OBJECTS_MAX}")
     known = {int(role) for role in Role}
     for number, role in roles.items():
         as_uint(number, "object", maximum=OBJECTS_MAX - 1)

@@ -113,6 +113,8 @@ class Receiving:
 
     def gained(self, runs: Sequence[Run]) -> list[PendingPush]:
         """Notes verified chunks; returns the pushes that are complete by them."""
+        if not self._pending:
+            return []
         complete: dict[PendingPush, None] = {}
         for first, count in runs:
             for chunk in range(first, first + count):
