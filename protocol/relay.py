@@ -292,6 +292,7 @@ class Relay:
         if member is not None:
             # Without roles, too: whoever holds the manifest begins to take part by hearing of it.
             self._state.tell_ready(member)
+            self._giving.joined()
 
     def _on_left(self, peer: PeerId, now: float) -> None:
         member = self._state.members.find(peer)

@@ -33,6 +33,7 @@ class Giving:
         self._planner = TargetPlanner(site=state.settings.site, chance=state.chance)
         self._seeders: dict[int, Seeder] = {}
         self._wait_until: dict[int, float] = {}
+        self._convicted: dict[Member, None] = {}
         self._credits = CreditBoard()
         self.size = UnitSize()
         """How large units are."""
@@ -161,6 +162,7 @@ class Giving:
 
     def left(self, member: Member) -> None:
         """Forgets a member: what it had to relay is given to others."""
+        self._convicted.pop(member, None)
         self.duties.drop_member(member)
         for seeder in self._seeders.values():
             seeder.dismiss(member)
@@ -183,11 +185,33 @@ class Giving:
         if culprit.is_convicted or culprit is by or not self._seeders:
             return
         culprit.complainers[by.peer] = None
-        witnesses = max(seeder.witnesses_min for seeder in self._seeders.values())
-        if len(culprit.complainers) >= witnesses:
-            culprit.is_convicted = True
-            for seeder in self._seeders.values():
+        self._judge(culprit)
+
+    def joined(self) -> None:
+        """Looks again at who was convicted: more members ask for more complaints."""
+        for member in tuple(self._convicted):
+            self._judge(member)
+
+    def _judge(self, culprit: Member) -> None:
+        """Convicts a member that more than a third of all complain about; nobody for less.
+
+        All who joined count, not only who receives by now: liars that come first must not be
+        enough to end everybody else's role.
+        """
+        witnesses = max(2, (len(self._state.members) - 1) // 3 + 1)
+        is_convicted = len(culprit.complainers) >= witnesses
+        if is_convicted is culprit.is_convicted:
+            return
+        culprit.is_convicted = is_convicted
+        if is_convicted:
+            self._convicted[culprit] = None
+        else:
+            del self._convicted[culprit]
+        for seeder in self._seeders.values():
+            if is_convicted:
                 seeder.convict(culprit)
+            else:
+                seeder.place(culprit)
 
     # Pushing -------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Stalling relayer: does everything right, half a minute late."""
+"""Stalling relayer: does everything right, seconds late."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protocol.relay_messages import Push
 from swarmd.simulation.transfer_host import TransferHost
 from swarmd.simulation.transfer_relay import WireMessage
 
-STALL_S: Final = 30.0
+STALL_S: Final = 5.0
 """How late chunks leave, simulated seconds."""
 
 
