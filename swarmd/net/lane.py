@@ -11,6 +11,7 @@ at once; no step waits for anything, so the wait for one is milliseconds.
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,19 +26,14 @@ from swarmd.net.address import PeerKey, short_peer
 from swarmd.net.lane_buffers import FrameBuffers
 from swarmd.net.lane_cipher import LaneCipher, TLSCipher
 from swarmd.net.lane_frames import FrameReceiver, FrameSender, Step
+from swarmd.net.lane_rate import GATHER_BYTES, RateMeter, gather_s, unsent_bytes_max
 from swarmd.net.lane_socket import LaneSocket
-from swarmd.net.lane_unsent import UnsentLimit
 
 INLINE_BYTES: Final = 64 * KIB
 """Work up to this is done on the trio thread: about 60 us, what a hop to a thread costs."""
 STEP_BYTES: Final = 2 * MIB
 """Work of one step in a thread: 3 ms at the speed of one core; bounds how long `reset` waits, and
 with the exchange's longest frame what is received ahead of the exchange."""
-GATHER_S: Final = 0.004
-"""Inside a frame that comes in small packets the next look waits this long, seconds. At 20 Mbit/s
-that is 10 KB a look instead of 1.4 KB, and a fifth of a round trip of 20 ms."""
-TRICKLE_BYTES: Final = 16 * KIB
-"""A step that received less than this came upon small packets."""
 READABLE_BYTES_MAX: Final = 256 * KIB
 """The kernel wakes us no later than with this: decrypting goes on while more arrives."""
 RECORD_SPARE_BYTES: Final = 17 * KIB
@@ -92,8 +88,9 @@ class Lane:
         cipher = cipher or TLSCipher(sock)
         self._receiver = FrameReceiver(cipher, workers.buffers, frame_bytes_max=frame_bytes_max)
         self._sender = FrameSender(cipher, frame_bytes_max=frame_bytes_max)
-        self._unsent_limit = UnsentLimit()
-        self._options.keep_unsent_below(self._unsent_limit.limit_bytes)
+        self._send_rate, self._receive_rate = RateMeter(), RateMeter()
+        self._unsent_max = unsent_bytes_max(None)
+        self._options.keep_unsent_below(self._unsent_max)
         self._receives_much = self._sends_much = False
         self._is_stepping = False
         self._turn = trio.lowlevel.ParkingLot()
@@ -137,7 +134,7 @@ class Lane:
     @property
     def is_writable(self) -> bool:
         """Whether the connection would take bytes now: a sender prefers such a peer."""
-        return not self._is_broken_off and self.unsent_bytes < self._unsent_limit.limit_bytes
+        return not self._is_broken_off and self.unsent_bytes < self._unsent_max
 
     def pace(self, bytes_per_s: int | None) -> None:
         """Has the kernel spread what is sent over time; None: no limit."""
@@ -174,9 +171,10 @@ class Lane:
         step = await self._alone(self._sender.step, in_thread=self._sends_much)
         moved_bytes = self._sender.sent_bytes - before_bytes
         self._sends_much = step is Step.MORE or moved_bytes >= INLINE_BYTES
-        self._unsent_limit.note(moved_bytes, trio.current_time())
+        self._send_rate.note(moved_bytes, trio.current_time())
+        self._unsent_max = unsent_bytes_max(self._send_rate.bytes_per_s)
         if not self._is_broken_off:
-            self._options.keep_unsent_below(self._unsent_limit.limit_bytes)
+            self._options.keep_unsent_below(self._unsent_max)
         return step
 
     # Receiving -----------------------------------------------------------------------------------
@@ -199,6 +197,7 @@ class Lane:
             step = await self._alone(self._receiver.step, in_thread=self._receives_much)
             moved_bytes = self._receiver.received_bytes - before_bytes
             self._receives_much = step is Step.MORE or moved_bytes >= INLINE_BYTES
+            self._receive_rate.note(moved_bytes, trio.current_time())
             if step is Step.READ and not self._receiver.has_frame:
                 await self._wait_for_data(moved_bytes)
         self._frame_until = None
@@ -207,25 +206,34 @@ class Lane:
     async def _wait_for_data(self, last_bytes: int) -> None:
         """Waits until a look at the socket is worth its price.
 
-        What a frame still lacks is certain to come, and nothing can be done before it is here.
+        What a frame still lacks is certain to come, and nothing can be done before it is here. A
+        look that was woken and found nothing was woken by a part of a record.
         """
         missing_bytes = self._receiver.missing_bytes
-        if missing_bytes == 0:
-            self._options.be_readable_at(1)
+        certain_bytes = missing_bytes - RECORD_SPARE_BYTES
+        self._options.be_readable_at(max(1, min(READABLE_BYTES_MAX, certain_bytes)))
+        with trio.move_on_at(self._frame_deadline(is_inside=missing_bytes > 0)):
             await self._wait(trio.lowlevel.wait_readable)
-            return
+            is_partial = missing_bytes > 0 or last_bytes == 0
+            if is_partial and certain_bytes < GATHER_BYTES:
+                await trio.sleep(gather_s(self._receive_rate.bytes_per_s))
+
+    def _frame_deadline(self, *, is_inside: bool) -> float:
+        """When the frame under way must be complete.
+
+        Raises:
+            RemoteProtocolError: it is over.
+        """
+        if not is_inside:
+            self._frame_until = None
+            return math.inf
         now = trio.current_time()
-        self._frame_until = self._frame_until or now + FRAME_S
-        if now >= self._frame_until:
+        if self._frame_until is None:
+            self._frame_until = now + FRAME_S
+        elif now >= self._frame_until:
             self.break_off()
             raise RemoteProtocolError(f"a frame was not complete within {FRAME_S} s")
-        certain_bytes = missing_bytes - RECORD_SPARE_BYTES
-        if certain_bytes < TRICKLE_BYTES and 0 < last_bytes < TRICKLE_BYTES:
-            await trio.sleep(GATHER_S)
-            return
-        self._options.be_readable_at(max(1, min(READABLE_BYTES_MAX, certain_bytes)))
-        with trio.move_on_at(self._frame_until):
-            await self._wait(trio.lowlevel.wait_readable)
+        return self._frame_until
 
     # Both ----------------------------------------------------------------------------------------
 

@@ -6,12 +6,6 @@ from protocol.lane_offer import LANE_LIFETIME_S
 from swarmd.net.address import PeerKey
 from swarmd.net.lane_backoff import PAUSE_S_MAX, PAUSE_S_START, PEERS_MAX, LaneBackoff
 from swarmd.net.lane_tokens import TOKENS_MAX, TOKENS_PER_PEER_MAX, TokenBook
-from swarmd.net.lane_unsent import (
-    UNSENT_BYTES_MAX,
-    UNSENT_BYTES_MIN,
-    UNSENT_BYTES_START,
-    UnsentLimit,
-)
 
 ALICE = PeerKey(b"a" * 32)
 BOB = PeerKey(b"b" * 32)
@@ -90,16 +84,3 @@ def test_failures_that_are_remembered_are_bounded() -> None:
         backoff.failed(PeerKey(token(number)), 0.0)
     assert backoff.is_worth_trying(PeerKey(token(0)), 0.0)
     assert not backoff.is_worth_trying(PeerKey(token(1)), 0.0)
-
-
-def test_what_is_kept_unsent_follows_the_rate() -> None:
-    limit = UnsentLimit()
-    assert limit.limit_bytes == UNSENT_BYTES_START
-    for rate, wanted in ((2_500_000, 32 * 1024), (625_000, UNSENT_BYTES_MIN)):
-        for number in range(20):
-            limit.note(rate // 100, number / 100)
-        assert limit.limit_bytes == wanted
-        limit = UnsentLimit()
-    for number in range(20):
-        limit.note(10_000_000, number / 100)
-    assert limit.limit_bytes == UNSENT_BYTES_MAX
