@@ -138,6 +138,7 @@ class ReachPlane:
                 found=self._found,
                 wanted=self._wanted,
                 owner_of=keys.holder,
+                has_detour=lambda peer: bool(self.book.forwarders(peer)),
                 current_key=keys.current_key,
                 is_current=grounds.is_current,
                 proved=self.book.note_proven,
@@ -169,7 +170,7 @@ class ReachPlane:
                 era=grounds.era,
                 time_ms=grounds.time_ms,
                 peers_wanted=settings.peers_wanted,
-                learned=self.reach.wake,
+                learned=self._learned,
             )
         )
         """Asks members, and answers them."""
@@ -262,6 +263,11 @@ class ReachPlane:
             case Incoming():
                 await self.detours.accept(stream, request)
 
+    def _learned(self, peer: PeerKey) -> None:
+        """There is news about where a peer is, or about how the world sees this node."""
+        self.reach.has_news(peer)
+        self.detours.wake()
+
     def _is_unreachable(self) -> bool:
         return self.exchange.reachability() is Reachability.UNREACHABLE
 
@@ -293,6 +299,7 @@ class ReachPlane:
         peer.is_lan = route is not None and is_within(route.host, self._local)
         if peer.peer_class >= PeerClass.MEMBER and self._grounds.settings.peer_exchange:
             self.exchange.peer_connected(peer.key)
+            self.detours.wake()
 
     def _names_changed(self) -> None:
         self.reach.wake()

@@ -183,10 +183,13 @@ class DialPlan:
         chosen = tuple(dict.fromkeys((*good, *others)))[:DIALED_AT_ONCE]
         return self._within_rations(chosen, ready, now)
 
-    def due_at(self, peer: PeerKey, candidates: Iterable[Candidate], now: float) -> float | None:
-        """When one of the addresses is due next, monotonic seconds; None: there is none."""
+    def due_at(self, peer: PeerKey, candidates: Iterable[Candidate], now: float) -> float:
+        """When the peer and one of the addresses are due next, monotonic seconds.
+
+        Without addresses the peer's own rest decides: there may be a way through a third node.
+        """
         times = [self._ready_at(item, now) for item in candidates]
-        return max(self._not_before(peer), min(times)) if times else None
+        return max(now, self._not_before(peer), min(times, default=now))
 
     def _ready_at(self, item: Candidate, now: float) -> float:
         record = self._records.get(item.address)
@@ -270,11 +273,11 @@ class DialPlan:
         spread_s = min(SPREAD_S_MAX, nodes / REDIALS_PER_S)
         self._rest(peer, now + spread_s * self._jitter(), refusals=0)
 
-    def refused(self, peer: PeerKey, now: float) -> None:
+    def refused(self, peer: PeerKey, now: float, *, longest_s: float = REST_S_MAX) -> None:
         """An attempt did not end with a peer that takes us for a member, whatever the reason."""
         known = self._peers.get(peer)
         refusals = 1 if known is None else known.refusals + 1
-        rest_s = min(REST_S_MAX, REST_S_MIN * 2.0 ** min(refusals - 1, 20))
+        rest_s = min(longest_s, REST_S_MIN * 2.0 ** min(refusals - 1, 20))
         self._rest(peer, now + rest_s * (0.5 + self._jitter()), refusals)
 
     def welcomed(self, peer: PeerKey) -> None:

@@ -39,6 +39,8 @@ LOOK_S: Final = 5.0
 """How often the reservations are looked at, seconds."""
 RETRY_S: Final = 60.0
 """How long a forwarder that refused is left alone, seconds, before jitter."""
+RENEW_S: Final = 2.0
+"""How long one that had granted a reservation is left alone after its end, seconds, likewise."""
 ANSWER_S: Final = 20.0
 """How long a forwarder may take to answer, seconds; it may have to ask the other end."""
 INCOMING_MAX: Final = 16
@@ -133,7 +135,8 @@ class Detours:
         finally:
             self._trying.pop(peer, None)
             jitter = 0.5 + self._grounds.entropy.uint(1024) / 1024
-            self._not_before[peer] = trio.current_time() + RETRY_S * jitter
+            rest_s = RETRY_S if self._held.get(peer) is not scope else RENEW_S
+            self._not_before[peer] = trio.current_time() + rest_s * jitter
             while len(self._not_before) > RESERVATIONS * 64:
                 self._not_before.pop(next(iter(self._not_before)))
             if self._held.get(peer) is scope:

@@ -82,8 +82,8 @@ class ExchangeGrounds:
     time_ms: Callable[[], int]
     peers_wanted: int
     """Members to be connected to."""
-    learned: Callable[[], None]
-    """Told when there are new addresses."""
+    learned: Callable[[PeerKey], None]
+    """Told of whom there are new addresses; of this node itself when its reachability changed."""
 
 
 class PeerExchange:
@@ -167,7 +167,7 @@ class PeerExchange:
             if parse_statement(raw).statement.peer != peer:
                 raise EncodingError("a peer's own statement is about somebody else")
             if self._grounds.book.take(raw, scope) is not None:
-                self._grounds.learned()
+                self._grounds.learned(peer)
 
     def _blame(self, peer: PeerKey, error: Exception) -> None:
         offence = Offence.FORGED if isinstance(error, SignatureError) else Offence.MALFORMED
@@ -273,7 +273,8 @@ class PeerExchange:
                 news[about] = None
         if news:
             self._wanted = {key: None for key in self._wanted if key not in news}
-            self._grounds.learned()
+        for about in news:
+            self._grounds.learned(about)
         return len(news)
 
     async def _have_probed(self, peer: PeerKey) -> None:
@@ -298,6 +299,7 @@ class PeerExchange:
             grounds.own.denied(answer.host, peer)
         if before is not self.reachability():
             logger.info("the world finds this node %s", self.reachability().value)
+            grounds.learned(grounds.network.peer)
 
     def reachability(self) -> Reachability:
         """Whether the world can reach this node."""

@@ -16,6 +16,7 @@ import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import trio
@@ -24,7 +25,7 @@ from protocol.digest import DidId
 from protocol.errors import RemoteProtocolError, TransportError
 from swarmd.entropy import Entropy
 from swarmd.net.address import PeerAddress, PeerKey, short_peer
-from swarmd.net.dial_plan import Candidate, DialPlan, Origin
+from swarmd.net.dial_plan import REST_S_MAX, Candidate, DialPlan, Origin
 from swarmd.net.network import Network, OtherPeerError
 from swarmd.peers import PeerClass, PeerRegistry
 
@@ -36,6 +37,10 @@ TURN_S_MIN: Final = 0.02
 """Least pause between two looks, seconds: a due time that cannot be met must not spin."""
 DIALS_MAX: Final = 16
 """Peers dialed at once."""
+LOOKED_AT_MAX: Final = 64
+"""Found members looked at in one turn, in changing order: bounds its work."""
+FOUND_REST_S: Final = 600.0
+"""Longest rest of a found peer that could not be met, seconds, before jitter; news ends it."""
 DETOUR_S: Final = 600.0
 """How often a direct way to a peer that is reached through a third node is tried, seconds."""
 
@@ -52,6 +57,8 @@ class Sources:
     """Members worth dialing while connections are too few, the best first."""
     owner_of: Callable[[PeerKey], DidId | None]
     """Who holds or once held a key, by my copy of the ledger."""
+    has_detour: Callable[[PeerKey], bool]
+    """Whether a peer says that it can be reached through others."""
     current_key: Callable[[PeerKey], PeerKey]
     """The key that follows one that was rotated, by my copy of the ledger."""
     is_current: Callable[[], bool]
@@ -123,6 +130,11 @@ class ReachService:
     def _names_of(self, peer: PeerKey) -> tuple[PeerKey, ...]:
         return tuple(key for key, proven in self._reached.items() if proven == peer)
 
+    def has_news(self, peer: PeerKey) -> None:
+        """There are other addresses or forwarders of a peer than before."""
+        self.plan.welcomed(peer)
+        self.wake()
+
     def wake(self) -> None:
         """Something is known that was not: addresses, names, members."""
         self._wake.set()
@@ -151,7 +163,7 @@ class ReachService:
         members = len(self._registry.at_least(PeerClass.MEMBER))
         lacking = self._peers_wanted - members - len([k for k in self._busy if k not in targets])
         if lacking > 0:
-            for peer in self._sources.wanted():
+            for peer in islice(self._sources.wanted(), LOOKED_AT_MAX):
                 if lacking <= 0:
                     break
                 if peer not in targets and self._is_worth_a_dial(peer):
@@ -163,8 +175,12 @@ class ReachService:
         if peer == self._network.peer or self._network.is_connected(peer) or peer in self._busy:
             return False
         now = trio.current_time()
-        due = self.plan.due_at(peer, self.candidates(peer), now)
-        return not self._registry.is_banned(peer) and (due is None or due <= now)
+        return not self._registry.is_banned(peer) and self._due_at(peer, now) <= now
+
+    def _due_at(self, target: PeerKey, now: float) -> float:
+        """When an attempt is due; resting addresses do not matter where there is a detour."""
+        has_detour = self._sources.has_detour(self._sources.current_key(target))
+        return self.plan.due_at(target, () if has_detour else self.candidates(target), now)
 
     # -- when ----------------------------------------------------------------------------------
 
@@ -186,8 +202,8 @@ class ReachService:
                 continue
             if len(self._busy) >= DIALS_MAX:
                 break
-            due = self.plan.due_at(target, self.candidates(target), now)
-            if due is not None and due > now:
+            due = self._due_at(target, now)
+            if due > now:
                 next_at = min(next_at, due)
                 continue
             self._busy[target] = None
@@ -213,7 +229,9 @@ class ReachService:
                 self.plan.welcomed(target)
                 self._direct_at[peer] = now + DETOUR_S
             else:
-                self.plan.refused(target, now)
+                is_configured = any(item.peer == target for item in self._sources.configured())
+                longest_s = REST_S_MAX if is_configured else FOUND_REST_S
+                self.plan.refused(target, now, longest_s=longest_s)
         finally:
             del self._busy[target]
             self.wake()

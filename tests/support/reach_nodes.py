@@ -171,7 +171,7 @@ async def reach_node(
                 era=lambda: 0,
                 time_ms=lambda: NOW_MS,
                 peers_wanted=4,
-                learned=lambda: learned.append(1),
+                learned=lambda _peer: learned.append(1),
             )
         )
         network.handle(

@@ -54,7 +54,6 @@ def test_a_dead_address_rests_ever_longer_and_its_neighbour_does_not() -> None:
         machine.failed(at("192.0.2.1"), Origin.CONFIGURED, "refused", now)
         assert machine.choose(PEER, listed, now) == (at("192.0.2.2"),)
         due = machine.due_at(PEER, listed[:1], now)
-        assert due is not None
         rests.append(due - now)
         now = due
     for count, rest_s in enumerate(rests):
@@ -67,13 +66,20 @@ def test_a_dead_address_rests_ever_longer_and_its_neighbour_does_not() -> None:
     machine.succeeded(at("192.0.2.1"), now)
     machine.failed(at("192.0.2.1"), Origin.CONFIGURED, "refused", now)
     due = machine.due_at(PEER, listed[:1], now)
-    assert due is not None
     assert due - now <= 1.5 * dial_plan.REST_S_MIN
 
 
-def test_without_addresses_nothing_is_due() -> None:
-    assert plan().due_at(PEER, [], 5.0) is None
-    assert plan().choose(PEER, [], 5.0) == ()
+def test_without_addresses_none_is_dialed() -> None:
+    """... but the peer itself: there may be a way through a third node, and it rests as well."""
+    machine = plan()
+    assert machine.due_at(PEER, [], 5.0) == 5.0
+    assert machine.choose(PEER, [], 5.0) == ()
+    for count in range(20):
+        machine.refused(PEER, 5.0, longest_s=600.0)
+        full = min(600.0, dial_plan.REST_S_MIN * 2**count)
+        assert 5.0 + 0.5 * full <= machine.due_at(PEER, [], 5.0) <= 5.0 + 1.5 * full
+    machine.welcomed(PEER)
+    assert machine.due_at(PEER, [], 5.0) == 5.0
 
 
 def test_one_attempt_takes_a_bounded_number_of_addresses() -> None:
@@ -98,7 +104,6 @@ def test_a_live_address_is_always_tried_again_within_the_longest_rest(
     chosen = machine.choose(PEER, listed, later)
     assert len(set(chosen)) == dial_plan.DIALED_AT_ONCE
     due = machine.due_at(PEER, listed, now)
-    assert due is not None
     assert due <= later
 
 
@@ -216,7 +221,6 @@ def herd(count: int, down_s: float) -> list[float]:
             if node.is_connected or node.due > now:
                 continue
             due = node.machine.due_at(PEER, listed, now)
-            assert due is not None
             if due > now:
                 node.due = due
                 continue
