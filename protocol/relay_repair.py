@@ -27,7 +27,7 @@ CAUTION_DOWN: Final = 0.99
 a tenth of the repairs come too early."""
 CAUTION_MAX: Final = 8.0
 """Largest such factor."""
-REPAIR_S_MIN: Final = 0.25
+REPAIR_S_MIN: Final = 0.5
 """Least repair delay, seconds: a batch of news alone takes as long."""
 REPAIR_S_MAX: Final = 10.0
 """Longest repair delay, seconds."""

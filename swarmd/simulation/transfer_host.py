@@ -104,6 +104,8 @@ class Disk:
 
     verify_s: float = 0.002
     """From a chunk's arrival until it is verified and may be served, seconds."""
+    prepare_s: float = 0.002
+    """From a complete recipe until there is room for the chunks, seconds."""
     read_s: float = 0.0
     """From the wish to send chunks until they are read, seconds."""
 
@@ -360,7 +362,7 @@ class TransferHost:
             case Done():
                 self.feed(event.part, event.event)
             case RoomReady():
-                self._relays.ready(event.part, event.component)
+                self._prepared(event.part, event.component)
             case Read():
                 if event.peer in self._uploads:
                     self._feed_upload(event.peer, event.event)
@@ -447,9 +449,7 @@ class TransferHost:
             case VerifyPage():
                 self._post_done(part, part.verify_page(effect))
             case PrepareComponent(component=component):
-                held = part.served.possession[component].copy()
-                self._post_done(part, ComponentPrepared(component=component, held=held))
-                self.later(RoomReady(part, component))
+                self._world.post(self.number, self._disk.prepare_s, RoomReady(part, component))
             case ComponentComplete(component=component):
                 self._post_done(part, ComponentVerified(component=component))
             case Finished():
@@ -465,6 +465,12 @@ class TransferHost:
     def later(self, event: object) -> None:
         """Hands an event back after the time that verifying takes."""
         self._world.post(self.number, self._disk.verify_s, event)
+
+    def _prepared(self, part: ImagePart, component: int) -> None:
+        # The relay first: what it expects by push is not to be asked for in the same instant.
+        self._relays.ready(part, component)
+        held = part.served.possession[component].copy()
+        self.feed(part, ComponentPrepared(component=component, held=held))
 
     def _post_done(self, part: ImagePart, event: DownloadInput) -> None:
         self.later(Done(part, event))
