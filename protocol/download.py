@@ -45,6 +45,7 @@ from protocol.exchange_events import (
     TimerFired,
 )
 from protocol.exchange_flow import PeerFlow
+from protocol.exchange_messages import Interest
 from protocol.picker import Picker
 from protocol.relay_events import PullFreed, PullGated, PullOpened
 
@@ -99,6 +100,11 @@ class Download:
     def state(self) -> DownloadState:
         """The phase."""
         return self._core.state
+
+    @property
+    def interest(self) -> Interest:
+        """What asks a peer for possession news of all that is wanted."""
+        return self._core.interest()
 
     def has_peer(self, peer: PeerId) -> bool:
         """Whether messages of this peer belong here: it joined, and neither left nor was banned."""

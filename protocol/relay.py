@@ -117,6 +117,15 @@ class Relay:
         """Whether this machine tells members what is gained, so that HAVE need not."""
         return self._has_relayed
 
+    def is_receiving(self, number: int) -> bool:
+        """Whether pushes of an object are welcome here: then this machine judges what is told."""
+        return self._state.receives(number)
+
+    @property
+    def is_seeding(self) -> bool:
+        """Whether this node pushes an object that is fresh, or is about to."""
+        return bool(self._giving.seeders)
+
     def has_peer(self, peer: PeerId) -> bool:
         """Whether a peer joined, and neither left nor was banned."""
         return self._state.members.find(peer) is not None

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 import trio
 
+from chunks.recipe import Recipe
 from chunks.store import ChunkStore
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import Digest, ManifestId
@@ -22,9 +23,11 @@ from protocol.errors import StorageError, VerificationError
 from protocol.exchange_events import (
     Blame,
     ChunksRead,
+    ComponentPrepared,
     Offence,
     Opened,
     PageRead,
+    PeerBanned,
     PeerId,
     PeerJoined,
     PeerLeft,
@@ -34,7 +37,9 @@ from protocol.exchange_events import (
     Stalled,
     Withdrawn,
 )
-from protocol.exchange_messages import ExchangeMessage
+from protocol.exchange_messages import BitfieldMessage, ExchangeMessage, Have, Request
+from protocol.relay_events import RelaySettings
+from protocol.relay_messages import RelayMessage
 from protocol.runs import Runs
 from protocol.upload import Upload
 from swarmd.entropy import Entropy
@@ -55,6 +60,9 @@ from swarmd.services.exchange_ports import (
     StreamLike,
     StreamOpener,
 )
+from swarmd.services.exchange_pushed import PushOutcome
+from swarmd.services.exchange_relay import RelayDesk
+from swarmd.services.exchange_relay_sender import PushSender
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +98,7 @@ class ExchangeService:
         make_picker: PickerFactory = rarest_first,
         run_blocking: BlockingRunner | None = None,
         packing: PackingMode = PackingMode.AUTO,
+        relays: RelaySettings | None = None,
     ) -> None:
         """Wires the service; nothing runs before `run`.
 
@@ -104,6 +113,7 @@ class ExchangeService:
             run_blocking: runs store calls; by default in worker threads with a limiter of their
                 own. A simulation on a virtual clock runs them in place.
             packing: whether chunks are compressed on the wire.
+            relays: what this node says of itself to relays; None: it takes part in none.
         """
         self._store = store
         self._authority = authority
@@ -114,7 +124,17 @@ class ExchangeService:
         self._run_syncing = run_blocking or _WorkerThreads(SYNCS_MAX)
         self._links = LinkTable(own_key, open_stream, host=self)
         self._fetches = FetchTable(store, entropy, make_picker)
-        self._news = News(self._links)
+        self._relays = RelayDesk(
+            own_key=own_key,
+            settings=relays,
+            entropy=entropy,
+            store=store,
+            library=self._library,
+            links=self._links,
+            sender=PushSender(self._library, self._packing, self._run_blocking),
+            host=self,
+        )
+        self._news = News(self._links, self._relays.tells)
         self._repairs: dict[ManifestId, trio.Event] = {}
         self._offering: dict[ManifestId, object] = {}
         self._nursery: trio.Nursery | None = None
@@ -129,6 +149,7 @@ class ExchangeService:
         async with trio.open_nursery() as nursery:
             self._nursery = self._links.nursery = nursery
             nursery.start_soon(self._news.run)
+            nursery.start_soon(self._relays.run)
             task_status.started()
 
     def peer_connected(self, peer: PeerId) -> None:
@@ -181,11 +202,13 @@ class ExchangeService:
         fetch = self._fetches.begin(authorised, owner=self)
         try:
             await self.offer(authorised)
+            self._relays.fetch_begins(fetch)
             self._links.want_all()
             for link in self._links:
                 self._join(fetch, link)
             await fetch.run()
         finally:
+            self._relays.fetch_ended(fetch)
             self._fetches.end(fetch)
             self._fetched_bytes += fetch.fetched_bytes
             self._reused_bytes += fetch.reused_bytes
@@ -215,6 +238,7 @@ class ExchangeService:
 
     def _withdraw(self, manifest_id: ManifestId) -> None:
         self._news.forget(manifest_id)
+        self._relays.withdraw(manifest_id)
         for link in self._links:
             link.feed(Withdrawn(manifest_id=manifest_id))
             link.withdraw_in_flight(lambda sending: sending == manifest_id)
@@ -234,6 +258,7 @@ class ExchangeService:
                 elif fetch.machine.has_peer(peer):
                     self._fetches.excuse(peer, self.now())
                     fetch.feed(PeerLeft(peer=peer))
+        self._relays.reevaluate()
         self._links.want_all()
 
     def statistics(self) -> ExchangeStatistics:
@@ -249,7 +274,9 @@ class ExchangeService:
             fetched_bytes=self._fetched_bytes + sum(fetch.fetched_bytes for fetch in fetches),
             reused_bytes=self._reused_bytes + sum(fetch.reused_bytes for fetch in fetches),
             patched_bytes=self._patched_bytes + sum(fetch.patched_bytes for fetch in fetches),
-            sent_bytes=self._sent_bytes + sum(link.upload.sent_bytes for link in links),
+            sent_bytes=self._sent_bytes
+            + sum(link.upload.sent_bytes for link in links)
+            + self._relays.pushed_bytes,
             blames=dict(self._blames),
             stalls=self._stalls,
             fetches=tuple(fetch.progress() for fetch in fetches),
@@ -272,7 +299,7 @@ class ExchangeService:
 
     def is_useful(self, peer: PeerId) -> bool:
         """Whether a fetch would ask this peer if there were a link."""
-        return any(
+        return self._relays.is_useful(peer) or any(
             not fetch.machine.is_banned(peer)
             and self._authority.may_ask(peer, fetch.authorised.manifest_id)
             for fetch in self._fetches
@@ -292,6 +319,7 @@ class ExchangeService:
         """Has every fetch ask a new peer."""
         for fetch in self._fetches:
             self._join(fetch, link)
+        self._relays.link_begins(link)
 
     def link_left(self, link: PeerLink) -> None:
         """Has nobody wait for a peer whose link was taken out."""
@@ -299,6 +327,7 @@ class ExchangeService:
         for fetch in self._fetches.with_answers_due():
             fetch.feed(PeerLeft(peer=link.peer))
         self._fetches.drop_drained()
+        self._relays.link_left(link)
 
     def link_ended(self, link: PeerLink) -> None:
         """Blames a peer whose link ended by its fault."""
@@ -332,8 +361,37 @@ class ExchangeService:
     def _may_not_serve(self, peer: PeerId, manifest_id: ManifestId) -> bool:
         return not self.may_serve(peer, manifest_id)
 
+    def may_relay(self, peer: PeerId, manifest_id: ManifestId) -> bool:
+        """Whether a peer may take part in a manifest's relay: be told of it, served, and asked."""
+        return self.may_serve(peer, manifest_id) and self._authority.may_ask(peer, manifest_id)
+
+    def take_relayed(self, peer: PeerId, message: RelayMessage) -> None:
+        """Routes a relay message."""
+        self._relays.take(peer, message)
+
+    def note_request(self, peer: PeerId, message: Request) -> None:
+        """Lets a relay know what need not be pushed."""
+        self._relays.requested(peer, message)
+
+    def blame_relay(self, peer: PeerId, offence: Offence, detail: str) -> None:
+        """Scores a peer for what it did in a relay, and ends its link."""
+        for fetch in self._fetches:
+            fetch.feed(PeerBanned(peer=peer))
+        self._blame(peer, offence, detail)
+        link = self._links.get(peer)
+        if link is not None:
+            link.close()
+
+    def found_rot(self, authorised: AuthorisedManifest, number: int, indices: Runs) -> None:
+        """Has chunks fetched again that a relay found rotten."""
+        self._on_rot(authorised, number, tuple(indices))
+
     def take_answer(self, peer: PeerId, message: ExchangeMessage) -> None:
-        """Routes an answer or possession news to the download it concerns."""
+        """Routes an answer or possession news to the relay or the download it concerns."""
+        if isinstance(message, Have | BitfieldMessage) and self._relays.take_possession(
+            peer, message
+        ):
+            return
         self._fetches.take_answer(peer, message, self.now())
 
     async def read_chunks(self, effect: ReadChunks, meter: SendMeter) -> ChunksRead:
@@ -343,6 +401,7 @@ class ExchangeService:
             return ChunksRead.of(effect.request_id, [(index, None) for index in effect.indices])
         image = authorised.manifest.objects[effect.component].digest
         packer = self._packing.packer_for(meter)
+        await self._relays.wait_turn()
         outcome = await self._run_blocking(
             partial(self._library.read_chunks, effect, image, packer)
         )
@@ -367,6 +426,7 @@ class ExchangeService:
             "manifest %s: %d chunks rotted", authorised.manifest_id.hex()[:8], len(indices)
         )
         self._library.lost(authorised.manifest_id, component, indices)
+        self._relays.lost(authorised.manifest_id, component, indices)
         fetch = self._fetches.get(authorised.manifest_id)
         if fetch is not None:
             fetch.lost_chunks(component, indices)
@@ -422,6 +482,7 @@ class ExchangeService:
                 if link is not None:
                     link.send(effect)
             case Blame():
+                self._relays.banned(fetch.authorised.manifest_id, effect.peer)
                 self._blame(
                     effect.peer,
                     effect.offence,
@@ -437,7 +498,26 @@ class ExchangeService:
         manifest_id = fetch.authorised.manifest_id
         self._library.gained(manifest_id, component, indices)
         self._news.note(manifest_id, component, indices)
+        self._relays.gained(manifest_id, component, indices)
 
     def fetch_lost(self, fetch: Fetch, component: int, indices: Sequence[int]) -> None:
         """Takes back rotten chunks."""
         self._library.lost(fetch.authorised.manifest_id, component, indices)
+        self._relays.lost(fetch.authorised.manifest_id, component, indices)
+
+    def fetch_lacks(self, fetch: Fetch, component: int, indices: Runs) -> bool:
+        """Whether any of these chunks cannot be served from here."""
+        served = self._library.find(fetch.authorised.manifest_id)
+        return served is None or bool(indices.bits & ~served.possession[component].bits)
+
+    def fetch_prepared(self, fetch: Fetch, event: ComponentPrepared, recipe: Recipe) -> None:
+        """Welcomes pushes of an object."""
+        self._relays.prepared(fetch, event.component, recipe, event.held)
+
+    def fetch_dropped(self, fetch: Fetch, component: int) -> None:
+        """Welcomes no more pushes of an object."""
+        self._relays.dropped(fetch, component)
+
+    def fetch_pushed(self, fetch: Fetch, outcome: PushOutcome) -> None:
+        """Keeps what was pushed, for whom it is passed on to, or blames who pushed it."""
+        self._relays.pushed(fetch, outcome)

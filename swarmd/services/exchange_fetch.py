@@ -49,6 +49,7 @@ from protocol.exchange_events import (
     DownloadEffect,
     DownloadInput,
     Finished,
+    ObjectDropped,
     PageRefused,
     PageVerified,
     PrepareComponent,
@@ -64,12 +65,14 @@ from protocol.exchange_events import (
 )
 from protocol.limits import MIB
 from protocol.manifest import ContentObject
-from protocol.runs import Runs
+from protocol.relay_events import PullFreed, PullGated, PullOpened, TakePush
+from protocol.runs import NO_CHUNKS, Runs
 from swarmd.services.exchange_fetch_tail import FetchTail
 from swarmd.services.exchange_patch import BadPatches
 from swarmd.services.exchange_patching import ApplyPatch, Patching
 from swarmd.services.exchange_payload import received_runs
 from swarmd.services.exchange_ports import FetchProgress
+from swarmd.services.exchange_pushed import PushOutcome, store_pushes
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +111,26 @@ class FetchOwner(Protocol):
         """Takes back rotten chunks."""
         ...
 
+    def fetch_lacks(self, fetch: Fetch, component: int, indices: Runs) -> bool:
+        """Whether any of these chunks is not stored."""
+        ...
 
-StorageJob = VerifyPage | PrepareComponent | WriteChunks | ComponentComplete | ApplyPatch
+    def fetch_prepared(self, fetch: Fetch, event: ComponentPrepared, recipe: Recipe) -> None:
+        """Welcomes pushes of an object."""
+        ...
+
+    def fetch_dropped(self, fetch: Fetch, component: int) -> None:
+        """Welcomes no more pushes of an object."""
+        ...
+
+    def fetch_pushed(self, fetch: Fetch, outcome: PushOutcome) -> None:
+        """Takes note of a push, before its chunks are told of as gained."""
+        ...
+
+
+StorageJob = (
+    VerifyPage | PrepareComponent | WriteChunks | ComponentComplete | ApplyPatch | TakePush
+)
 
 
 @dataclass(slots=True)
@@ -189,14 +210,20 @@ class Fetch:
         self.feed(Stop())
         self._end(FetchStoppedError("exchange.stopped", "the manifest may not be fetched any more"))
 
-    def feed(self, event: DownloadInput) -> None:
+    def feed(self, event: DownloadInput | PullGated | PullOpened | PullFreed) -> None:
         """Feeds the machine and executes its effects.
 
         Raises:
             ExchangeOffenceError: the event is a peer's message that breaks the protocol.
         """
+        if isinstance(event, ObjectDropped):
+            self._owner.fetch_dropped(self, event.component)
         for effect in self.machine.handle(event, trio.current_time()):
             self._execute(effect)
+        if isinstance(event, ComponentPrepared):
+            recipe = self._recipes[event.component]
+            assert recipe is not None, "the recipe is complete before space is prepared"
+            self._owner.fetch_prepared(self, event, recipe)
         deadline = self.machine.deadline
         if deadline is not None and (self._timer_at is None or deadline < self._timer_at):
             self._timer_changed.set()
@@ -296,11 +323,10 @@ class Fetch:
         A patch that cannot be prepared, verified or finished is given up; its component is not.
         """
         job = self._jobs.popleft()
-        is_of_patch = not isinstance(job, WriteChunks) and job.component >= self._needed
         try:
             await self._do(job)
         except (VerificationError, StorageError) as error:
-            if not is_of_patch:
+            if isinstance(job, WriteChunks | TakePush) or job.component < self._needed:
                 raise
             await self._patching.failed(job.component, error)
 
@@ -308,6 +334,8 @@ class Fetch:
         match job:
             case WriteChunks():
                 await self._write(job)
+            case TakePush():
+                await store_pushes(self, self._store, job)
             case VerifyPage():
                 await self._verify_page(job)
             case PrepareComponent():
@@ -475,6 +503,39 @@ class Fetch:
             return
         self.feed(ComponentVerified(component=number))
         self._patching.completed(number)
+
+    # What pushes need ----------------------------------------------------------------------------
+
+    def take_push(self, job: TakePush) -> None:
+        """Has a push verified and stored after the jobs that wait already."""
+        self._jobs.append(job)
+        self._job_added.set()
+
+    def next_push(self) -> TakePush | None:
+        """Takes the next job if it is a push."""
+        if self._jobs and isinstance(job := self._jobs[0], TakePush):
+            self._jobs.popleft()
+            return job
+        return None
+
+    def is_lacking(self, number: int, indices: Runs) -> bool:
+        """Whether any of these chunks is not stored."""
+        return self._owner.fetch_lacks(self, number, indices)
+
+    def pushed(self, outcome: PushOutcome) -> None:
+        """Takes note of what became of a push: whom it is passed on to comes first."""
+        self._owner.fetch_pushed(self, outcome)
+        written = outcome.written
+        if written is None or not written.stored:
+            return
+        number = outcome.taken.push.object_number
+        stored = Runs.of_bits(written.stored.bits | written.gained.bits)
+        self.fetched_bytes += written.stored_bytes
+        self.gained(number, stored)
+        self.feed(ChunksStored(component=number, indices=NO_CHUNKS, gained=stored))
+        self._patching.got_on(number)
+        if written.is_checkpoint_due:
+            self._tails[number].checkpoint_soon()
 
     # What patches need ---------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -43,9 +43,11 @@ from protocol.exchange_messages import (
     encode_exchange_parts,
 )
 from protocol.limits import MIB
+from protocol.relay_messages import RelayMessage, decode_relay, is_relay_kind
 from protocol.upload import Upload, refusal_of
 from swarmd.services.exchange_packing import SendMeter
 from swarmd.services.exchange_ports import StreamLike
+from swarmd.services.exchange_relay_frames import RelayFrame, RelayOutbox
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +82,24 @@ class LinkOwner(Protocol):
         """
         ...
 
+    def take_relayed(self, peer: PeerId, message: RelayMessage) -> None:
+        """Takes a message that concerns a relay.
+
+        Raises:
+            ExchangeOffenceError: the peer broke the protocol.
+        """
+        ...
+
+    def note_request(self, peer: PeerId, message: Request) -> None:
+        """Notes that the peer asked for chunks, which its upload answers."""
+        ...
+
     def may_serve(self, peer: PeerId, manifest_id: ManifestId) -> bool:
         """Whether the peer may be served the manifest now."""
+        ...
+
+    def may_relay(self, peer: PeerId, manifest_id: ManifestId) -> bool:
+        """Whether the peer may take part in the manifest's relay now."""
         ...
 
     def now(self) -> float:
@@ -108,12 +126,18 @@ class PeerLink:
         self._meter = SendMeter()
         self._owner = owner
         self._queue: deque[Send] = deque()
+        self._relayed = RelayOutbox()
         self._queue_bytes = 0
         self._queued = trio.Event()
         self._sending: ManifestId | None = None
         self._sending_number = 0
         self._nursery: trio.Nursery | None = None
         self._is_closed = False
+
+    @property
+    def meter(self) -> SendMeter:
+        """How fast the peer takes chunks."""
+        return self._meter
 
     @property
     def is_closed(self) -> bool:
@@ -156,18 +180,60 @@ class PeerLink:
                 ExchangeOffenceError(Offence.MALFORMED, "asks for more than it reads"),
             )
 
+    def send_relayed(self, frame: RelayFrame) -> None:
+        """Queues a relay frame; control messages go before all else."""
+        if not self._is_closed:
+            self._relayed.put(frame)
+            self._queued.set()
+
     async def _send_queued(self) -> None:
         try:
             while True:
-                while self._queue:
-                    effect = self._queue.popleft()
-                    self._queue_bytes -= _answer_bytes(effect.message)
-                    await self._send_one(effect)
+                while await self._send_next():
+                    pass
                 self._queued = trio.Event()
                 await self._queued.wait()
         except TransportError as error:
             logger.debug("exchange stream to %s: %s", self.peer[:4].hex(), error)
             self.close()
+
+    async def _send_next(self) -> bool:
+        """Sends what is next: control messages of relays, answers, pushes; False: nothing waits.
+
+        Answers and pushes take turns, since a push follows only when the last one left.
+        """
+        if (frame := self._relayed.take_control()) is not None:
+            await self._send_relayed(frame)
+        elif self._queue:
+            effect = self._queue.popleft()
+            self._queue_bytes -= _answer_bytes(effect.message)
+            await self._send_one(effect)
+            if (push := self._relayed.take_push()) is not None:
+                await self._send_relayed(push)
+        elif (push := self._relayed.take_push()) is not None:
+            await self._send_relayed(push)
+        else:
+            return False
+        return True
+
+    async def _send_relayed(self, frame: RelayFrame) -> None:
+        # Asked once more: the queue may be older than a revocation.
+        if self._owner.may_relay(self.peer, frame.manifest_id):
+            await self._send_parts(frame.parts, frame.manifest_id)
+            if frame.on_left is not None:
+                self._meter.note(frame.size_bytes, self._owner.now())
+        if frame.on_left is not None:
+            frame.on_left()
+
+    async def _send_parts(
+        self, parts: Sequence[bytes | memoryview], served: ManifestId | None
+    ) -> None:
+        self._sending, self._sending_number = served, self._sending_number + 1
+        with trio.move_on_after(SEND_TIMEOUT_S) as scope:
+            await self._stream.send_frame(parts)
+        self._sending = None
+        if scope.cancelled_caught:
+            raise TransportError(f"the peer took no frame in {SEND_TIMEOUT_S} s")
 
     async def _send_one(self, effect: Send) -> None:
         message: ExchangeMessage | None = effect.message
@@ -176,12 +242,7 @@ class PeerLink:
         if served is not None and not self._owner.may_serve(self.peer, served):
             message, served = refusal_of(effect.message), None
         if message is not None:
-            self._sending, self._sending_number = served, self._sending_number + 1
-            with trio.move_on_after(SEND_TIMEOUT_S) as scope:
-                await self._stream.send_frame(encode_exchange_parts(message))
-            self._sending = None
-            if scope.cancelled_caught:
-                raise TransportError(f"the peer took no frame in {SEND_TIMEOUT_S} s")
+            await self._send_parts(encode_exchange_parts(message), served)
         if (payload_bytes := _payload_bytes(effect.message)) > 0:
             self._meter.note(payload_bytes, self._owner.now())
             self.feed(Flushed(payload_bytes=payload_bytes))
@@ -191,7 +252,10 @@ class PeerLink:
     async def _receive(self) -> None:
         try:
             while (body := await self._stream.receive_frame()) is not None:
-                self._dispatch(decode_exchange(body))
+                if body and is_relay_kind(body[0]):
+                    self._dispatch_relayed(decode_relay(body))
+                else:
+                    self._dispatch(decode_exchange(body))
                 # A stream that has frames ready returns without yielding; others must run too.
                 await trio.lowlevel.checkpoint()
         except TransportError as error:
@@ -201,10 +265,16 @@ class PeerLink:
         except RemoteProtocolError as error:
             self.close(ExchangeOffenceError(Offence.MALFORMED, str(error)))
 
+    def _dispatch_relayed(self, message: RelayMessage) -> None:
+        if not self._is_closed:
+            self._owner.take_relayed(self.peer, message)
+
     def _dispatch(self, message: ExchangeMessage) -> None:
         if self._is_closed:
             # A newer link may have taken over: this answer would match nothing that it asked.
             return
+        if isinstance(message, Request):
+            self._owner.note_request(self.peer, message)
         match message:
             case Request() | Interest() | Cancel() | RecipeRequest() | NotInterested():
                 self.feed(PeerMessage(peer=self.peer, message=message))

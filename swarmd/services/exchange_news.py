@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import trio
 
 from protocol.digest import ManifestId
-from protocol.exchange_events import Acquired
+from protocol.exchange_events import Acquired, PeerId
 from protocol.runs import Runs
 from swarmd.services.exchange_link import PeerLink
 
@@ -19,9 +19,17 @@ HAVE_DELAY_S: Final = 0.05
 class News:
     """See the module's docstring."""
 
-    def __init__(self, links: Iterable[PeerLink]) -> None:
-        """Starts with nothing to tell; `links` gives the links of the moment."""
+    def __init__(
+        self, links: Iterable[PeerLink], is_told: Callable[[ManifestId, PeerId], bool]
+    ) -> None:
+        """Starts with nothing to tell.
+
+        Args:
+            links: gives the links of the moment.
+            is_told: whether a peer hears of a manifest's chunks by a relay.
+        """
         self._links = links
+        self._is_told = is_told
         self._gathered: dict[tuple[ManifestId, int], int] = {}
         self._added = trio.Event()
 
@@ -49,4 +57,5 @@ class News:
                 indices = Runs.of_bits(bits)
                 event = Acquired(manifest_id=manifest_id, component=component, indices=indices)
                 for link in self._links:
-                    link.feed(event)
+                    if not self._is_told(manifest_id, link.peer):
+                        link.feed(event)
