@@ -49,6 +49,7 @@ from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry, RegistryAdmissi
 from swarmd.questions import Access, Allowed, OperatorSubject
 from swarmd.reach_plane import Grounds, ReachPlane
 from swarmd.receipts import ReceiptKind, ReceiptLog
+from swarmd.services.bundle_desk import BundleDesk
 from swarmd.services.consensus import ConsensusService
 from swarmd.services.consensus_epoch import STREAM_BYTES_MAX as CONSENSUS_BYTES_MAX
 from swarmd.services.consensus_epoch import Surroundings
@@ -468,6 +469,7 @@ class RunningNode:
             consensus=self.consensus,
             publisher=self.publisher,
             sealing=self.data_plane.sealing.desk,
+            bundles=self._bundle_desk(),
             keeping=self.data_plane.storage.desk,
             cosigning=self.cosigning,
             ask=self.ledger_service.ask,
@@ -476,6 +478,23 @@ class RunningNode:
             image_path=partial(_image_file, self._data.images),
             about=self._about,
             stop=lambda: self._nursery.start_soon(self._stop_soon),
+        )
+
+    def _bundle_desk(self) -> BundleDesk:
+        return BundleDesk(
+            data=self._data.path,
+            ledger=self.ledger,
+            genesis=self._genesis,
+            authority=self._authority,
+            registry=self.registry,
+            store=self.store,
+            images=self.images,
+            image_path=partial(_image_file, self._data.images),
+            sealing=self.data_plane.sealing.service,
+            freshness=self.freshness,
+            ask=self.ledger_service.ask,
+            entropy=self._entropy,
+            monotonic=self._clock.monotonic,
         )
 
     def _may_operate(self, uid: int) -> bool:

@@ -66,6 +66,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
         "receipts": Entry("receipts", "List what a node decided and did."),
         "ledger": Entry("ledger", "Show the newest blocks; explain, export, recover the ledger."),
         "fetch": Entry("fetch", "Save an authorised image to a file."),
+        "bundle": Entry("bundle", "Carry images to gateways without a network."),
     },
     "Prove": {
         "did": Entry("did", "Show who a DID is, with proof."),

@@ -253,6 +253,18 @@ class FreshnessService:
                 await self._ledger.wait_advanced()
         return False
 
+    def confirm_round(self, question: FreshnessRound) -> bool:
+        """Takes a round that was asked by other means than peers, such as an offline bundle.
+
+        The age counts from when its nonce was drawn, whatever way the answers took.
+        """
+        if not self._is_confirmed(question):
+            return False
+        self.age.confirm(question.asked_at)
+        self._has_news.set()
+        self._on_confirmed()
+        return True
+
     def _is_confirmed(self, question: FreshnessRound) -> bool:
         if self._ledger.alarm is not None:
             return False  # who certified what the rules forbid cannot vouch for my copy

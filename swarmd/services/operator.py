@@ -31,6 +31,7 @@ from swarmd.peers import PeerRegistry
 from swarmd.publisher import Publisher
 from swarmd.questions import Denial, Permit, Verdict
 from swarmd.services.access_desk import AccessDesk
+from swarmd.services.bundle_desk import BundleDesk
 from swarmd.services.consensus import ConsensusService
 from swarmd.services.cosigning import Ask, CosigningService
 from swarmd.services.decisions import Decisions
@@ -75,6 +76,7 @@ class Parts:
     consensus: ConsensusService | None
     publisher: Publisher | None
     sealing: SealingDesk
+    bundles: BundleDesk
     keeping: KeepingDesk
     cosigning: CosigningService
     ask: Ask
@@ -115,6 +117,7 @@ class Operator:
             "receipts": self._receipts,
             "stop": self._stop,
             **self._parts.sealing.handlers(),
+            **self._parts.bundles.handlers(),
             **self._parts.keeping.handlers(),
             **AccessDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **Decisions(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),

@@ -1,0 +1,378 @@
+"""Writes an offline bundle from what a running daemon says and from its image files.
+
+Runs in the operator's process: the daemon writes nowhere but in its own folder. Everything taken
+from an image file is hashed against the recipe before it goes into the bundle, and the recipe
+against the signed manifest. The file grows as `FILE.part`, in a fixed order; running the same
+export again goes on behind the last whole chunk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from chunks.recipe import Recipe
+from chunks.recipe_page import RecipeAssembler, decode_recipe_page, page_count
+from protocol.digest import ChainId, Digest, ManifestId, verify_digest
+from protocol.errors import EncodingError, PolicyError, RemoteProtocolError, VerificationError
+from protocol.limits import MIB
+from protocol.manifest import Component, parse_manifest
+from swarmd.bundle_format import (
+    BundleError,
+    BundleHead,
+    BundleObject,
+    HaveFile,
+    SectionKind,
+    SectionReader,
+    SectionWriter,
+    begin_bundle,
+    check_regular,
+    chunk_index,
+    decode_head,
+    decode_object,
+    resume_bundle,
+)
+from swarmd.datadir import PUBLIC_FILE_MODE, storage_errors, sync_directory
+from swarmd.proof_file import ProofFile
+
+SYNC_BYTES: Final = 64 * MIB
+"""Written bytes after which the file is made durable: what a power cut costs at most."""
+Call = Callable[[str, Mapping[str, Any]], Any]
+"""Asks the daemon one method."""
+Progress = Callable[[Mapping[str, object]], None]
+"""Told how far it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What an export wrote."""
+
+    file: Path
+    """The bundle."""
+    size_bytes: int
+    """Its bytes."""
+    chunks: int
+    """Chunks in it that this run wrote."""
+    chunks_left_out: int
+    """Chunks that the target has, or that repeat."""
+    from_height: int
+    """First block."""
+    to_height: int
+    """Last block."""
+    statements: int
+    """Validators that signed the have-file's nonce."""
+    is_resumed: bool
+    """Whether an interrupted export went on."""
+
+
+@dataclass(slots=True)
+class _Position:
+    """Where an interrupted export goes on."""
+
+    end: int
+    count: int
+    objects: int
+    """Objects that are in the file as a whole."""
+    chunk: int
+    """Last chunk of the next object that is there; -1: not even its pages."""
+
+
+class BundleExport:
+    """One export; `run` once."""
+
+    def __init__(
+        self,
+        call: Call,
+        *,
+        genesis: bytes,
+        target: Path,
+        have: tuple[HaveFile, Digest] | None,
+        progress: Progress,
+    ) -> None:
+        """Prepares an export.
+
+        Args:
+            call: asks the daemon.
+            genesis: the chain's genesis document, for the proofs.
+            target: the bundle; replaced once the new one is whole.
+            have: the target's have-file and its SHA-256; None: a full bundle.
+            progress: told bytes written.
+        """
+        self._call = call
+        self._genesis = genesis
+        self._target = target.absolute()
+        self._part = self._target.with_name(f"{self._target.name}.part")
+        self._have = have
+        self._progress = progress
+        self._written = 0
+        self._left_out = 0
+        self._unsynced = 0
+        self._statements = 0
+
+    def run(self, manifests: tuple[ManifestId, ...]) -> Exported:
+        """Writes the bundle.
+
+        Args:
+            manifests: whose images; empty: all that the node holds whole and may pass on.
+
+        Raises:
+            PolicyError: the node refuses one of them, or lacks the blocks that the target needs.
+            VerificationError: an image file or the daemon's answer is not what the manifest says.
+            StorageError: the file cannot be written.
+        """
+        params = {"manifests": [item.hex() for item in manifests]} if manifests else {}
+        plan = self._call("bundle_plan", params)
+        self._check_plan(plan)
+        with storage_errors(f"cannot write {self._part}"):
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._part, flags, PUBLIC_FILE_MODE)
+            with os.fdopen(descriptor, "r+b") as file:
+                check_regular(file)
+                return self._write(file, plan)
+
+    def _check_plan(self, plan: Any) -> None:
+        if self._have is None:
+            return
+        have = self._have[0]
+        if have.chain.hex() != plan["chain"]:
+            raise PolicyError("bundle.chain", "the have-file is of another chain than this node")
+        if have.era != plan["era"]:
+            raise PolicyError("bundle.era", f"the have-file is of era {have.era}")
+
+    def _write(self, file: BinaryIO, plan: Any) -> Exported:
+        objects = [
+            (ManifestId(bytes.fromhex(item["manifest"])), number, component, Path(path))
+            for item in plan["manifests"]
+            for number, (component, path) in enumerate(
+                zip(_components(item), item["paths"], strict=True)
+            )
+        ]
+        head, position = self._resumable(file, plan)
+        if head is None or position is None:
+            file.seek(0)
+            file.truncate()
+            writer = begin_bundle(file)
+            head = self._write_facts(writer, plan)
+            position = _Position(0, 0, 0, -1)
+            is_resumed = False
+        else:
+            writer = resume_bundle(file, position.end, position.count)
+            is_resumed = True
+        for place, (manifest, number, component, path) in enumerate(objects):
+            if place >= position.objects:
+                after = position.chunk if place == position.objects else -1
+                named = BundleObject(manifest=manifest, component=number)
+                self._write_object(writer, file, named, component, path, after)
+        writer.finish()
+        file.flush()
+        os.fsync(file.fileno())
+        size = file.tell()
+        self._part.replace(self._target)
+        sync_directory(self._target.parent)
+        return Exported(
+            file=self._target,
+            size_bytes=size,
+            chunks=self._written,
+            chunks_left_out=self._left_out,
+            from_height=head.from_height,
+            to_height=head.to_height,
+            statements=self._statements,
+            is_resumed=is_resumed,
+        )
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    def _write_facts(self, writer: SectionWriter, plan: Any) -> BundleHead:
+        """Everything before the images. Statements are asked for first: they name a height."""
+        have = None if self._have is None else self._have[0]
+        statements, highest = b"", 0
+        if have is not None:
+            signed = self._call("bundle_freshness", {"nonce": have.nonce.hex()})
+            statements, highest = bytes.fromhex(signed["statements"]), int(signed["highest"])
+            self._statements = int(signed["count"])
+        start = 1 if have is None else have.height + 1
+        runs = self._runs(start)
+        end = runs[-1][0] if runs else start - 1
+        if statements and highest > end:
+            statements = b""  # said of blocks that this node does not have yet
+            self._statements = 0
+        head = BundleHead(
+            chain=ChainId(bytes.fromhex(plan["chain"])),
+            era=int(plan["era"]),
+            from_height=start,
+            to_height=end,
+            manifests=tuple(
+                ManifestId(bytes.fromhex(item["manifest"])) for item in plan["manifests"]
+            ),
+            have=None if self._have is None else self._have[1],
+        )
+        writer.write(SectionKind.HEAD, head.encode())
+        if plan["checkpoint"] is not None:
+            writer.write(SectionKind.CHECKPOINT, bytes.fromhex(plan["checkpoint"]))
+        for last, before in runs:
+            writer.write(SectionKind.BLOCKS, self._run(before, last))
+        if statements:
+            writer.write(SectionKind.FRESHNESS, statements)
+        for item in plan["manifests"]:
+            proof = self._call("prove", {"manifest": item["manifest"]})
+            raw = ProofFile(self._genesis, bytes.fromhex(proof["proof"])).encode()
+            writer.write(SectionKind.PROOF, raw)
+        rings = dict.fromkeys(ring for item in plan["manifests"] for ring in item["rings"])
+        for ring in rings:
+            writer.write(SectionKind.RING, self._ring(ring))
+        return head
+
+    def _runs(self, start: int) -> list[tuple[int, int]]:
+        """(last height, first height) of each run of blocks; two heights a run are remembered."""
+        runs: list[tuple[int, int]] = []
+        while True:
+            answer = self._call("bundle_blocks", {"from": start})
+            last = int(answer["last"])
+            if not answer["blocks"] or last < start:
+                return runs
+            runs.append((last, start))
+            start = last + 1
+
+    def _run(self, start: int, last: int) -> bytes:
+        answer = self._call("bundle_blocks", {"from": start})
+        if int(answer["last"]) < last:
+            raise RemoteProtocolError(f"the node gave fewer blocks from {start} than before")
+        return bytes.fromhex(answer["blocks"])
+
+    def _ring(self, ring: str) -> bytes:
+        from swarmd.datadir import read_bounded
+
+        found = self._call("sealing_export", {"ring": ring})
+        raw = read_bounded(Path(found["path"]), bytes_max=int(found["size"]))
+        verify_digest("ring file", raw, bytes.fromhex(found["sha256"]))
+        return raw
+
+    # -- images --------------------------------------------------------------------------------
+
+    def _recipe(self, named: BundleObject, component: Component) -> tuple[Recipe, list[bytes]]:
+        """The recipe, checked under the manifest's root, and its pages as they are sent."""
+        assembler = RecipeAssembler(
+            root=component.recipe_root,
+            chunk_count=component.chunk_count,
+            size_bytes=component.size,
+            chunk_bytes_max=component.chunk_bytes_max,
+        )
+        pages: list[bytes] = []
+        for number in range(page_count(component.chunk_count)):
+            params = {
+                "manifest": named.manifest.hex(),
+                "component": named.component,
+                "page": number,
+            }
+            raw = bytes.fromhex(self._call("bundle_page", params)["page"])
+            assembler.add(decode_recipe_page(raw))
+            pages.append(raw)
+        return assembler.recipe(), pages
+
+    def _write_object(
+        self,
+        writer: SectionWriter,
+        file: BinaryIO,
+        named: BundleObject,
+        component: Component,
+        path: Path,
+        after: int,
+    ) -> None:
+        """Writes a component, or what follows chunk `after` of it."""
+        recipe, pages = self._recipe(named, component)
+        if after < 0:
+            writer.write(SectionKind.OBJECT, named.encode())
+            for page in pages:
+                writer.write(SectionKind.PAGE, page)
+        seen: dict[bytes, None] = {}
+        with path.open("rb", buffering=0) as image:
+            for index in range(recipe.chunk_count):
+                digest = recipe.digest(index)
+                if digest in seen or (self._have is not None and self._have[0].holds(digest)):
+                    self._left_out += 1
+                    continue
+                if digest in recipe.repeats:
+                    seen[digest] = None
+                if index > after:
+                    data = _read_chunk(image, recipe, index)
+                    writer.write(SectionKind.CHUNK, index.to_bytes(4, "big"), data)
+                    self._note(file, len(data))
+
+    def _note(self, file: BinaryIO, size: int) -> None:
+        self._written += 1
+        self._unsynced += size
+        if self._unsynced >= SYNC_BYTES:
+            file.flush()
+            os.fdatasync(file.fileno())
+            self._unsynced = 0
+            self._progress({"stage": "writing", "bytes": file.tell()})
+
+    # -- going on ------------------------------------------------------------------------------
+
+    def _resumable(self, file: BinaryIO, plan: Any) -> tuple[BundleHead | None, _Position | None]:
+        """What an interrupted run of the same export left, if it got as far as the images."""
+        try:
+            file.seek(0)
+            reader = SectionReader(file)
+            head = decode_head(reader.next().body)
+        except VerificationError:
+            return None, None
+        wanted = tuple(ManifestId(bytes.fromhex(item["manifest"])) for item in plan["manifests"])
+        digest = None if self._have is None else self._have[1]
+        same = (head.chain.hex(), head.era, head.manifests, head.have)
+        if same != (plan["chain"], plan["era"], wanted, digest):
+            return None, None
+        return head, _find_end(reader)
+
+
+def _find_end(reader: SectionReader) -> _Position | None:
+    """The last section of an interrupted bundle behind which an export can go on."""
+    count, position = 1, None
+    objects, chunk, start = -1, -1, (0, 0)
+    while True:
+        before = (reader.offset, count)
+        try:
+            section = reader.next()
+        except BundleError:
+            return position
+        count += 1
+        if section.kind is SectionKind.OBJECT:
+            try:
+                decode_object(section.body)
+            except EncodingError:
+                return position
+            objects, chunk, start = objects + 1, -1, before
+            position = _Position(start[0], start[1], objects, -1)
+        elif section.kind is SectionKind.CHUNK and objects >= 0:
+            chunk = chunk_index(section.body)
+            position = _Position(section.end, count, objects, chunk)
+        elif section.kind is SectionKind.END:
+            return position
+
+
+def _components(item: Any) -> tuple[Component, ...]:
+    """The components of a planned manifest, from its signed bytes.
+
+    Raises:
+        VerificationError: they are of another manifest.
+    """
+    signed = parse_manifest(bytes.fromhex(item["raw"]))
+    verify_digest("manifest", signed.signed.raw, bytes.fromhex(item["manifest"]))
+    return signed.manifest.components
+
+
+def _read_chunk(image: BinaryIO, recipe: Recipe, index: int) -> bytes:
+    """Reads and checks one chunk of an image file.
+
+    Raises:
+        VerificationError: the bytes on disk are not this chunk.
+    """
+    image.seek(recipe.offset(index))
+    data = image.read(recipe.length(index))
+    if len(data) != recipe.length(index):
+        raise VerificationError(f"the image file ends in chunk {index}")
+    verify_digest(f"chunk {index} in the image file", data, recipe.digest(index))
+    return data

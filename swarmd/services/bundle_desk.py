@@ -1,0 +1,370 @@
+"""Control methods of offline bundles: what an export is made of, have-files, and the import.
+
+The file itself is written by the command, which runs as the operator; the daemon writes nowhere but
+in its own folder. Chunks are read by the command straight from the image files and hashed against
+the recipe, so that gigabytes do not pass the control socket.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import trio
+
+from chunks.recipe_page import RecipePager
+from chunks.store import ChunkStore, ImageState
+from protocol.catchup import (
+    BLOCKS_BYTES_MAX,
+    NONCE_BYTES,
+    BlocksAnswer,
+    FreshnessAnswer,
+    FreshnessRequest,
+    encode_ledger_message,
+    parse_freshness,
+)
+from protocol.digest import Digest, ManifestId, sha256
+from protocol.errors import (
+    PolicyError,
+    RemoteProtocolError,
+    StorageError,
+    TransportError,
+    VerificationError,
+)
+from protocol.genesis import Genesis
+from protocol.limits import COMPONENTS_MAX
+from protocol.manifest import Component
+from swarmd.authority import Authority
+from swarmd.bundle_format import (
+    HAVE_CHUNKS_MAX,
+    MANIFESTS_MAX,
+    HaveFile,
+    SectionReader,
+    check_regular,
+    join_prefixes,
+)
+from swarmd.control.params import Params
+from swarmd.datadir import storage_errors, write_atomic
+from swarmd.entropy import Entropy
+from swarmd.freshness import FreshnessRound
+from swarmd.ledger_host import LedgerHost
+from swarmd.net.address import PeerKey
+from swarmd.peers import PeerClass, PeerRegistry
+from swarmd.questions import Denial
+from swarmd.services.bundle_import import BundleImport, Surroundings
+from swarmd.services.cosigning import Ask
+from swarmd.services.freshness import FreshnessService, Statement
+from swarmd.services.images import ImageService
+from swarmd.services.release_desk import known_manifest
+from swarmd.services.sealing import SealingService
+
+if TYPE_CHECKING:
+    from swarmd.control.protocol import JSON
+    from swarmd.control.server import Handler, Report
+
+logger = logging.getLogger(__name__)
+
+NONCES_MAX: Final = 8
+"""Have-files whose nonces are remembered, the newest ones."""
+HAVE_NAME: Final = "wanted.have"
+"""In the data directory: the last have-file, for the command to copy."""
+ASK_S: Final = 20.0
+"""How long validators may take to sign a nonce, seconds."""
+
+
+class BundleDesk:
+    """Implements the methods."""
+
+    def __init__(
+        self,
+        *,
+        data: Path,
+        ledger: LedgerHost,
+        genesis: Genesis,
+        authority: Authority,
+        registry: PeerRegistry,
+        store: ChunkStore,
+        images: ImageService,
+        image_path: Callable[[Digest], Path],
+        sealing: SealingService,
+        freshness: FreshnessService,
+        ask: Ask,
+        entropy: Entropy,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """Speaks to the parts of a node; `monotonic` gives seconds."""
+        self._data = data
+        self._ledger = ledger
+        self._genesis = genesis
+        self._authority = authority
+        self._registry = registry
+        self._store = store
+        self._images = images
+        self._image_path = image_path
+        self._sealing = sealing
+        self._freshness = freshness
+        self._ask = ask
+        self._entropy = entropy
+        self._monotonic = monotonic
+        self._nonces: dict[bytes, float] = {}
+        self._pager: tuple[Digest, RecipePager] | None = None
+        self._importing = trio.Lock()
+        self._limiter = trio.CapacityLimiter(1)
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Methods by name."""
+        return {
+            "bundle_wanted": self._wanted,
+            "bundle_plan": self._plan,
+            "bundle_freshness": self._statements,
+            "bundle_blocks": self._blocks,
+            "bundle_page": self._page,
+            "bundle_import": self._import,
+        }
+
+    # -- what a cut-off gateway says -----------------------------------------------------------
+
+    async def _wanted(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """Makes a have-file, and remembers when its nonce was drawn."""
+        Params(params).finish()
+        nonce, drawn_at = self._entropy.token(NONCE_BYTES), self._monotonic()
+        chunks = await trio.to_thread.run_sync(self._held_chunks)
+        head = self._ledger.chain.head
+        have = HaveFile(
+            chain=self._ledger.chain_id,
+            era=head.era,
+            height=head.height,
+            epoch=self._ledger.chain.validators.epoch,
+            nonce=nonce,
+            chunks=chunks,
+        )
+        raw, path = have.encode(), self._data / HAVE_NAME
+        await trio.to_thread.run_sync(write_atomic, path, raw)
+        self._nonces[nonce] = drawn_at
+        while len(self._nonces) > NONCES_MAX:
+            self._nonces.pop(next(iter(self._nonces)))
+        return {
+            "path": str(path),
+            "sha256": sha256(raw).hex(),
+            "size": len(raw),
+            "height": head.height,
+            "chunks": len(chunks) // 8,
+        }
+
+    def _held_chunks(self) -> bytes:
+        """Prefixes of the chunks held, of the newest images first; for a worker thread."""
+        return join_prefixes(islice(self._chunk_digests(), HAVE_CHUNKS_MAX))
+
+    def _chunk_digests(self) -> Iterator[bytes]:
+        for record in reversed(self._store.images()):
+            if record.state is ImageState.LOCKED:
+                continue
+            try:
+                recipe, have = self._store.recipe(record.image), self._store.have(record.image)
+            except StorageError as error:
+                logger.info("image %s is left out: %s", record.image.hex()[:8], error)
+                continue
+            for index in range(recipe.chunk_count):
+                if have[index >> 3] & 0x80 >> (index & 7):
+                    yield recipe.digest(index)
+
+    # -- what an export is made of -------------------------------------------------------------
+
+    async def _plan(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """The images that a bundle may hold, and where the command finds them."""
+        reader = Params(params)
+        wanted: list[ManifestId] = []
+        if reader.has("manifests"):
+            named = reader.hex_list("manifests", items_max=MANIFESTS_MAX, bytes_max=32)
+            wanted = [ManifestId(raw) for raw in dict.fromkeys(named)]
+        reader.finish()
+        if not wanted:
+            rows = self._images.overview()
+            wanted = [row.manifest for row in rows if row.standing == "authorised"]
+            wanted = [item for item in wanted if self._is_whole(item)][-MANIFESTS_MAX:]
+        chain = self._ledger.chain
+        checkpoint = await self._ledger.run(chain.checkpoint)
+        return {
+            "chain": self._ledger.chain_id.hex(),
+            "era": chain.rules.era,
+            "height": chain.head.height,
+            "checkpoint": None if checkpoint is None else checkpoint.encode().hex(),
+            "manifests": [self._planned(manifest) for manifest in wanted],
+        }
+
+    def _is_whole(self, manifest: ManifestId) -> bool:
+        held = {
+            record.image for record in self._store.images() if record.state is ImageState.COMPLETE
+        }
+        components = self._ledger.manifests[manifest].manifest.components
+        return all(component.digest in held for component in components)
+
+    def _planned(self, manifest: ManifestId) -> JSON:
+        content = known_manifest(self._ledger, manifest).manifest
+        verdict = self._authority.may_fetch(manifest)
+        if isinstance(verdict, Denial):
+            raise verdict.error()
+        if not self._is_whole(manifest):
+            raise PolicyError("bundle.incomplete", f"{manifest.hex()[:8]} is not complete here")
+        rings = dict.fromkeys(
+            component.sealing.ring.hex()
+            for component in content.components
+            if component.sealing is not None and self._sealing.shelf.get(component.sealing.ring)
+        )
+        return {
+            "manifest": manifest.hex(),
+            "raw": self._ledger.manifests[manifest].signed.raw.hex(),
+            "paths": [str(self._image_path(item.digest)) for item in content.components],
+            "rings": list(rings),
+        }
+
+    async def _blocks(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """A run of blocks from a height on, as the ledger stream would give it."""
+        reader = Params(params)
+        start = reader.uint("from", minimum=1)
+        reader.finish()
+        chain = self._ledger.chain
+
+        def read() -> tuple[int, bytes]:
+            if start > chain.head.height:
+                return start - 1, b""
+            if start < chain.first_block:
+                raise PolicyError("blocks.pruned", f"blocks from {chain.first_block} on are kept")
+            raws, certificate = chain.blocks(start, BLOCKS_BYTES_MAX)
+            if certificate is None:
+                return start - 1, b""
+            answer = BlocksAnswer(blocks=raws, certificate=certificate.encode())
+            return start - 1 + len(raws), encode_ledger_message(answer)
+
+        last, body = await self._ledger.run(read)
+        return {"last": last, "blocks": body.hex()}
+
+    async def _page(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """Some pages of a component's recipe, each with its proof."""
+        reader = Params(params)
+        manifest = ManifestId(reader.hex_bytes("manifest", size=32))
+        number = reader.uint("component", maximum=COMPONENTS_MAX - 1)
+        page = reader.uint("page", maximum=255)
+        reader.finish()
+        components = known_manifest(self._ledger, manifest).manifest.components
+        if number >= len(components):
+            raise PolicyError("component.unknown", f"the manifest has no component {number}")
+        make = partial(self._make_page, components[number], page)
+        return {"page": (await trio.to_thread.run_sync(make, limiter=self._limiter)).hex()}
+
+    def _make_page(self, component: Component, page: int) -> bytes:
+        if self._pager is None or self._pager[0] != component.digest:
+            self._pager = (component.digest, RecipePager(self._store.recipe(component.digest)))
+        pager = self._pager[1]
+        if page >= pager.page_count:
+            raise PolicyError("bundle.page", f"the recipe has {pager.page_count} pages")
+        return pager.page(page).encode()
+
+    async def _statements(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """Has validators sign the nonce of a have-file."""
+        reader = Params(params)
+        nonce = reader.hex_bytes("nonce", size=NONCE_BYTES)
+        reader.finish()
+        found: dict[int, Statement] = {}
+
+        def keep(answer: FreshnessAnswer) -> None:
+            for statement in answer.statements:
+                try:
+                    found.setdefault(parse_freshness(statement[0]).freshness.validator, statement)
+                except VerificationError as error:
+                    logger.info("a statement of freshness is malformed: %s", error)
+
+        keep(FreshnessAnswer(statements=await self._freshness.own_statements(nonce)))
+        with trio.move_on_after(ASK_S):
+            async with trio.open_nursery() as nursery:
+                for peer in self._registry.at_least(PeerClass.MEMBER):
+                    relay = peer.peer_class is PeerClass.MEMBER
+                    request = FreshnessRequest(nonce=nonce, relay=relay)
+                    nursery.start_soon(self._ask_one, peer.key, request, keep)
+        seats = len(self._ledger.chain.validators.members)
+        statements = tuple(found[index] for index in sorted(found) if index < seats)
+        heights = [parse_freshness(raw).freshness.height for raw, *_ in statements]
+        body = encode_ledger_message(FreshnessAnswer(statements=statements))
+        return {
+            "statements": body.hex() if statements else "",
+            "count": len(statements),
+            "highest": max(heights, default=0),
+        }
+
+    async def _ask_one(
+        self,
+        peer: PeerKey,
+        request: FreshnessRequest,
+        keep: Callable[[FreshnessAnswer], None],
+    ) -> None:
+        try:
+            answer = await self._ask(peer, request)
+        except (TransportError, PolicyError, RemoteProtocolError, VerificationError) as error:
+            logger.debug("freshness for a bundle: %s", error)
+            return
+        if isinstance(answer, FreshnessAnswer):
+            keep(answer)
+
+    # -- taking one in -------------------------------------------------------------------------
+
+    async def _import(self, params: Mapping[str, object], report: Report) -> JSON:
+        reader = Params(params)
+        path = Path(reader.path("path"))
+        reader.finish()
+        if self._importing.locked():
+            raise PolicyError("bundle.busy", "another bundle is being taken in")
+        async with self._importing:
+            file = await trio.to_thread.run_sync(_open, path)
+            try:
+                total = check_regular(file)
+
+                async def progress(offset: int) -> None:
+                    await report({"stage": "taking in", "bytes": offset, "total": total})
+
+                bundle = await trio.to_thread.run_sync(SectionReader, file)
+                outcome = await BundleImport(self._surroundings(), bundle, self._limiter).run(
+                    progress
+                )
+            finally:
+                await trio.to_thread.run_sync(file.close)
+        return {**asdict(outcome), "height": self._ledger.chain.head.height}
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            ledger=self._ledger,
+            genesis=self._genesis,
+            authority=self._authority,
+            store=self._store,
+            take_ring=self._sealing.take,
+            confirm=self._confirm,
+            wake=self._images.wake,
+        )
+
+    def _confirm(self, answer: FreshnessAnswer) -> bool:
+        """Judges statements about each nonce of this run; the age counts from when it was drawn."""
+        for nonce, drawn_at in tuple(self._nonces.items()):
+            question = FreshnessRound(nonce, drawn_at, self._freshness.validator_keys)
+            try:
+                question.add(answer, self._ledger.chain_id)
+            except VerificationError as error:
+                logger.debug("statements about another nonce: %s", error)
+            if self._freshness.confirm_round(question):
+                return True
+        return False
+
+
+def _open(path: Path) -> BinaryIO:
+    """Opens a file for reading; a pipe without a writer must not hold the thread.
+
+    Raises:
+        StorageError: missing or unreadable.
+    """
+    with storage_errors(f"cannot read {path}"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.fdopen(descriptor, "rb")
