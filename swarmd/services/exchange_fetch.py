@@ -218,12 +218,13 @@ class Fetch:
         """
         if isinstance(event, ObjectDropped):
             self._owner.fetch_dropped(self, event.component)
-        for effect in self.machine.handle(event, trio.current_time()):
-            self._execute(effect)
         if isinstance(event, ComponentPrepared):
             recipe = self._recipes[event.component]
             assert recipe is not None, "the recipe is complete before space is prepared"
+            # Before the download asks for anything: what will be pushed is not to be asked for.
             self._owner.fetch_prepared(self, event, recipe)
+        for effect in self.machine.handle(event, trio.current_time()):
+            self._execute(effect)
         deadline = self.machine.deadline
         if deadline is not None and (self._timer_at is None or deadline < self._timer_at):
             self._timer_changed.set()

@@ -14,13 +14,27 @@ from chunks.store import ChunkStore
 from protocol.digest import ManifestId
 from protocol.errors import TransportError
 from protocol.exchange_events import Offence, PeerId
+from protocol.relay_events import RelaySettings
 from swarmd.entropy import SeededEntropy
 from swarmd.services.exchange import ExchangeService
+from swarmd.services.exchange_packing import PackingMode
 
 T = TypeVar("T")
 
 WINDOW_BYTES = 4 * 1024 * 1024
 """Unread bytes a stream holds before its sender waits, like a muxer's window."""
+
+
+class Uplink:
+    """One node's sending rate: frames of all its streams leave one after the other."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self.bytes_per_s = bytes_per_s
+        self._lock = trio.Lock()
+
+    async def send(self, size_bytes: int) -> None:
+        async with self._lock:
+            await trio.sleep(size_bytes / self.bytes_per_s)
 
 
 class MemoryFrameStream:
@@ -35,6 +49,7 @@ class MemoryFrameStream:
         self.is_broken = False
         self.frames_left: int | None = None
         self.watch: Callable[[bytes], None] | None = None
+        self.uplink: Uplink | None = None
 
     async def send_frame(self, body: bytes | Sequence[bytes | memoryview]) -> None:
         whole = body if isinstance(body, bytes) else b"".join(body)
@@ -51,6 +66,8 @@ class MemoryFrameStream:
                 raise TransportError("stream broken")
         if self.watch is not None:
             self.watch(whole)
+        if self.uplink is not None:
+            await self.uplink.send(len(whole))
         other._frames.append(whole)
         other._bytes += len(whole)
         other._lot.unpark_all()
@@ -121,11 +138,19 @@ class Node:
     """One node: a service, its store, its rules."""
 
     def __init__(
-        self, network: Network, key: PeerId, store: ChunkStore, *, has_threads: bool = False
+        self,
+        network: Network,
+        key: PeerId,
+        store: ChunkStore,
+        *,
+        has_threads: bool = False,
+        packing: PackingMode = PackingMode.AUTO,
+        relays: RelaySettings | None = None,
     ) -> None:
         self.network = network
         self.key = key
         self.store = store
+        self.uplink: Uplink | None = None
         self.rules = Rules()
         self.score = Score()
         self.service = ExchangeService(
@@ -136,6 +161,8 @@ class Node:
             open_stream=self._open,
             entropy=SeededEntropy(0, key.hex()),
             run_blocking=None if has_threads else run_in_place,
+            packing=packing,
+            relays=relays,
         )
 
     async def _open(self, peer: PeerId) -> MemoryFrameStream:
@@ -152,9 +179,17 @@ class Network:
         self.breaks_after: int | None = None
         self.watch: Callable[[bytes], None] | None = None
 
-    async def add(self, name: str, store: ChunkStore, *, has_threads: bool = False) -> Node:
+    async def add(
+        self,
+        name: str,
+        store: ChunkStore,
+        *,
+        has_threads: bool = False,
+        packing: PackingMode = PackingMode.AUTO,
+        relays: RelaySettings | None = None,
+    ) -> Node:
         key = name.encode().ljust(32, b".")
-        node = Node(self, key, store, has_threads=has_threads)
+        node = Node(self, key, store, has_threads=has_threads, packing=packing, relays=relays)
         self.nodes[node.key] = node
         await self.nursery.start(lambda task_status: node.service.run(task_status=task_status))
         return node
@@ -167,6 +202,7 @@ class Network:
         ours.watch = theirs.watch = self.watch
         self.streams.append((node.key, peer, ours))
         theirs.frames_left, self.breaks_after = self.breaks_after, None
+        ours.uplink, theirs.uplink = node.uplink, self.nodes[peer].uplink
         self.nursery.start_soon(self.nodes[peer].service.serve_stream, theirs)
         return ours
 
