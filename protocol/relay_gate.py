@@ -26,6 +26,10 @@ LATE_S: Final = 2.0
 seconds: it was pushed before this node took part."""
 GRACE_S: Final = 0.3
 """How long a receiver that sees reason for somebody to seed waits for that, seconds."""
+QUIET_SHARE: Final = 0.5
+"""No push for this share of the repair delay after the last seeder was done: none is on its way."""
+FREE_FACTOR: Final = 4.0
+"""So many repair delays later all is asked for though pushes still come."""
 FAR_FACTOR: Final = 4.0
 """Members of other sites are asked this many repair delays later than those of the own site, which
 get a copy across and pass it on."""
@@ -57,6 +61,8 @@ class _ObjectGate:
     """When it was gated last, seconds."""
     free_at: float | None = None
     """When the gate opens, because all was announced, seconds."""
+    free_by: float | None = None
+    """When it opens though pushes still come, seconds."""
     is_stalled: bool = False
     """It opened because no push came; the next one closes it."""
     refresh_at: float | None = None
@@ -124,14 +130,14 @@ class PullGate:
                 PeerClaimsObject(peer=member.peer, object_number=number, bits=0)
             )
         gate.is_stalled = False
-        gate.free_at = gate.refresh_at = None
+        gate.free_at = gate.free_by = gate.refresh_at = None
         if not gate.is_gated:
             gate.is_gated, gate.gated_at = True, now
             self.repair.forget([self._state.whole(number)])
             self._state.effects.append(PullGated(object_number=number))
 
     def _free(self, number: int, gate: _ObjectGate, now: float) -> None:
-        gate.is_gated, gate.free_at = False, None
+        gate.is_gated, gate.free_at, gate.free_by = False, None, None
         gate.refresh_at, gate.refresh_s = now + REFRESH_S_START, REFRESH_S_START
         self._state.effects.append(PullFreed(object_number=number))
 
@@ -233,7 +239,7 @@ class PullGate:
             self._state.effects.append(PullOpened(runs=tuple(runs)))
         for number, gate in self._objects.items():
             if gate.free_at is not None and now >= gate.free_at:
-                self._free(number, gate, now)
+                self._free_unless_pushed(number, gate, now)
             elif gate.is_gated and now >= self._stalled_at(gate):
                 self._stall(number, gate, now)
             if gate.refresh_at is not None and now >= gate.refresh_at:
@@ -243,8 +249,24 @@ class PullGate:
         while self._deferred and self._deferred[0][0] <= now:
             _, peer, number = self._deferred.pop(0)
             member = self._state.members.find(peer)
-            if member is not None and not member.seeds(number):
+            if member is None or member.seeds(number):
+                continue
+            again_at = (self.repair.pushed_at or 0.0) + FAR_FACTOR * self.repair.repair_s
+            if again_at > now and self._is_second_choice(member, number):
+                # Copies still come across by push: asking for them would send them twice.
+                self._deferred.append((again_at, peer, number))
+            else:
                 self._claim_known(member, number)
+
+    def _free_unless_pushed(self, number: int, gate: _ObjectGate, now: float) -> None:
+        """Sets an object free once pushes ceased: those on their way are not to be asked for."""
+        quiet_at = (self.repair.pushed_at or 0.0) + QUIET_SHARE * self.repair.repair_s
+        if gate.free_by is None:
+            gate.free_by = now + FREE_FACTOR * self.repair.repair_s
+        if now < min(quiet_at, gate.free_by):
+            gate.free_at = min(quiet_at, gate.free_by)
+        else:
+            self._free(number, gate, now)
 
     def _stall(self, number: int, gate: _ObjectGate, now: float) -> None:
         """Nobody pushes, whatever they said: ask everybody, seeders too (G6)."""

@@ -149,7 +149,7 @@ def mixed(leechers: int) -> Scenario:
 def misbehaving(*kinds: type[TransferHost], share: float, leechers: int = 16) -> Scenario:
     """A share of the leechers misbehaves, in turns of these kinds; `main` is about the others.
 
-    The bound counts the uplinks and the needs of the honest ones alone.
+    The bound counts the uplinks of the honest ones alone, and the needs of all.
     """
 
     def run(seed: int, image_bytes: int) -> Outcome:
@@ -157,7 +157,8 @@ def misbehaving(*kinds: type[TransferHost], share: float, leechers: int = 16) ->
         links = [link()] * leechers
         transfer = run_simple(seed, image_bytes, links, kinds=bad)
         honest = range(len(bad), leechers)
-        bound = fluid_bound_s(image_bytes, [link()], [links[number] for number in honest])
+        idle = [replace(link(), uplink_bytes_per_s=0.0)] * len(bad)
+        bound = fluid_bound_s(image_bytes, [link()], [*idle, *(links[n] for n in honest)])
         figures = transfer.figures(bound)
         return Outcome(figures=figures, main=figures.makespan_of(honest), transfer=transfer)
 
