@@ -33,6 +33,7 @@ from swarmd.patch_making import PatchMaker
 from swarmd.peers import PeerRegistry
 from swarmd.publisher import Publisher, Seals
 from swarmd.sealing_plane import SealingPlane
+from swarmd.services.copies_desk import CopiesDesk
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.exchange_ports import StreamLike
 from swarmd.services.exchange_rules import ExchangeRules, ExchangeScore
@@ -106,6 +107,14 @@ class DataPlane:
         """What devices report."""
         self.storage: Final = StoragePlane(base, exchange=self.exchange, health=self.health)
         """What is kept on the disk."""
+        self.copies: Final = CopiesDesk(
+            ledger=base.ledger,
+            authority=base.authority,
+            exchange=self.exchange,
+            registry=base.registry,
+            own_did=identity.did,
+        )
+        """Control method about who else holds a release."""
         self.images: Final = self.storage.images
         """What is wanted, held, promoted and given up."""
         self.sealing: Final = SealingPlane(base)

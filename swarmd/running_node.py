@@ -471,6 +471,7 @@ class RunningNode:
             sealing=self.data_plane.sealing.desk,
             bundles=self._bundle_desk(),
             keeping=self.data_plane.storage.desk,
+            copies=self.data_plane.copies,
             cosigning=self.cosigning,
             ask=self.ledger_service.ask,
             doorkeeper=self.doorkeeper,

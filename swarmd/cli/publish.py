@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DIGEST_DIGITS = 64
 """Hex digits of a manifest id."""
+COPIES_MAX = 1024
+"""Most copies that may be waited for, as the daemon has it."""
 WAIT_S = 600.0
 """How long `--wait` waits unless told otherwise, seconds."""
 
@@ -60,12 +62,19 @@ WAIT_S = 600.0
 @click.option("--no-patch", is_flag=True, help="Make no patch.")
 @click.option("--wait", is_flag=True, help="Wait until owners have approved it.")
 @click.option(
+    "--wait-copies",
+    "copies",
+    type=click.IntRange(min=1, max=COPIES_MAX),
+    metavar="K",
+    help="Wait until owners have approved it and K other members of its groups hold it complete.",
+)
+@click.option(
     "--timeout",
     "timeout_s",
     type=click.FloatRange(min=0),
     default=WAIT_S,
     show_default=True,
-    help="Seconds that --wait waits; then the exit code is 3.",
+    help="Seconds that --wait and --wait-copies wait, each; then the exit code is 3.",
 )
 @json_option
 @pass_output
@@ -82,6 +91,7 @@ def publish(
     bases: tuple[str, ...],
     no_patch: bool,
     wait: bool,
+    copies: int | None,
     timeout_s: float,
 ) -> None:
     """Offer an image for approval; prints the manifest id that owners approve.
@@ -111,11 +121,31 @@ def publish(
         manifest = result["manifest"]
         for patch in result["patches"]:
             output.note(_patch_text(patch, result["size"]))
-        if wait:
+        if wait or copies is not None:
             output.note(f"manifest {manifest}: waiting for the owners' approvals")
             what = {"manifest": manifest, "for": "authorised", "timeout_s": timeout_s}
             result = {**result, "authorised": client.call("wait", what)}
+        if copies is not None:
+            output.note(f"waiting until {copies} other members hold it")
+            wanted = {"manifest": manifest, "copies": copies, "timeout_s": timeout_s}
+            held = client.call("wait_copies", wanted, _CopiesNote(output))
+            result = {**result, "copies": held["copies"]}
     output.result(result, manifest)
+
+
+class _CopiesNote:
+    """Says how many copies there are, whenever that changes."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._said: object = 0
+
+    def __call__(self, fields: Mapping[str, object]) -> None:
+        """Takes a progress report."""
+        copies, wanted = fields.get("copies"), fields.get("wanted")
+        if wanted is not None and copies != self._said:
+            self._said = copies
+            self._output.note(f"{copies} of {wanted} copies")
 
 
 def _base(text: str) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, TypeVar
 
@@ -43,6 +44,7 @@ from protocol.relay_messages import RelayMessage
 from protocol.runs import Runs
 from protocol.upload import Upload
 from swarmd.entropy import Entropy
+from swarmd.services.exchange_copies import CopyWatch, CopyWatches
 from swarmd.services.exchange_fetch import Fetch, FetchStoppedError
 from swarmd.services.exchange_fetches import FetchTable, PickerFactory, rarest_first
 from swarmd.services.exchange_library import ServedLibrary
@@ -135,6 +137,7 @@ class ExchangeService:
             host=self,
         )
         self._news = News(self._links, self._relays.tells)
+        self._copies = CopyWatches(self._links, authority.may_ask, self.is_fetching)
         self._repairs: dict[ManifestId, trio.Event] = {}
         self._offering: dict[ManifestId, object] = {}
         self._nursery: trio.Nursery | None = None
@@ -236,6 +239,18 @@ class ExchangeService:
         """Whether a manifest is being fetched or repaired."""
         return manifest_id in self._fetches or manifest_id in self._repairs
 
+    @contextmanager
+    def watch_copies(self, authorised: AuthorisedManifest) -> Iterator[CopyWatch]:
+        """Has peers tell what they hold of a manifest, within the block."""
+        with self._copies.watching(authorised) as watch:
+            self._links.want_all()
+            yield watch
+
+    def ask_again(self, watch: CopyWatch) -> None:
+        """Asks every peer again; call it every `exchange_copies.RENEW_S`."""
+        self._copies.renew(watch)
+        self._links.want_all()
+
     def _withdraw(self, manifest_id: ManifestId) -> None:
         self._news.forget(manifest_id)
         self._relays.withdraw(manifest_id)
@@ -298,7 +313,9 @@ class ExchangeService:
         await self._links.run(stream, is_ours=False)
 
     def is_useful(self, peer: PeerId) -> bool:
-        """Whether a fetch would ask this peer if there were a link."""
+        """Whether a fetch or a watch would ask this peer if there were a link."""
+        if self._copies.is_useful(peer):
+            return True
         return self._relays.is_useful(peer) or any(
             not fetch.machine.is_banned(peer)
             and self._authority.may_ask(peer, fetch.authorised.manifest_id)
@@ -316,7 +333,8 @@ class ExchangeService:
         return PeerLink(stream, is_ours=is_ours, upload=upload, owner=self)
 
     def link_begins(self, link: PeerLink) -> None:
-        """Has every fetch ask a new peer."""
+        """Has every fetch and every watch ask a new peer."""
+        self._copies.link_begins(link)
         for fetch in self._fetches:
             self._join(fetch, link)
         self._relays.link_begins(link)
@@ -388,6 +406,7 @@ class ExchangeService:
 
     def take_answer(self, peer: PeerId, message: ExchangeMessage) -> None:
         """Routes an answer or possession news to the relay or the download it concerns."""
+        self._copies.note(peer, message)
         if isinstance(message, Have | BitfieldMessage) and self._relays.take_possession(
             peer, message
         ):

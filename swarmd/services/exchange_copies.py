@@ -95,6 +95,7 @@ class CopyWatches:
         self._may_ask = may_ask
         self._is_fetching = is_fetching
         self._watches: dict[ManifestId, list[CopyWatch]] = {}
+        self._asked: dict[ManifestId, dict[PeerId, None]] = {}
 
     @contextmanager
     def watching(self, authorised: AuthorisedManifest) -> Iterator[CopyWatch]:
@@ -138,10 +139,13 @@ class CopyWatches:
     def _ask(self, link: PeerLink, watch: CopyWatch) -> None:
         if self._may_ask(link.peer, watch.manifest_id):
             interest = Interest(manifest_id=watch.manifest_id, components=watch.objects)
+            self._asked.setdefault(watch.manifest_id, {})[link.peer] = None
             link.send(Send(peer=link.peer, message=interest))
 
     def _lose_interest(self, manifest: ManifestId) -> None:
+        asked = self._asked.pop(manifest, {})
         if self._is_fetching(manifest):
             return
         for link in self._links:
-            link.send(Send(peer=link.peer, message=NotInterested(manifest_id=manifest)))
+            if link.peer in asked:  # nobody else may hear of the manifest from here
+                link.send(Send(peer=link.peer, message=NotInterested(manifest_id=manifest)))

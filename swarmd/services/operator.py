@@ -33,6 +33,7 @@ from swarmd.questions import Denial, Permit, Verdict
 from swarmd.services.access_desk import AccessDesk
 from swarmd.services.bundle_desk import BundleDesk
 from swarmd.services.consensus import ConsensusService
+from swarmd.services.copies_desk import CopiesDesk
 from swarmd.services.cosigning import Ask, CosigningService
 from swarmd.services.decisions import Decisions
 from swarmd.services.doorkeeper import Doorkeeper
@@ -78,6 +79,7 @@ class Parts:
     sealing: SealingDesk
     bundles: BundleDesk
     keeping: KeepingDesk
+    copies: CopiesDesk
     cosigning: CosigningService
     ask: Ask
     """Sends one request to a peer on the ledger stream."""
@@ -119,6 +121,7 @@ class Operator:
             **self._parts.sealing.handlers(),
             **self._parts.bundles.handlers(),
             **self._parts.keeping.handlers(),
+            **self._parts.copies.handlers(),
             **AccessDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **Decisions(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **self._rollouts.handlers(),
