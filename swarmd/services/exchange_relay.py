@@ -158,11 +158,14 @@ class RelayDesk:
         """Keeps the relays' time until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            while True:
-                self._changed = trio.Event()
-                with trio.move_on_at(self._next_at()):
-                    await self._changed.wait()
-                self._wake()
+            try:
+                while True:
+                    self._changed = trio.Event()
+                    with trio.move_on_at(self._next_at()):
+                        await self._changed.wait()
+                    self._wake()
+            finally:
+                self._nursery = None
 
     def _next_at(self) -> float:
         times = [seat.relay.deadline for seat in self._seats.values()]
