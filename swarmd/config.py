@@ -27,10 +27,12 @@ from protocol.group import OWNERS_MAX, check_group_name
 from protocol.limits import GIB, KIB, MIB, NAME_BYTES_MAX, TARGET_GROUPS_MAX
 from protocol.owner_root import ROLES_MAX, check_role_name
 from protocol.policy import WINDOWS_MAX, WITNESSES_MAX, Witnesses
+from protocol.relay_messages import SITE_BYTES_MAX
 from protocol.tlog import SignatureType, parse_note_key
 from swarmd.floor import Floor, parse_floor_rule, parse_floor_window
 from swarmd.net.address import Bootstrap, parse_bootstrap
 from swarmd.services.exchange_packing import PackingMode
+from swarmd.services.exchange_relay_mode import RelayMode
 
 CONFIG_BYTES_MAX: Final = 256 * KIB
 """A configuration with 128 bootstrap addresses takes about 20 KiB."""
@@ -134,6 +136,20 @@ def _packing(value: object, what: str) -> PackingMode:
     if text not in list(PackingMode):
         raise ConfigError(f"{what}: {text[:40]!r}, expected one of {', '.join(PackingMode)}")
     return PackingMode(text)
+
+
+def _relay(value: object, what: str) -> RelayMode:
+    text = _text(value, what)
+    if text not in list(RelayMode):
+        raise ConfigError(f"{what}: {text[:40]!r}, expected one of {', '.join(RelayMode)}")
+    return RelayMode(text)
+
+
+def _site(value: object, what: str) -> str:
+    try:
+        return check_text(_text(value, what), what, maximum=SITE_BYTES_MAX)
+    except EncodingError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _endpoint(value: object, what: str) -> Endpoint:
@@ -320,6 +336,11 @@ class NetworkSection:
     lanes in either direction, chunks go over the connections for peers."""
     packing: PackingMode = field(default=PackingMode.AUTO, metadata=_by(_packing))
     """Whether chunks are compressed on their way to peers."""
+    relay: RelayMode = field(default=RelayMode.ON, metadata=_by(_relay))
+    """Whether chunks are taken unasked from relays of images that are fetched, and passed on."""
+    site: str = field(default="", metadata=_by(_site))
+    """Name of the local network: nodes of the same name are served first, and images cross between
+    two names once. Empty: no network is told from others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,6 +36,7 @@ from swarmd.sealing_plane import SealingPlane
 from swarmd.services.copies_desk import CopiesDesk
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.exchange_ports import StreamLike
+from swarmd.services.exchange_relay_mode import relay_settings
 from swarmd.services.exchange_rules import ExchangeRules, ExchangeScore
 from swarmd.services.health import HealthService
 from swarmd.services.image_http import ImageServer
@@ -94,6 +95,7 @@ class DataPlane:
             open_stream=self._open_stream,
             entropy=base.entropy,
             packing=base.config.network.packing,
+            relays=relay_settings(base.config.network.relay, base.config.network.site),
         )
         """Chunks from and to peers."""
         self.lanes: Final = self._make_lanes()

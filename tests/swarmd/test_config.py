@@ -158,6 +158,8 @@ def changed_config() -> Config:
         stranger_connections_max = 2
         lane_port = "off"
         packing = "never"
+        relay = "leaf"
+        site = "depot"
         [http]
         listen = "off"
         serve_plain = true
