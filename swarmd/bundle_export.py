@@ -25,6 +25,7 @@ from swarmd.bundle_format import (
     BundleHead,
     BundleObject,
     HaveFile,
+    HeldChunks,
     SectionKind,
     SectionReader,
     SectionWriter,
@@ -107,6 +108,7 @@ class BundleExport:
         self._part = self._target.with_name(f"{self._target.name}.part")
         self._have = have
         self._progress = progress
+        self._held: HeldChunks | None = None
         self._written = 0
         self._left_out = 0
         self._unsynced = 0
@@ -141,6 +143,9 @@ class BundleExport:
             raise PolicyError("bundle.chain", "the have-file is of another chain than this node")
         if have.era != plan["era"]:
             raise PolicyError("bundle.era", f"the have-file is of era {have.era}")
+        named = [image.hex() for image, _ in have.images]
+        covered = self._call("bundle_covered", {"images": named})["images"] if named else []
+        self._held = HeldChunks(have, {Digest(bytes.fromhex(image)) for image in covered})
 
     def _write(self, file: BinaryIO, plan: Any) -> Exported:
         objects = [
@@ -291,7 +296,7 @@ class BundleExport:
         with path.open("rb", buffering=0) as image:
             for index in range(recipe.chunk_count):
                 digest = recipe.digest(index)
-                if digest in seen or (self._have is not None and self._have[0].holds(digest)):
+                if digest in seen or (self._held is not None and digest in self._held):
                     self._left_out += 1
                     continue
                 if digest in recipe.repeats:

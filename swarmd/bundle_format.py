@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
@@ -22,6 +22,10 @@ from protocol.catchup import LEDGER_FRAME_BYTES_MAX, NONCE_BYTES
 from protocol.digest import ChainId, Digest, ManifestId
 from protocol.encoding import (
     Fields,
+    Value,
+    as_array,
+    as_bytes,
+    as_digest,
     check_range,
     decode_canonical,
     encode_canonical,
@@ -50,7 +54,9 @@ HAVE_PREFIX_BYTES: Final = 8
 share them with probability 2^-26. The chunk would be left out, and comes in a whole bundle."""
 HAVE_CHUNKS_MAX: Final = 2**20
 """Chunks in a have-file, of the newest images first."""
-HAVE_FILE_BYTES_MAX: Final = HAVE_CHUNKS_MAX * HAVE_PREFIX_BYTES + 1 * KIB
+HAVE_IMAGES_MAX: Final = 1024
+"""Images in a have-file."""
+HAVE_FILE_BYTES_MAX: Final = HAVE_CHUNKS_MAX * HAVE_PREFIX_BYTES + HAVE_IMAGES_MAX * 48 + KIB
 """The whole have-file: 8 MiB."""
 _READ_BYTES: Final = 1 * MIB
 
@@ -328,8 +334,23 @@ class HaveFile:
     """Epoch of that."""
     nonce: bytes
     """32 bytes for validators to sign."""
-    chunks: bytes
-    """First 8 bytes of the digest of each chunk it holds, ascending, each once, concatenated."""
+    images: tuple[tuple[Digest, bytes], ...]
+    """Images it has something of, newest first, each with the first 8 bytes of the digest of every
+    chunk held that no earlier one names, concatenated."""
+
+    def __post_init__(self) -> None:
+        """Refuses more than a have-file may name; raises EncodingError."""
+        if len(self.images) > HAVE_IMAGES_MAX:
+            raise EncodingError(f"have-file of {len(self.images)} images")
+        if any(len(chunks) % HAVE_PREFIX_BYTES for _, chunks in self.images):
+            raise EncodingError("have-file: a chunk is cut off")
+        if self.chunk_count > HAVE_CHUNKS_MAX:
+            raise EncodingError(f"have-file of {self.chunk_count} chunks")
+
+    @property
+    def chunk_count(self) -> int:
+        """Chunks of all images."""
+        return sum(len(chunks) for _, chunks in self.images) // HAVE_PREFIX_BYTES
 
     def encode(self) -> bytes:
         """The file's bytes."""
@@ -341,16 +362,25 @@ class HaveFile:
                 3: self.height,
                 4: self.epoch,
                 5: self.nonce,
-                6: self.chunks,
+                6: [[image, chunks] for image, chunks in self.images],
             }
         )
 
-    def holds(self, digest: bytes) -> bool:
+
+class HeldChunks:
+    """Chunks of some images of a have-file, 8 bytes each in memory."""
+
+    def __init__(self, have: HaveFile, images: Collection[Digest]) -> None:
+        """Counts on those of `images` only."""
+        joined = b"".join(chunks for image, chunks in have.images if image in images)
+        view = _Prefixes(joined)
+        self._view = _Prefixes(b"".join(sorted(view[place] for place in range(len(view)))))
+
+    def __contains__(self, digest: bytes) -> bool:
         """Whether the gateway has a chunk."""
         wanted = digest[:HAVE_PREFIX_BYTES]
-        view = _Prefixes(self.chunks)
-        place = bisect_left(view, wanted)
-        return place < len(view) and view[place] == wanted
+        place = bisect_left(self._view, wanted)
+        return place < len(self._view) and self._view[place] == wanted
 
 
 class _Prefixes:
@@ -367,16 +397,11 @@ class _Prefixes:
         return self._data[start : start + HAVE_PREFIX_BYTES]
 
 
-def join_prefixes(digests: Iterable[bytes]) -> bytes:
-    """The form that `HaveFile.chunks` has, of digests in any order."""
-    return b"".join(sorted({digest[:HAVE_PREFIX_BYTES] for digest in digests}))
-
-
 def decode_have(data: bytes) -> HaveFile:
     """Reads a have-file.
 
     Raises:
-        EncodingError: malformed, over its bounds, or chunks out of order.
+        EncodingError: malformed or over its bounds.
     """
     if len(data) > HAVE_FILE_BYTES_MAX or data[: len(HAVE_MAGIC)] != HAVE_MAGIC:
         raise EncodingError("not a have-file of this version")
@@ -390,15 +415,16 @@ def decode_have(data: bytes) -> HaveFile:
         height=fields.uint(3),
         epoch=fields.uint(4),
         nonce=fields.bytes(5, size=NONCE_BYTES),
-        chunks=fields.bytes(6, maximum=HAVE_CHUNKS_MAX * HAVE_PREFIX_BYTES),
+        images=fields.items(6, _read_held, maximum=HAVE_IMAGES_MAX),
     )
     fields.finish()
-    prefixes = _Prefixes(have.chunks)
-    if len(have.chunks) % HAVE_PREFIX_BYTES:
-        raise EncodingError("have-file: a chunk is cut off")
-    if any(prefixes[at] >= prefixes[at + 1] for at in range(len(prefixes) - 1)):
-        raise EncodingError("have-file: chunks are not strictly ascending")
     return have
+
+
+def _read_held(value: Value) -> tuple[Digest, bytes]:
+    image, chunks = as_array(value, "have-file's image", size=2)
+    maximum = HAVE_CHUNKS_MAX * HAVE_PREFIX_BYTES
+    return as_digest(image, "have-file's image"), as_bytes(chunks, "chunks", maximum=maximum)
 
 
 def check_regular(file: BinaryIO) -> int:

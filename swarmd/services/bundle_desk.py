@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -43,11 +42,12 @@ from protocol.manifest import Component
 from swarmd.authority import Authority
 from swarmd.bundle_format import (
     HAVE_CHUNKS_MAX,
+    HAVE_IMAGES_MAX,
+    HAVE_PREFIX_BYTES,
     MANIFESTS_MAX,
     HaveFile,
     SectionReader,
     check_regular,
-    join_prefixes,
 )
 from swarmd.control.params import Params
 from swarmd.datadir import storage_errors, write_atomic
@@ -122,6 +122,7 @@ class BundleDesk:
         return {
             "bundle_wanted": self._wanted,
             "bundle_plan": self._plan,
+            "bundle_covered": self._covered,
             "bundle_freshness": self._statements,
             "bundle_blocks": self._blocks,
             "bundle_page": self._page,
@@ -134,7 +135,7 @@ class BundleDesk:
         """Makes a have-file, and remembers when its nonce was drawn."""
         Params(params).finish()
         nonce, drawn_at = self._entropy.token(NONCE_BYTES), self._monotonic()
-        chunks = await trio.to_thread.run_sync(self._held_chunks)
+        images = await trio.to_thread.run_sync(self._held_images)
         head = self._ledger.chain.head
         have = HaveFile(
             chain=self._ledger.chain_id,
@@ -142,7 +143,7 @@ class BundleDesk:
             height=head.height,
             epoch=self._ledger.chain.validators.epoch,
             nonce=nonce,
-            chunks=chunks,
+            images=images,
         )
         raw, path = have.encode(), self._data / HAVE_NAME
         await trio.to_thread.run_sync(write_atomic, path, raw)
@@ -154,25 +155,43 @@ class BundleDesk:
             "sha256": sha256(raw).hex(),
             "size": len(raw),
             "height": head.height,
-            "chunks": len(chunks) // 8,
+            "chunks": have.chunk_count,
         }
 
-    def _held_chunks(self) -> bytes:
-        """Prefixes of the chunks held, of the newest images first; for a worker thread."""
-        return join_prefixes(islice(self._chunk_digests(), HAVE_CHUNKS_MAX))
-
-    def _chunk_digests(self) -> Iterator[bytes]:
+    def _held_images(self) -> tuple[tuple[Digest, bytes], ...]:
+        """Images with the prefixes of their chunks held, newest first; for a worker thread."""
+        seen: set[bytes] = set()
+        found: list[tuple[Digest, bytes]] = []
         for record in reversed(self._store.images()):
-            if record.state is ImageState.LOCKED:
+            if record.state is ImageState.LOCKED or len(found) == HAVE_IMAGES_MAX:
                 continue
             try:
-                recipe, have = self._store.recipe(record.image), self._store.have(record.image)
+                new = [prefix for prefix in self._prefixes(record.image) if prefix not in seen]
             except StorageError as error:
                 logger.info("image %s is left out: %s", record.image.hex()[:8], error)
                 continue
-            for index in range(recipe.chunk_count):
-                if have[index >> 3] & 0x80 >> (index & 7):
-                    yield recipe.digest(index)
+            new = list(dict.fromkeys(new))[: HAVE_CHUNKS_MAX - len(seen)]
+            seen.update(new)
+            found.append((record.image, b"".join(new)))
+        return tuple(found)
+
+    def _prefixes(self, image: Digest) -> Iterator[bytes]:
+        recipe, have = self._store.recipe(image), self._store.have(image)
+        for index in range(recipe.chunk_count):
+            if have[index >> 3] & 0x80 >> (index & 7):
+                yield recipe.digest(index)[:HAVE_PREFIX_BYTES]
+
+    async def _covered(self, params: Mapping[str, object], _report: Report) -> JSON:
+        """Which of these images an authorised manifest names, by this node's newest state.
+
+        One that is revoked in the blocks of a bundle is deleted when they are taken in, and nothing
+        of it can be used again.
+        """
+        reader = Params(params)
+        images = reader.hex_list("images", items_max=HAVE_IMAGES_MAX, bytes_max=32)
+        reader.finish()
+        covered = [image.hex() for image in images if self._images.is_covered(Digest(image))]
+        return {"images": [*covered]}
 
     # -- what an export is made of -------------------------------------------------------------
 

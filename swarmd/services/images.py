@@ -383,7 +383,7 @@ class ImageService:
         components = [component.digest for component in signed.manifest.components]
         if not named:
             return
-        covered = frozenset(digest for digest in named if self._is_covered(digest))
+        covered = frozenset(digest for digest in named if self.is_covered(digest))
         if self._ledger.alarm is not None:
             return  # raised by one of these verdicts: nothing may be deleted on this ground
         for digest in named:
@@ -394,7 +394,7 @@ class ImageService:
                 logger.info("image %s %s", digest.hex()[:8], "locked" if keep else "withdrawn")
         self._tell()
 
-    def _is_covered(self, digest: Digest) -> bool:
+    def is_covered(self, digest: Digest) -> bool:
         """Whether an authorised manifest names an image."""
         names = self._ledger.manifests_of(digest)
         return any(isinstance(self._authority.verdict(manifest), Permit) for manifest in names)
