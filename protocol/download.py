@@ -51,6 +51,9 @@ from protocol.relay_events import PullFreed, PullGated, PullOpened
 
 CHECK_INTERVAL_S: Final = 0.25
 """How often deadlines and the endgame are looked at while requests are open, seconds."""
+STARVED_INTERVAL_S: Final = 0.1
+"""How often it is tried again to ask when the budget or a rate was used up, seconds; less than what
+of a rate may be saved up, so that none of it is lost."""
 
 
 class Download:
@@ -188,9 +191,11 @@ class Download:
             self._storage.handle(event, now)
         else:
             self._on_event(event, now)
-        if self._next_check is None and (
-            self._core.requests.is_starved
-            or any(flow.requests or flow.busy_until > now for flow in self._core.flows.values())
+        if self._core.requests.is_starved:
+            soon = now + STARVED_INTERVAL_S
+            self._next_check = soon if self._next_check is None else min(self._next_check, soon)
+        elif self._next_check is None and any(
+            flow.requests or flow.busy_until > now for flow in self._core.flows.values()
         ):
             self._next_check = now + CHECK_INTERVAL_S
         return self._core.effects

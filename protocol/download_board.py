@@ -9,7 +9,7 @@ chunk.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from protocol.exchange_events import PeerId
 from protocol.exchange_flow import OpenRequest
@@ -23,11 +23,27 @@ DUPLICATES_MAX: Final = 2
 """Peers asked for the same chunk at once in the endgame."""
 
 
+class Allowance(Protocol):
+    """What rates permit to be asked for; a host's limits may change between two inputs."""
+
+    def room_bytes(self, peer: PeerId, now: float) -> int:
+        """Bytes that may be asked of a peer now; not above zero: none."""
+        ...
+
+    def asked(self, peer: PeerId, size_bytes: int, now: float) -> None:
+        """Notes that so many bytes are asked of it."""
+        ...
+
+
 class ByteBudget:
     """Bytes in flight that several downloads may use together."""
 
-    def __init__(self, limit_bytes: int = IN_FLIGHT_BYTES_MAX) -> None:
-        """Starts unused."""
+    def __init__(
+        self, limit_bytes: int = IN_FLIGHT_BYTES_MAX, allowance: Allowance | None = None
+    ) -> None:
+        """Starts unused; without an allowance no rate is kept."""
+        self.allowance: Final = allowance
+        """What rates permit."""
         self.limit_bytes: Final = limit_bytes
         """The bound."""
         self.used_bytes = 0
@@ -37,6 +53,18 @@ class ByteBudget:
     def room_bytes(self) -> int:
         """What may still be asked for; not above zero: nothing."""
         return self.limit_bytes - self.used_bytes
+
+    def room_for(self, peer: PeerId, now: float) -> int:
+        """What may still be asked of a peer."""
+        if self.allowance is None:
+            return self.room_bytes
+        return min(self.room_bytes, self.allowance.room_bytes(peer, now))
+
+    def asked(self, peer: PeerId, size_bytes: int, now: float) -> None:
+        """Notes that a peer is asked for so many bytes."""
+        self.used_bytes += size_bytes
+        if self.allowance is not None:
+            self.allowance.asked(peer, size_bytes, now)
 
 
 @dataclass(slots=True)
@@ -79,10 +107,9 @@ class ChunkBoard:
         """Chunks of prepared components that are not stored."""
         return self._missing
 
-    @property
-    def room_bytes(self) -> int:
-        """Bytes that may be asked for now; not above zero: none."""
-        return self._budget.room_bytes
+    def room_for(self, peer: PeerId, now: float) -> int:
+        """Bytes that may be asked of a peer now; not above zero: none."""
+        return self._budget.room_for(peer, now)
 
     def prepare(self, component: int, held: int) -> None:
         """Adds a component's chunks, without those in `held` (by index), as missing and free."""
@@ -115,7 +142,7 @@ class ChunkBoard:
     def opened(self, request: OpenRequest) -> None:
         """Notes that the request's chunks are being asked for."""
         self._requests[request.request_id] = request
-        self._budget.used_bytes += request.pending_bytes
+        self._budget.asked(request.peer, request.pending_bytes, request.sent_at)
         self._asked_twice |= self._asked & request.pending
         self._asked |= request.pending
         self._free &= ~request.pending

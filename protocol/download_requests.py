@@ -41,7 +41,8 @@ class RequestComposer:
         self._picker = picker
         self._next_id = lane << LANE_BITS
         self.is_starved = False
-        """Whether something was not asked for only because other downloads use the budget."""
+        """Whether something was not asked for only because other downloads use the budget, or
+        because a rate is used up."""
 
     def fill(self, flow: PeerFlow, now: float, *, is_alone: bool) -> list[Send]:
         """Asks a peer for as much as its window and the room allow: recipe pages first.
@@ -57,7 +58,7 @@ class RequestComposer:
             candidates = self._chunks.free & flow.possession
             if candidates and flow.requests:
                 candidates &= ~flow.unanswered()
-            budget = min(budget, self._chunks.room_bytes)
+            budget = min(budget, self._chunks.room_for(flow.peer, now))
             if candidates and budget <= 0:
                 self.is_starved = True
             if not candidates or budget <= 0:
@@ -76,7 +77,7 @@ class RequestComposer:
         sends: list[Send] = []
         for flow in idle:
             candidates = self._chunks.duplicable(now) & flow.possession
-            budget = min(flow.budget(now), self._chunks.room_bytes)
+            budget = min(flow.budget(now), self._chunks.room_for(flow.peer, now))
             if candidates and budget > 0:
                 choice = self._select(candidates, budget, is_alone=False)
                 sends.append(self._ask_chunks(flow, choice, now))

@@ -14,6 +14,7 @@ from protocol.errors import RemoteProtocolError, TransportError
 from protocol.framing import FrameBuffer, encode_frame
 from protocol.limits import KIB
 from swarmd.net.address import short_peer
+from swarmd.net.send_gate import SendGate
 
 if TYPE_CHECKING:
     from libp2p.abc import INetStream
@@ -50,6 +51,8 @@ class Stream:
         self._frame_bytes_max = frame_bytes_max
         self._frames = FrameBuffer(frame_bytes_max)
         self._ready: deque[bytes] = deque()
+        self.gate: SendGate | None = None
+        """Holds frames back, if set."""
 
     @property
     def remote_host(self) -> str:
@@ -83,7 +86,22 @@ class Stream:
             TransportError: the stream broke.
         """
         whole = body if isinstance(body, bytes) else b"".join(body)
-        await self.send_all(encode_frame(whole, bytes_max=self._frame_bytes_max))
+        frame = encode_frame(whole, bytes_max=self._frame_bytes_max)
+        if self.gate is None:
+            await self.send_all(frame)
+        else:
+            await self._send_admitted(memoryview(frame), self.gate)
+
+    async def _send_admitted(self, view: memoryview, gate: SendGate) -> None:
+        """Sends as much at a time as may go."""
+        try:
+            while view:
+                count = await gate.admit(len(view))
+                await self.send_all(view[:count])
+                view = view[count:]
+        except trio.Cancelled:
+            await self.reset()
+            raise
 
     async def receive_frame(self) -> bytes | None:
         """Waits for one frame; None when the peer ended its side between frames.
