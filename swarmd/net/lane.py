@@ -28,6 +28,7 @@ from swarmd.net.lane_cipher import LaneCipher, TLSCipher
 from swarmd.net.lane_frames import FrameReceiver, FrameSender, Step
 from swarmd.net.lane_rate import GATHER_BYTES, RateMeter, gather_s, unsent_bytes_max
 from swarmd.net.lane_socket import LaneSocket
+from swarmd.net.send_gate import SendGate
 
 INLINE_BYTES: Final = 64 * KIB
 """Work up to this is done on the trio thread: about 60 us, what a hop to a thread costs."""
@@ -97,6 +98,9 @@ class Lane:
         self._is_broken_off = False
         self._is_closed = False
         self._frame_until: float | None = None
+        self._admitted_bytes = 0
+        self.gate: SendGate | None = None
+        """Holds sending back, if set."""
         self.on_closed: Callable[[Lane], None] | None = None
         """Called once, when the lane was closed."""
 
@@ -108,6 +112,14 @@ class Lane:
     def peer(self) -> PeerKey:
         """Who is at the other end."""
         return self._peer
+
+    @property
+    def remote_host(self) -> str:
+        """IP address at the other end; empty once the lane is closed."""
+        try:
+            return str(self._sock.getpeername()[0])
+        except OSError:
+            return ""
 
     @property
     def is_broken_off(self) -> bool:
@@ -167,10 +179,18 @@ class Lane:
             self.break_off()
 
     async def _send_step(self) -> Step:
+        if self.gate is not None and self._admitted_bytes <= 0:
+            self._admitted_bytes += await self.gate.admit(self._sender.queued_bytes)
         before_bytes = self._sender.sent_bytes
-        step = await self._alone(self._sender.step, in_thread=self._sends_much)
+        step = await self._alone(
+            self._sender.step,
+            in_thread=self._sends_much,
+            budget_bytes=None if self.gate is None else self._admitted_bytes,
+        )
         moved_bytes = self._sender.sent_bytes - before_bytes
-        self._sends_much = step is Step.MORE or moved_bytes >= INLINE_BYTES
+        if self.gate is not None:
+            self._admitted_bytes -= moved_bytes
+        self._sends_much = moved_bytes >= INLINE_BYTES
         self._send_rate.note(moved_bytes, trio.current_time())
         self._unsent_max = unsent_bytes_max(self._send_rate.bytes_per_s)
         if not self._is_broken_off:
@@ -196,7 +216,7 @@ class Lane:
             before_bytes = self._receiver.received_bytes
             step = await self._alone(self._receiver.step, in_thread=self._receives_much)
             moved_bytes = self._receiver.received_bytes - before_bytes
-            self._receives_much = step is Step.MORE or moved_bytes >= INLINE_BYTES
+            self._receives_much = moved_bytes >= INLINE_BYTES
             self._receive_rate.note(moved_bytes, trio.current_time())
             if step is Step.READ and not self._receiver.has_frame:
                 await self._wait_for_data(moved_bytes)
@@ -237,16 +257,21 @@ class Lane:
 
     # Both ----------------------------------------------------------------------------------------
 
-    async def _alone(self, step: Callable[[int], Step], *, in_thread: bool) -> Step:
+    async def _alone(
+        self, step: Callable[[int], Step], *, in_thread: bool, budget_bytes: int | None = None
+    ) -> Step:
         """Runs one step while no other runs, where it is cheapest."""
+        most_bytes = STEP_BYTES if in_thread else INLINE_BYTES
         while self._is_stepping:
             await self._turn.park()
         self._check_open()
         self._is_stepping = True
+        if budget_bytes is not None:
+            most_bytes = min(most_bytes, budget_bytes)
         try:
             if in_thread:
-                return await self._workers.run(step, STEP_BYTES)
-            return step(INLINE_BYTES)
+                return await self._workers.run(step, most_bytes)
+            return step(most_bytes)
         finally:
             self._is_stepping = False
             self._turn.unpark_all()

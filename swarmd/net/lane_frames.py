@@ -137,6 +137,7 @@ class FrameSender:
         self._cipher = cipher
         self._frame_bytes_max = frame_bytes_max
         self._views: deque[memoryview] = deque()
+        self._tried_bytes = 0
         self.queued_bytes = 0
         """Bytes of the frame that the cipher has not taken yet."""
         self.sent_bytes = 0
@@ -159,14 +160,19 @@ class FrameSender:
         self.queued_bytes = PREFIX_BYTES + size
 
     def step(self, budget_bytes: int) -> Step:
-        """Sends about `budget_bytes`; returns WRITE, MORE or DONE."""
+        """Sends at most `budget_bytes`, or what the last step began; returns WRITE, MORE or DONE.
+
+        What the cipher did not take is tried again as it was: part of it may be encrypted already.
+        """
         left_bytes = budget_bytes
         try:
             while self._views:
                 if left_bytes <= 0:
                     return Step.MORE
                 view = self._views[0]
-                count = self._cipher.send(view[:SEND_BYTES])
+                tried_bytes = self._tried_bytes or min(SEND_BYTES, left_bytes, len(view))
+                count = self._cipher.send(view[:tried_bytes])
+                self._tried_bytes = tried_bytes if count is None else 0
                 if count is None:
                     return Step.WRITE
                 self._note(view, count)
