@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from protocol import address_statement
 from protocol.announcement import Announcement, parse_announcement, sign_announcement
 from protocol.approval import Action, Approval, parse_approval, sign_approval
 from protocol.calendar import Freeze, WeeklyWindow
@@ -77,6 +78,15 @@ from protocol.manifest import (
     parse_manifest,
     sign_manifest,
 )
+from protocol.peers_messages import (
+    PeersAnswer,
+    PeersRequest,
+    ProbeAnswer,
+    ProbeRequest,
+    decode_peers_answer,
+    decode_peers_request,
+    decode_probe_answer,
+)
 from protocol.policy import AMEND_DELAY_MS_MIN, Witnesses
 from protocol.rule import Compare, Comparison, OneOf, Rule, RuleField, Scope, sorted_values
 from protocol.rule_codec import rule_from_value
@@ -118,6 +128,13 @@ from protocol.submit_messages import (
 from protocol.text import is_plain_text
 from protocol.tlog import NoteKey, SignatureType
 from protocol.transaction import Transaction, parse_transaction, sign_transaction
+from tests.support.reach_strategies import (
+    address_statements,
+    peers_answers,
+    peers_requests,
+    probe_answers,
+    probe_requests,
+)
 from tests.support.rule_oracle import random_rule
 
 CHAIN: Final = ChainId(bytes(range(32)))
@@ -635,6 +652,12 @@ SIGNED_FORMATS: Final = (
     _signed("freshness", freshnesses, sign_freshness, parse_freshness),
     _signed("ring-file", ring_files(), sign_ring, parse_ring),
     _signed("sealing-key-statement", statements, sign_statement, parse_statement),
+    _signed(
+        "address-statement",
+        address_statements(),
+        address_statement.sign_statement,
+        address_statement.parse_statement,
+    ),
 )
 """Every COSE object."""
 FORMATS: Final = (
@@ -650,5 +673,9 @@ FORMATS: Final = (
     Format("ledger-message", ledger_messages, encode_ledger_message, decode_ledger_message),
     Format("ring-request", ring_requests, RingRequest.encode, decode_ring_request),
     Format("ring-answer", ring_answers, RingAnswer.encode, decode_ring_answer),
+    Format("peers-request", peers_requests, PeersRequest.encode, decode_peers_request),
+    Format("peers-answer", peers_answers, PeersAnswer.encode, decode_peers_answer),
+    Format("probe-request", probe_requests, ProbeRequest.encode, decode_peers_request),
+    Format("probe-answer", probe_answers, ProbeAnswer.encode, decode_probe_answer),
 )
 """Every format of the vocabulary."""
