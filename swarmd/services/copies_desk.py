@@ -16,12 +16,12 @@ from ledger.records.subject import SubjectStatus
 from ledger.rules.membership import groups_of
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import DidId, ManifestId
-from protocol.errors import NotYetError, SwarmError
+from protocol.errors import NotYetError
 from swarmd.authority import Authority
 from swarmd.control.params import Params
 from swarmd.net.address import PeerKey
 from swarmd.peers import PeerClass, PeerRegistry
-from swarmd.questions import Permit
+from swarmd.questions import Denial, Permit
 from swarmd.services.exchange_copies import RENEW_S, CopyWatch
 from swarmd.services.release_desk import known_manifest
 
@@ -76,6 +76,7 @@ class CopiesDesk:
                 holders = Holders(watch, self._did_of)
                 asked_at = trio.current_time()
                 while True:
+                    self._check(manifest)
                     members = holders.update(lambda did: self._counts(did, manifest))
                     await report({"stage": "copies", "copies": len(members), "wanted": wanted})
                     if len(members) >= wanted:
@@ -90,19 +91,27 @@ class CopiesDesk:
             f"{len(members)} of {wanted} other members hold the image after {timeout_s:g} s",
         )
 
+    def _check(self, manifest: ManifestId) -> None:
+        """Refuses a release that was taken back meanwhile.
+
+        Raises:
+            PolicyError: it was.
+        """
+        verdict = self._authority.verdict(manifest)
+        if isinstance(verdict, Denial) and not verdict.may_retry:
+            raise verdict.error()
+
     async def _until_permitted(self, manifest: ManifestId, report: Report) -> AuthorisedManifest:
         """Waits until the release is authorised.
 
         Raises:
-            SwarmError: it is refused for good.
+            PolicyError: it is refused for good.
         """
         while True:
             verdict = self._authority.verdict(manifest)
             if isinstance(verdict, Permit):
                 return verdict.authorised
-            error: SwarmError = verdict.error()
-            if not isinstance(error, NotYetError):
-                raise error
+            self._check(manifest)
             await report({"stage": verdict.rule, "copies": 0})
             with trio.move_on_after(PROGRESS_S):
                 await self._ledger.wait_advanced()

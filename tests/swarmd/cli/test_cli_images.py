@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from protocol.errors import NotYetError
 from swarmd.datadir import DataDir
 from tests.support.control_daemon import ControlDaemon
 from tests.swarmd.cli.conftest import Run
@@ -66,3 +67,28 @@ def test_collecting_says_why(swarmd: Run, node: DataDir) -> None:
 def test_what_is_wrong_is_one_line(swarmd: Run, node: DataDir) -> None:
     for arguments in (["images"], ["images", "pin", "xyz", "-C", node.path], ["images", "collect"]):
         assert swarmd(*arguments).code == 2
+
+
+def test_publish_waits_for_copies(swarmd: Run, node: DataDir) -> None:
+    arguments = ["publish", __file__, "-C", node.path, "--product", "p", "--version", "2",
+                 "--group", "fleet", "--no-patch", "--wait-copies", 2, "--timeout", "5"]  # fmt: skip
+
+    def late(_params: object) -> object:
+        raise NotYetError("copies.timeout", "1 of 2 other members hold the image after 5 s")
+
+    asked = daemon(publish={"manifest": MANIFEST, "patches": []}, wait={"height": 8})
+    asked.methods["wait_copies"] = late
+    asked.progress = [{"stage": "copies", "copies": 1, "wanted": 2}]
+    with asked.running(node.control_socket):
+        ended = swarmd(*arguments)
+        assert ended.code == 3
+        assert "1 of 2 copies" in ended.err
+        assert "1 of 2 other members hold the image" in ended.err
+        asked.methods["wait_copies"] = lambda _params: {"manifest": MANIFEST, "copies": 2}
+        done = swarmd(*arguments, "--json")
+    assert done.document == {
+        "manifest": MANIFEST, "patches": [], "authorised": {"height": 8}, "copies": 2,
+    }  # fmt: skip
+    assert asked.params_of("wait_copies")[0] == {
+        "manifest": MANIFEST, "copies": 2, "timeout_s": 5.0,
+    }  # fmt: skip
