@@ -73,6 +73,7 @@ from swarmd.services.exchange_patching import ApplyPatch, Patching
 from swarmd.services.exchange_payload import received_runs
 from swarmd.services.exchange_ports import FetchProgress
 from swarmd.services.exchange_pushed import PushOutcome, store_pushes
+from swarmd.services.exchange_repeats import Filled, fill_repeats, with_repeats
 
 logger = logging.getLogger(__name__)
 
@@ -128,9 +129,7 @@ class FetchOwner(Protocol):
         ...
 
 
-StorageJob = (
-    VerifyPage | PrepareComponent | WriteChunks | ComponentComplete | ApplyPatch | TakePush
-)
+StorageJob = VerifyPage | PrepareComponent | WriteChunks | ComponentComplete | ApplyPatch | TakePush
 
 
 @dataclass(slots=True)
@@ -467,7 +466,7 @@ class Fetch:
         self.gained(number, gained)
         is_begun = number < self._needed and self._downloads[number] is not None
         if not (is_begun and await self._patching.begin(number)):
-            self.feed(ComponentPrepared(component=number, held=held[0]))
+            self.feed(ComponentPrepared(component=number, held=with_repeats(recipe, held[0])))
 
     def _is_complete(self, component: ContentObject) -> bool:
         """Whether the store has the image already, under this very recipe. Blocks."""
@@ -481,12 +480,15 @@ class Fetch:
         component = self._objects[number]
         download = self._downloads[number]
         self._patching.got_on(number)
+        filled: list[Filled | None] = []
 
         def finish() -> None:
             if download is None:
                 return
             try:
-                self._store.finish(download)
+                filled.append(fill_repeats(self._store, download))
+                if filled[0] is None or not filled[0].missing:
+                    self._store.finish(download)
             except DownloadClosedError:
                 # Another manifest with the same image may have finished it.
                 if not self._is_complete(component):
@@ -502,6 +504,11 @@ class Fetch:
             self._owner.fetch_lost(self, number, error.indices)
             self.feed(ChunksLost(component=number, indices=error.indices))
             return
+        if filled and filled[0] is not None:
+            self.gained(number, filled[0].gained)
+            if filled[0].missing:
+                self.feed(ChunksLost(component=number, indices=tuple(filled[0].missing)))
+                return
         self.feed(ComponentVerified(component=number))
         self._patching.completed(number)
 

@@ -29,7 +29,7 @@ chunks, seconds: the longest patience with one request."""
 CHECK_S: Final = 5.0
 """How often that is looked at, seconds."""
 SAMPLES: Final = 16
-"""Chunks of the base that are packed to guess how well the missing ones would pack."""
+"""Chunks that went out of the base and are packed, to guess how well what came instead would."""
 BAD_MAX: Final = 256
 """Bad patches remembered; the oldest is forgotten first, and then tried once more at worst."""
 
@@ -137,7 +137,8 @@ def choose_patch(
     if best is None:
         return None
     cost, number, patch = best
-    if cost >= missing_bytes or cost >= _packed_bytes(store, patch.base, missing_bytes):
+    wire_bytes = _packed_bytes(store, store.recipe(image.digest), patch.base, missing_bytes)
+    if cost >= min(missing_bytes, wire_bytes):
         return None
     return number, patch
 
@@ -168,13 +169,18 @@ def _held_of(store: ChunkStore, image: Digest, recipe: Recipe) -> int:
     return sum(recipe.length(index) for index in range(recipe.chunk_count) if index in bitmap)
 
 
-def _packed_bytes(store: ChunkStore, base: Digest, plain_bytes: int) -> int:
-    """What so many bytes would take on the wire, if they pack as parts of the base do."""
+def _packed_bytes(store: ChunkStore, target: Recipe, base: Digest, plain_bytes: int) -> int:
+    """What so many missing bytes may take on the wire.
+
+    They are compared with the chunks of the base that the target does not have: what was replaced
+    is most like what replaced it. The rest of an image may be anything, such as empty space.
+    """
     recipe = store.recipe(base)
-    step = max(1, recipe.chunk_count // SAMPLES)
+    kept = {target.digest(index): None for index in range(target.chunk_count)}
+    gone = [index for index in range(recipe.chunk_count) if recipe.digest(index) not in kept]
     packer = ChunkPacker(cache_bytes_max=0)
     plain = packed = 0
-    for index in range(0, recipe.chunk_count, step):
+    for index in gone[:: max(1, len(gone) // SAMPLES)]:
         try:
             data = store.read_chunk(base, index)
         except StorageError:

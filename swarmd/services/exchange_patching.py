@@ -30,6 +30,7 @@ from swarmd.services.exchange_patch import (
     PatchPhase,
     choose_patch,
 )
+from swarmd.services.exchange_repeats import with_repeats
 
 logger = logging.getLogger(__name__)
 
@@ -231,10 +232,11 @@ class Patching:
         one.application = None
         held: list[Bitfield] = []
         component = self._manifest.components[one.component]
-        await self._host.in_thread(
-            lambda: held.append(
-                Bitfield.decode(self._store.have(component.digest), component.chunk_count)
-            )
-        )
+
+        def look() -> None:
+            found = Bitfield.decode(self._store.have(component.digest), component.chunk_count)
+            held.append(with_repeats(self._store.recipe(component.digest), found))
+
+        await self._host.in_thread(look)
         self._host.feed(ObjectDropped(component=one.number))
         self._host.feed(ComponentPrepared(component=one.component, held=held[0]))

@@ -134,6 +134,14 @@ def release_of(
     components[0] = replace(components[0], patches=tuple(references))
     if digest is not None:
         components[0] = replace(components[0], digest=digest)
+    authorised = authorised_release(tuple(components), sequence=sequence, group=group)
+    return Release(images, authorised, tuple(patch for patch, _ in patches))
+
+
+def authorised_release(
+    components: tuple[Component, ...], *, sequence: int = 1, group: str = "lab"
+) -> AuthorisedManifest:
+    """An authorised manifest that names components."""
     manifest = Manifest(
         era=0,
         publisher=DidId(sha256(b"publisher")),
@@ -141,10 +149,10 @@ def release_of(
         version="1",
         sequence=sequence,
         groups=(group,),
-        components=tuple(components),
+        components=components,
     )
     signed = sign_manifest(manifest, PrivateKey(bytes(32)), ChainId(sha256(b"chain")))
-    authorised = AuthorisedManifest(
+    return AuthorisedManifest(
         signed=signed,
         groups=(group,),
         policies=(PolicyId(sha256(b"policy")),),
@@ -152,4 +160,3 @@ def release_of(
         height=1,
         block_id=BlockId(sha256(b"block")),
     )
-    return Release(images, authorised, tuple(patch for patch, _ in patches))
