@@ -19,7 +19,7 @@ from swarmd.bundle_format import MAGIC, SectionKind, SectionReader, begin_bundle
 from swarmd.control.client import ControlClient
 from swarmd.control.protocol import ControlError
 from swarmd.net.memory import MemoryWire
-from tests.support.swarm import VALIDATORS, Swarm, swarm, until
+from tests.support.swarm import GROUP, VALIDATORS, Swarm, swarm, until
 
 IMAGE = hashlib.shake_256(b"air gap").digest(400_000)
 CONNECTED = (*VALIDATORS, "publisher-1", "gateway-1")
@@ -336,3 +336,42 @@ async def test_files_of_another_chain_or_era_are_refused(tmp_path: Path) -> None
         assert outcome["refused"] == {signed.manifest_id.hex(): "manifest.unknown"}
         assert (outcome["chunks"], outcome["is_fresh"]) == (0, False)
         assert lab["gateway-2"].store.images() == ()
+
+
+@pytest.mark.slow
+async def test_rings_travel_along_and_open_for_who_is_in_them(tmp_path: Path) -> None:
+    async with swarm(tmp_path) as lab:
+        await lab.start(*CONNECTED)
+        await lab.until_met("publisher-1", "gateway-1")
+        await lab.start("gateway-2", wire=MemoryWire())
+        statement = (await control(lab, "gateway-2", "sealing_key"))["statement"]
+        await control(lab, "publisher-1", "sealing_ring", group=GROUP, members=[statement])
+        path = lab.path / "secret"
+        path.write_bytes(IMAGE)
+        published = await control(
+            lab, "publisher-1", "publish",
+            path=str(path), product="pump", version="1", groups=[GROUP], seal=GROUP,
+        )  # fmt: skip
+        manifest = ManifestId(bytes.fromhex(published["manifest"]))
+        signed = lab["publisher-1"].ledger.manifests[manifest]
+        await lab.approve(signed)
+        digest = signed.manifest.components[0].digest
+        await until(lambda: lab.holds("gateway-1", digest), "gateway-1 holds it")
+        shelf = lab["gateway-1"].data_plane.sealing.service.shelf
+        await until(shelf.views, "gateway-1 carries the ring, too")
+        assert not shelf.views()[0].is_open
+        have = await have_file(lab, "gateway-2")
+        file = (await export(lab, tmp_path / "sealed.bundle", have)).file
+        assert IMAGE[:64] not in await trio.Path(file).read_bytes()
+        parts = sections(file)
+        place = [kind for kind, _ in parts].index(SectionKind.RING)
+        forged = bytearray(parts[place][1])
+        forged[-1] ^= 1
+        bad = [*parts[:place], (SectionKind.RING, bytes(forged)), *parts[place + 1 :]]
+        assert "signature" in await refused(
+            lab, "gateway-2", rewritten(file, tmp_path / "bad", bad)
+        )
+        outcome = await take(lab, "gateway-2", file)
+        assert (outcome["rings"], outcome["complete"]) == (1, [manifest.hex()])
+        copy = await control(lab, "gateway-2", "fetch", manifest=manifest.hex())
+        assert await trio.Path(copy["path"]).read_bytes() == IMAGE
