@@ -30,6 +30,14 @@ from protocol.policy import WINDOWS_MAX, WITNESSES_MAX, Witnesses
 from protocol.relay_messages import SITE_BYTES_MAX
 from protocol.tlog import SignatureType, parse_note_key
 from swarmd.floor import Floor, parse_floor_rule, parse_floor_window
+from swarmd.limits.rates import (
+    RATE_KIB_MAX,
+    RatePlan,
+    Rates,
+    parse_schedule,
+    parse_scheduled,
+    rate_of,
+)
 from swarmd.net.address import Bootstrap, parse_bootstrap
 from swarmd.services.exchange_packing import PackingMode
 from swarmd.services.exchange_relay_mode import RelayMode
@@ -268,6 +276,18 @@ def _list_of(read_item: Callable[[object, str], _T], *, maximum: int) -> Reader:
     return read
 
 
+def _rate(value: object, what: str) -> int:
+    kib_per_s = int(_integer(0, RATE_KIB_MAX)(value, what))
+    rate_of(kib_per_s, what)
+    return kib_per_s
+
+
+def _scheduled(value: object, what: str) -> str:
+    text = _text(value, what)
+    parse_scheduled(text, what)
+    return text
+
+
 def _toml_type(value: object) -> str:
     names = {bool: "true/false", int: "an integer", float: "a decimal number", str: "text"}
     return names.get(type(value), "a table" if isinstance(value, dict) else "another type")
@@ -448,6 +468,39 @@ class LedgerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficConfig:
+    """`[traffic]`: how many bytes of images may go to and come from peers."""
+
+    up_kib_s: int = field(default=0, metadata=_by(_rate))
+    """KiB per second to all peers beyond the site together; 0: no limit."""
+    down_kib_s: int = field(default=0, metadata=_by(_rate))
+    """From all of them together."""
+    peer_up_kib_s: int = field(default=0, metadata=_by(_rate))
+    """To each of them."""
+    peer_down_kib_s: int = field(default=0, metadata=_by(_rate))
+    """From each of them."""
+    lan_up_kib_s: int = field(default=0, metadata=_by(_rate))
+    """To all peers of the same site together: those with private addresses."""
+    lan_down_kib_s: int = field(default=0, metadata=_by(_rate))
+    """From all of them together."""
+    schedule: tuple[str, ...] = field(
+        default=(), metadata=_by(_list_of(_scheduled, maximum=WINDOWS_MAX))
+    )
+    """Other rates at some times of the week, such as `Mon,Tue 08:00-18:00 up=64 down=256` (UTC)."""
+
+    def plan(self) -> RatePlan:
+        """These settings as the limits use them."""
+        general = Rates(
+            **{
+                item.name.removesuffix("_kib_s"): rate_of(getattr(self, item.name), item.name)
+                for item in dataclasses.fields(self)
+                if item.name.endswith("_kib_s")
+            }
+        )
+        return RatePlan(general=general, schedule=parse_schedule(self.schedule, "traffic.schedule"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings of a node."""
 
@@ -463,6 +516,8 @@ class Config:
     """Local demands."""
     ledger: LedgerConfig = field(default_factory=LedgerConfig)
     """The chain."""
+    traffic: TrafficConfig = field(default_factory=TrafficConfig)
+    """Rates."""
 
 
 SECTIONS: Final[Mapping[str, type[Any]]] = {
@@ -472,6 +527,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "storage": StorageConfig,
     "floor": FloorConfig,
     "ledger": LedgerConfig,
+    "traffic": TrafficConfig,
 }
 """Section names, in the order of the file, with the class that reads each."""
 

@@ -47,8 +47,8 @@ COMMENTS: Final[dict[str, str]] = {
     "KiB of memory each.",
     "network.stranger_connections_max": "Connections of peers that have not shown yet that they\n"
     "are members, 1 to 256.",
-    "network.lane_port": "TCP port of bulk lanes, which carry image data beside the connections for\n"
-    'peers; let it through the firewall too. 0 takes a free one, "off" does without lanes.',
+    "network.lane_port": "TCP port of bulk lanes, which carry image data beside the connections\n"
+    'for peers; let it through the firewall too. 0 takes a free one, "off" does without lanes.',
     "network.packing": 'Whether chunks are compressed on their way to peers: "auto" does unless a\n'
     'peer takes more than 8 MiB/s, "always" or "never".',
     "network.relay": 'Whether chunks of images that are fetched are taken unasked and passed on:\n'
@@ -90,6 +90,16 @@ COMMENTS: Final[dict[str, str]] = {
     "ledger": "How this node follows the chain, or takes part in it.",
     "ledger.view_timeout_ms": "Validators: first estimate of a message's delay, milliseconds,\n"
     "50 to 60000. It grows while views fail.",
+    "traffic": "How many bytes of images may go to and come from peers, in KiB per second; 0: no\n"
+    "limit, else at least 16. The ledger is not counted. `swarmd traffic` changes it by hand.",
+    "traffic.up_kib_s": "To all peers beyond the site together.",
+    "traffic.down_kib_s": "From all of them together.",
+    "traffic.peer_up_kib_s": "To each of them.",
+    "traffic.peer_down_kib_s": "From each of them.",
+    "traffic.lan_up_kib_s": "To all peers of the same site (private addresses) together.",
+    "traffic.lan_down_kib_s": "From all of them together.",
+    "traffic.schedule": "Other rates at some times of the week (UTC), the first entry that holds,\n"
+    'such as "Mon,Tue,Wed,Thu,Fri 08:00-18:00 up=64 down=256"; at most 16.',
     "ledger.keep_blocks": "Bodies of final blocks to keep, the newest ones; 0 keeps all. Headers,\n"
     "certificates and the present state stay in any case.",
 }
