@@ -47,14 +47,6 @@ def test_every_kind_of_value_is_read() -> None:
         bootstrap = ["{PEER}"]
         [http]
         listen = "off"
-        [traffic]
-        up_kib_s = 16
-        down_kib_s = 17
-        peer_up_kib_s = 18
-        peer_down_kib_s = 19
-        lan_up_kib_s = 20
-        lan_down_kib_s = 21
-        schedule = ["Mon 08:00-18:00 up=64"]
         [storage]
         quota_bytes = 4_000_000_000
         [floor]
@@ -171,6 +163,14 @@ def changed_config() -> Config:
         [http]
         listen = "off"
         serve_plain = true
+        [traffic]
+        up_kib_s = 16
+        down_kib_s = 17
+        peer_up_kib_s = 18
+        peer_down_kib_s = 19
+        lan_up_kib_s = 20
+        lan_down_kib_s = 21
+        schedule = ["Mon 08:00-18:00 up=64"]
         [storage]
         quota_bytes = 1048576
         files_max = 7
