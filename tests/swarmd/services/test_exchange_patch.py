@@ -163,6 +163,48 @@ async def test_of_several_patches_the_one_for_the_held_base_is_taken(
             target.store.record(sha256(PATCH))
 
 
+async def test_empty_space_does_not_make_a_patch_look_dear(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """What would pack well is what changed, not the image as a whole."""
+    old, new = OLD + bytes(900_000), NEW + bytes(900_000)
+    patch = patch_between(Sample(old, FIXED_1000), Sample(new, FIXED_1000))
+    release = update(patch, old, new)
+    async with open_memory_network() as network:
+        source, target = await publisher(network, release), await gateway(network, old=old)
+        network.connect_all()
+        await target.service.fetch(release.authorised)
+        assert whole(target, new)
+        assert target.service.statistics().fetched_bytes == len(patch)
+        assert source.service.statistics().sent_bytes <= len(patch)
+
+
+async def test_chunks_that_pack_better_than_the_patch_are_fetched_packed(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """The new parts are one letter each: their chunks pack to less than this clumsy patch has."""
+    new = bytes(65 + n // 1000 for n in range(20_000)) + OLD[20_000:]
+    old = bytes(75 + n // 1000 for n in range(20_000)) + OLD[20_000:]
+    noise = bytes(byte ^ 7 for byte in OLD[:3000])
+    clumsy = [
+        (framed(2000), frame_of(new[:2000])),
+        (framed(58_000, (20_000, 40_000)), frame_of(new[2000:], old[20_000:])),
+    ]
+    patch = patch_of(len(new), len(old), *clumsy)
+    padded = patch_of(
+        len(new) + len(noise), len(old), *clumsy, (framed(len(noise)), frame_of(noise))
+    )
+    assert len(patch) < 1000 < len(padded)
+    release = update(padded, old, new + noise)
+    async with open_memory_network() as network:
+        await publisher(network, release)
+        target = await gateway(network, old=old)
+        network.connect_all()
+        await target.service.fetch(release.authorised)
+        assert whole(target, new + noise)
+        assert target.service.statistics().patched_bytes == 0
+
+
 # What goes wrong ---------------------------------------------------------------------------------
 
 HALF = len(NEW) // 2
