@@ -93,6 +93,11 @@ def publish(directory: Path, mib: int, runs: int) -> None:
     source.unlink()
 
 
+def open_timed(path: Path, opened: list[FileStore]) -> float:
+    """Opens a store; seconds."""
+    return timed(lambda: opened.append(FileStore.open(path)))[0]
+
+
 def open_many(directory: Path, images: int, runs: int) -> None:
     """Opening a store whose images have as many chunks as allowed."""
     store = FileStore.open(directory / "store")
@@ -109,7 +114,7 @@ def open_many(directory: Path, images: int, runs: int) -> None:
         times = []
         for _ in range(runs if kind == "store" else 1):
             opened: list[FileStore] = []
-            times.append(timed(lambda: opened.append(FileStore.open(directory / kind)))[0])  # noqa: B023
+            times.append(open_timed(directory / kind, opened))
             if kind == "store":
                 record = opened[0].images()[-1]
                 first = timed(lambda: opened[0].read_chunk(record.image, 0))[0]  # noqa: B023

@@ -20,22 +20,21 @@ pytestmark = pytest.mark.slow
 
 
 async def wait_copies(
-    lab: Swarm, manifest: bytes, copies: int, timeout_s: float, name: str = PUBLISHER
-) -> tuple[Any, list[Any]]:
-    """The answer, and the progress on the way."""
-    progress: list[Any] = []
+    lab: Swarm, manifest: bytes, copies: int, timeout_s: float, progress: list[Any]
+) -> Any:
+    """The answer; the progress on the way is added to `progress`."""
     params = {"manifest": manifest.hex(), "copies": copies, "timeout_s": timeout_s}
 
     def request() -> object:
-        with ControlClient(lab.directory(name).control_socket) as client:
+        with ControlClient(lab.directory(PUBLISHER).control_socket) as client:
             return client.call("wait_copies", params, progress.append)
 
-    return await trio.to_thread.run_sync(request, abandon_on_cancel=True), progress
+    return await trio.to_thread.run_sync(request, abandon_on_cancel=True)
 
 
 async def not_yet(lab: Swarm, manifest: bytes, copies: int, timeout_s: float = 1.0) -> str:
     with pytest.raises(ControlError) as caught:
-        await wait_copies(lab, manifest, copies, timeout_s)
+        await wait_copies(lab, manifest, copies, timeout_s, [])
     assert (caught.value.code, caught.value.rule) == (ErrorCode.NOT_YET, "copies.timeout")
     return str(caught.value)
 
@@ -50,14 +49,15 @@ async def test_a_publisher_sees_other_members_complete_its_release(tmp_path: Pat
         assert "0 of 1 other members" in await not_yet(lab, manifest, 1)
         async with trio.open_nursery() as nursery:
             results: list[Any] = []
+            progress: list[Any] = []
 
             async def wait() -> None:
-                results.append(await wait_copies(lab, manifest, 2, 60.0))
+                results.append(await wait_copies(lab, manifest, 2, 60.0, progress))
 
             nursery.start_soon(wait)
-            await trio.sleep(0.2)
+            await until(lambda: progress, "it waits for approval")
             await lab.approve(signed)
-        ((result, progress),) = results
+        (result,) = results
         assert result == {"manifest": manifest.hex(), "copies": 2}
         stages = [fields["stage"] for fields in progress]
         assert stages[-1] == "copies"
@@ -79,14 +79,15 @@ async def test_a_revocation_ends_the_wait(tmp_path: Path) -> None:
         signed = await lab.release(IMAGE)
         async with trio.open_nursery() as nursery:
             errors: list[ControlError] = []
+            progress: list[Any] = []
 
             async def wait() -> None:
                 with pytest.raises(ControlError) as caught:
-                    await wait_copies(lab, signed.manifest_id, 1, 600.0)
+                    await wait_copies(lab, signed.manifest_id, 1, 600.0, progress)
                 errors.append(caught.value)
 
             nursery.start_soon(wait)
-            await trio.sleep(0.5)
+            await until(lambda: any(one["stage"] == "copies" for one in progress), "it counts")
             await lab.revoke(signed)
         assert [error.rule for error in errors] == ["manifest.revoked"]
 
@@ -98,11 +99,11 @@ async def test_what_is_refused_or_unknown_ends_at_once(tmp_path: Path) -> None:
         await lab.revoke(signed)
         with trio.fail_after(30):
             with pytest.raises(ControlError) as caught:
-                await wait_copies(lab, signed.manifest_id, 1, 600.0)
+                await wait_copies(lab, signed.manifest_id, 1, 600.0, [])
             assert (caught.value.code, caught.value.rule) == (
                 ErrorCode.REFUSED,
                 "manifest.revoked",
             )
             with pytest.raises(ControlError) as caught:
-                await wait_copies(lab, bytes(32), 1, 600.0)
+                await wait_copies(lab, bytes(32), 1, 600.0, [])
             assert caught.value.rule == "manifest.unknown"

@@ -71,7 +71,7 @@ def test_what_is_wrong_is_one_line(swarmd: Run, node: DataDir) -> None:
 
 def test_publish_waits_for_copies(swarmd: Run, node: DataDir) -> None:
     arguments = ["publish", __file__, "-C", node.path, "--product", "p", "--version", "2",
-                 "--group", "fleet", "--no-patch", "--wait-copies", 2, "--timeout", "5"]  # fmt: skip
+                 "--group", "fleet", "--no-patch", "--wait-copies", 2, "--timeout", 5]  # fmt: skip
 
     def late(_params: object) -> object:
         raise NotYetError("copies.timeout", "1 of 2 other members hold the image after 5 s")
