@@ -141,7 +141,7 @@ class ReachPlane:
                 has_detour=lambda peer: bool(self.book.forwarders(peer)),
                 current_key=keys.current_key,
                 is_current=grounds.is_current,
-                proved=self.book.note_proven,
+                proved=self._proved,
                 member_count=lambda: max(len(self.book), len(grounds.network.peers())),
             ),
             greet=grounds.greet,
@@ -294,15 +294,25 @@ class ReachPlane:
 
     def peer_connected(self, peer: Peer) -> None:
         """A peer has become a member, or was met as one."""
-        route = self._grounds.network.route(peer.key)
-        peer.via = None if route is None else route.via
-        peer.is_lan = route is not None and is_within(route.host, self._local)
+        self._note_route(peer)
         if peer.peer_class >= PeerClass.MEMBER and self._grounds.settings.peer_exchange:
             self.exchange.peer_connected(peer.key)
             self.detours.wake()
 
     def _names_changed(self) -> None:
         self.reach.wake()
+
+    def _note_route(self, peer: Peer) -> None:
+        """Notes by which way a peer is connected now."""
+        route = self._grounds.network.route(peer.key)
+        peer.via = None if route is None else route.via
+        peer.is_lan = route is not None and is_within(route.host, self._local)
+
+    def _proved(self, address: PeerAddress) -> None:
+        """A peer has proved its key at an address that this node dialed."""
+        self.book.note_proven(address)
+        if (peer := self._grounds.registry.get(address.peer)) is not None:
+            self._note_route(peer)
 
     def _configured(self) -> tuple[PeerAddress, ...]:
         return tuple(dict.fromkeys((*self.names.addresses(), *self._grounds.token_addresses())))
@@ -333,11 +343,9 @@ class ReachPlane:
         is_auto = len(named) < len(self._grounds.settings.lan_networks)
         while True:
             found = await trio.to_thread.run_sync(on_link_networks) if is_auto else ()
-            if self._local != (*fixed, *found):
-                self._local = (*fixed, *found)
-                for peer in self._grounds.registry:
-                    route = self._grounds.network.route(peer.key)
-                    peer.is_lan = route is not None and is_within(route.host, self._local)
+            self._local = (*fixed, *found)
+            for peer in self._grounds.registry:
+                self._note_route(peer)
             await trio.sleep(NETWORKS_S)
 
     def _found(self, peer: PeerKey) -> Iterator[Candidate]:

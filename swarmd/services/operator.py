@@ -162,6 +162,7 @@ class Operator:
             "alarm": parts.ledger.alarm,
             "pauses": self._rollouts.active_pauses(),
             "peers": asdict(parts.registry.statistics()),
+            "reachability": parts.reach.reachability,
             "bytes_in": network.bytes_in,
             "bytes_out": network.bytes_out,
             "images": len(parts.images.overview()),

@@ -24,6 +24,11 @@ class ReachReport:
         """Looks at `plane`."""
         self._plane = plane
 
+    @property
+    def reachability(self) -> str:
+        """Whether the world can reach this node, in one word."""
+        return self._plane.exchange.reachability().value
+
     # -- connected peers -----------------------------------------------------------------------
 
     def route_text(self, peer: Peer) -> str:
