@@ -21,7 +21,11 @@ UNIT_BYTES_MAX: Final = 256 * KIB
 UNITS_PER_MEMBER: Final = 64
 """Units each member relays of a small image, at least: the last one is the tail."""
 UNITS_PER_S_MAX: Final = 500.0
-"""Units a seeder sends in a second; above, its units grow."""
+"""Units a seeder sends in a second to the largest swarms; above, its units grow."""
+UNITS_PER_S_MIN: Final = 200.0
+"""The same to the smallest: 20 Mbit/s are 152 units of 16 KiB."""
+UNITS_PER_S_MEMBER: Final = 6.0
+"""The same for each receiver, in between: the tail lasts as long as one unit for each."""
 _RATE_WINDOW_S: Final = 0.25
 """Over how long units are counted, seconds."""
 STRIPE_BYTES_MIN: Final = 64 * KIB
@@ -39,6 +43,7 @@ class UnitSize:
         self._aim_bytes = UNIT_BYTES_MIN
         self._window_at = 0.0
         self._window_count = 0
+        self._units_per_s_max = UNITS_PER_S_MIN
 
     @property
     def aim_bytes(self) -> int:
@@ -49,7 +54,9 @@ class UnitSize:
         """Sets the size from what is known before the first unit."""
         thin = object_bytes // (UNITS_PER_MEMBER * max(receivers, 1))
         thin = min(max(thin, UNIT_BYTES_MIN), UNIT_BYTES_THIN_MAX)
-        fast = int((uplink_bytes_per_s or 0.0) / UNITS_PER_S_MAX)
+        wanted = max(UNITS_PER_S_MEMBER * receivers, UNITS_PER_S_MIN)
+        self._units_per_s_max = min(wanted, UNITS_PER_S_MAX)
+        fast = int((uplink_bytes_per_s or 0.0) / self._units_per_s_max)
         self._floor_bytes = min(max(thin, fast), UNIT_BYTES_MAX)
 
     def given(self, now: float) -> None:
@@ -59,9 +66,9 @@ class UnitSize:
         if elapsed < _RATE_WINDOW_S:
             return
         rate = self._window_count / elapsed
-        if rate > UNITS_PER_S_MAX:
+        if rate > self._units_per_s_max:
             self._aim_bytes = min(2 * self.aim_bytes, UNIT_BYTES_MAX)
-        elif rate < UNITS_PER_S_MAX / 4:
+        elif rate < self._units_per_s_max / 4:
             self._aim_bytes = self._aim_bytes // 2
         self._window_at, self._window_count = now, 0
 
