@@ -160,6 +160,7 @@ class DataPlane:
             submission=base.submission,
             did=base.identity.did,
             key=base.identity.person_key,
+            make_room=self.storage.make_room,
             seals=Seals(self.sealing.service.shelf, base.identity.did, base.entropy),
             patches=PatchMaker(base.ledger, base.store, base.data.path / "patches"),
         )

@@ -6,7 +6,7 @@ authorised the manifest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -126,8 +126,14 @@ class Publisher:
         key: PrivateKey,
         seals: Seals,
         patches: PatchMaker,
+        make_room: Callable[[int], Awaitable[None]],
     ) -> None:
-        """Wires the publisher; `key` is its person key, which signs manifests."""
+        """Wires the publisher.
+
+        `key` is its person key, which signs manifests; `make_room` has older images deleted so that
+        so many bytes more fit.
+        """
+        self._make_room = make_room
         self._patches = patches
         self._building = trio.Lock()
         self._seals = seals
@@ -162,6 +168,7 @@ class Publisher:
             if state.group(group) is None:
                 raise PolicyError("group.unknown", f"the ledger knows no group {group!r}")
         parameters = chunker_for(size)
+        await self._make_room(size)
         bases = await self._bases(release)
         seal = self._seals.begin(release)
         stage = partial(
