@@ -26,9 +26,12 @@ from swarmd.datadir import DataDir
 from swarmd.entropy import Entropy
 from swarmd.identity import Identity
 from swarmd.ledger_host import LedgerHost
+from swarmd.limits.desk import TrafficDesk
+from swarmd.limits.service import TrafficService
 from swarmd.net.address import PeerKey
+from swarmd.net.lane import Lane
 from swarmd.net.lane_service import LaneService, LaneSettings, LaneSurroundings
-from swarmd.net.network import Network
+from swarmd.net.network import Network, Stream
 from swarmd.patch_making import PatchMaker
 from swarmd.peers import PeerRegistry
 from swarmd.publisher import Publisher, Seals
@@ -73,6 +76,8 @@ class Foundation:
     """Own transactions."""
     own_groups: Callable[[], tuple[str, ...]]
     """The groups this node serves now."""
+    time_ms: Callable[[], int]
+    """The best guess of the time, milliseconds since 1970."""
 
     @property
     def fetches(self) -> bool:
@@ -87,6 +92,10 @@ class DataPlane:
         """Wires the services; nothing runs before `start`."""
         self._base = base
         identity = base.identity
+        self.traffic: Final = self._make_traffic()
+        """Rates of image traffic."""
+        self.traffic_desk: Final = TrafficDesk(self.traffic)
+        """Control methods about them."""
         self.exchange: Final = ExchangeService(
             own_key=base.network.peer,
             store=base.store,
@@ -95,9 +104,11 @@ class DataPlane:
             open_stream=self._open_stream,
             entropy=base.entropy,
             packing=base.config.network.packing,
+            traffic=self.traffic,
             relays=relay_settings(base.config.network.relay, base.config.network.site),
         )
         """Chunks from and to peers."""
+        self._switch_traffic(not self.traffic.is_off)
         self.lanes: Final = self._make_lanes()
         """Connections that carry chunks beside those for peers."""
         self.health: Final = HealthService(
@@ -147,8 +158,31 @@ class DataPlane:
                 entropy=base.entropy,
                 may_use=lambda peer: base.registry.may_open(peer, lane_protocol),
             ),
-            self.exchange.serve_stream,
+            self._serve_stream,
         )
+
+    def _make_traffic(self) -> TrafficService:
+        base = self._base
+
+        def is_near(peer: bytes) -> bool:
+            known = base.registry.get(PeerKey(peer))
+            return known is not None and known.is_lan
+
+        service = TrafficService(
+            base.config.traffic.plan(),
+            folder=base.data.path,
+            time_ms=base.time_ms,
+            is_near=is_near,
+        )
+        service.on_switch = self._switch_traffic
+        return service
+
+    def _switch_traffic(self, is_allowed: bool) -> None:
+        """Ends all exchange of images with peers, or begins it again."""
+        if is_allowed:
+            self.exchange.resume()
+        else:
+            self.exchange.pause()
 
     def _make_publisher(self) -> Publisher | None:
         base = self._base
@@ -171,7 +205,7 @@ class DataPlane:
         """Answers peers from now on."""
         self._base.network.handle(
             protocol_id(self._base.ledger.chain_id, ProtocolName.EXCHANGE),
-            self.exchange.serve_stream,
+            self._serve_stream,
             streams_per_peer_max=2,
             deadline_s=None,
         )
@@ -184,6 +218,7 @@ class DataPlane:
         await nursery.start(partial(self.exchange.run))
         await self.lanes.bind()
         nursery.start_soon(self.lanes.run)
+        nursery.start_soon(self.traffic.run)
         self.sealing.start(nursery)
         if base.identity.kind is SubjectKind.GATEWAY:
             # Before anything may be given up: what devices run is kept for them.
@@ -231,4 +266,11 @@ class DataPlane:
         """Opens a lane, or where that is not possible a stream of the connection for peers."""
         protocol = protocol_id(self._base.ledger.chain_id, ProtocolName.EXCHANGE)
         open_plain = partial(self._base.network.open_stream, protocol=protocol)
-        return await self.lanes.open_or(PeerKey(peer), open_plain)
+        stream = await self.lanes.open_or(PeerKey(peer), open_plain)
+        stream.gate = self.traffic.gate(stream.peer)
+        return stream
+
+    async def _serve_stream(self, stream: Lane | Stream) -> None:
+        """Serves a stream that a peer opened, within the rates."""
+        stream.gate = self.traffic.gate(stream.peer)
+        await self.exchange.serve_stream(stream)

@@ -339,6 +339,7 @@ class RunningNode:
                 receipts=self.receipts,
                 submission=self.submission,
                 own_groups=self._own_groups,
+                time_ms=self.time.next_ms,
             )
         )
         self.exchange = self.data_plane.exchange
@@ -471,6 +472,7 @@ class RunningNode:
             sealing=self.data_plane.sealing.desk,
             bundles=self._bundle_desk(),
             keeping=self.data_plane.storage.desk,
+            traffic=self.data_plane.traffic_desk,
             copies=self.data_plane.copies,
             cosigning=self.cosigning,
             ask=self.ledger_service.ask,

@@ -62,6 +62,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
     "Look and fetch": {
         "status": Entry("query", "Show how a node is doing."),
         "images": Entry("images", "List the images a node knows; pin some, collect others."),
+        "traffic": Entry("traffic", "Limit image traffic with peers, or turn it off."),
         "peers": Entry("query", "List the peers of a node."),
         "receipts": Entry("receipts", "List what a node decided and did."),
         "ledger": Entry("ledger", "Show the newest blocks; explain, export, recover the ledger."),

@@ -61,6 +61,7 @@ from swarmd.services.exchange_ports import (
     StartedStatus,
     StreamLike,
     StreamOpener,
+    TrafficRates,
 )
 from swarmd.services.exchange_pushed import PushOutcome
 from swarmd.services.exchange_relay import RelayDesk
@@ -101,6 +102,7 @@ class ExchangeService:
         run_blocking: BlockingRunner | None = None,
         packing: PackingMode = PackingMode.AUTO,
         relays: RelaySettings | None = None,
+        traffic: TrafficRates | None = None,
     ) -> None:
         """Wires the service; nothing runs before `run`.
 
@@ -116,6 +118,7 @@ class ExchangeService:
                 own. A simulation on a virtual clock runs them in place.
             packing: whether chunks are compressed on the wire.
             relays: what this node says of itself to relays; None: it takes part in none.
+            traffic: what rates permit; None: no rate is kept.
         """
         self._store = store
         self._authority = authority
@@ -125,7 +128,8 @@ class ExchangeService:
         self._run_blocking = run_blocking or _WorkerThreads(os.cpu_count() or 1)
         self._run_syncing = run_blocking or _WorkerThreads(SYNCS_MAX)
         self._links = LinkTable(own_key, open_stream, host=self)
-        self._fetches = FetchTable(store, entropy, make_picker)
+        self._traffic = traffic
+        self._fetches = FetchTable(store, entropy, make_picker, traffic)
         self._relays = RelayDesk(
             own_key=own_key,
             settings=relays,
@@ -163,6 +167,14 @@ class ExchangeService:
         """Notes that a peer is gone or suspended: its link ends now."""
         self._fetches.forget_peer(peer)
         self._links.disconnected(peer)
+
+    def pause(self) -> None:
+        """Ends all exchange with peers; fetches wait until `resume`."""
+        self._links.pause()
+
+    def resume(self) -> None:
+        """Exchanges with peers again."""
+        self._links.resume()
 
     # Fetching and serving ------------------------------------------------------------------------
 
@@ -365,6 +377,12 @@ class ExchangeService:
         self._score.blame(peer, offence, detail)
 
     # Owner of links ------------------------------------------------------------------------------
+
+    def held_back_s(self, peer: PeerId, size_bytes: int) -> float:
+        """How long this node's own rates may hold a frame back, seconds."""
+        if self._traffic is None:
+            return 0.0
+        return self._traffic.frame_s(peer, size_bytes, links=len(tuple(self._links)))
 
     def now(self) -> float:
         """Seconds, monotonic."""

@@ -9,7 +9,7 @@ from chunks.store import ChunkStore
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import ManifestId
 from protocol.download import Download
-from protocol.download_board import ByteBudget
+from protocol.download_board import Allowance, ByteBudget
 from protocol.download_requests import LANE_BITS
 from protocol.errors import LocalProtocolError
 from protocol.exchange_events import ExchangeOffenceError, Offence, PeerBanned, PeerId, PeerMessage
@@ -43,18 +43,25 @@ def rarest_first(size: int, entropy: int) -> Picker:
 class FetchTable:
     """See the module's docstring. Iterating gives the fetches as they are at the start."""
 
-    def __init__(self, store: ChunkStore, entropy: Entropy, make_picker: PickerFactory) -> None:
+    def __init__(
+        self,
+        store: ChunkStore,
+        entropy: Entropy,
+        make_picker: PickerFactory,
+        allowance: Allowance | None = None,
+    ) -> None:
         """Starts empty.
 
         Args:
             store: where chunks are written.
             entropy: lets nodes pick in different orders.
             make_picker: the picking rule.
+            allowance: what rates permit to be asked for; None: no rate is kept.
         """
         self._store = store
         self._entropy = entropy
         self._make_picker = make_picker
-        self._budget = ByteBudget()
+        self._budget = ByteBudget(allowance=allowance)
         self._bad_patches = BadPatches()
         self._fetches: dict[ManifestId, Fetch] = {}
         self._lanes: dict[int, Fetch] = {}

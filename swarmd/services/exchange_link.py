@@ -102,6 +102,10 @@ class LinkOwner(Protocol):
         """Whether the peer may take part in the manifest's relay now."""
         ...
 
+    def held_back_s(self, peer: PeerId, size_bytes: int) -> float:
+        """How long this node's own rates may hold a frame back, seconds."""
+        ...
+
     def now(self) -> float:
         """Seconds, monotonic."""
         ...
@@ -229,11 +233,13 @@ class PeerLink:
         self, parts: Sequence[bytes | memoryview], served: ManifestId | None
     ) -> None:
         self._sending, self._sending_number = served, self._sending_number + 1
-        with trio.move_on_after(SEND_TIMEOUT_S) as scope:
+        size_bytes = sum(len(part) for part in parts)
+        timeout_s = SEND_TIMEOUT_S + self._owner.held_back_s(self.peer, size_bytes)
+        with trio.move_on_after(timeout_s) as scope:
             await self._stream.send_frame(parts)
         self._sending = None
         if scope.cancelled_caught:
-            raise TransportError(f"the peer took no frame in {SEND_TIMEOUT_S} s")
+            raise TransportError(f"the peer took no frame in {timeout_s:.0f} s")
 
     async def _send_one(self, effect: Send) -> None:
         message: ExchangeMessage | None = effect.message

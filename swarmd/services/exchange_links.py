@@ -68,6 +68,7 @@ class LinkTable:
         self._connected: dict[PeerId, None] = {}
         self._opening: dict[PeerId, None] = {}
         self._links: dict[PeerId, PeerLink] = {}
+        self._is_paused = False
 
     def __iter__(self) -> Iterator[PeerLink]:
         return iter(tuple(self._links.values()))
@@ -91,6 +92,17 @@ class LinkTable:
         if link is not None:
             link.close()
 
+    def pause(self) -> None:
+        """Ends every link and opens and takes none until `resume`."""
+        self._is_paused = True
+        for link in self:
+            link.close()
+
+    def resume(self) -> None:
+        """Opens again what could be used."""
+        self._is_paused = False
+        self.want_all()
+
     def want_all(self) -> None:
         """Opens what could be used."""
         for peer in self._connected:
@@ -98,9 +110,7 @@ class LinkTable:
 
     def want(self, peer: PeerId) -> None:
         """Opens a link to a connected peer if a fetch could use it and there is none."""
-        if self.nursery is None or peer in self._links or peer in self._opening:
-            return
-        if peer in self._connected and self._host.is_useful(peer):
+        if self.nursery is not None and peer not in self._opening and self._is_wanted(peer):
             self._opening[peer] = None
             self.nursery.start_soon(self._open, peer)
 
@@ -123,12 +133,16 @@ class LinkTable:
             self._opening.pop(peer, None)
 
     def _is_wanted(self, peer: PeerId) -> bool:
-        is_open = peer in self._links
-        return peer in self._connected and not is_open and self._host.is_useful(peer)
+        if self._is_paused or peer in self._links:
+            return False
+        return peer in self._connected and self._host.is_useful(peer)
 
     async def run(self, stream: StreamLike, *, is_ours: bool) -> None:
         """Runs a link over a stream until it ends; resets the stream if another link stays."""
         peer = stream.peer
+        if self._is_paused:
+            await stream.reset()
+            return
         present = self._links.get(peer)
         if present is not None:
             keeps_present = present.is_ours != is_ours and present.is_ours == (self._own_key < peer)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from protocol.digest import ManifestId
+from protocol.download_board import Allowance
 from protocol.exchange_events import Offence, PeerId
 
 T = TypeVar("T")
@@ -77,6 +78,14 @@ class PeerScore(Protocol):
 
     def stalled(self, peer: PeerId) -> None:
         """Notes that a peer answers nothing in time: no proof of anything."""
+        ...
+
+
+class TrafficRates(Allowance, Protocol):
+    """What the rates of this node permit; streams ask by themselves before they send."""
+
+    def frame_s(self, peer: PeerId, size_bytes: int, *, links: int) -> float:
+        """How long a frame may be held back when so many links send at once, seconds."""
         ...
 
 

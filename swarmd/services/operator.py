@@ -41,6 +41,7 @@ from swarmd.services.exchange import ExchangeService
 from swarmd.services.identity_desk import IdentityDesk
 from swarmd.services.images import HeldManifest, ImageService
 from swarmd.services.joining import joining_text
+from swarmd.limits.desk import TrafficDesk
 from swarmd.services.keeping_desk import KeepingDesk
 from swarmd.services.policy_desk import PolicyDesk
 from swarmd.services.proving import ProvingService
@@ -78,6 +79,8 @@ class Parts:
     publisher: Publisher | None
     sealing: SealingDesk
     bundles: BundleDesk
+    traffic: TrafficDesk
+    """Rates of image traffic, and its switch."""
     keeping: KeepingDesk
     copies: CopiesDesk
     cosigning: CosigningService
@@ -121,6 +124,7 @@ class Operator:
             **self._parts.sealing.handlers(),
             **self._parts.bundles.handlers(),
             **self._parts.keeping.handlers(),
+            **self._parts.traffic.handlers(),
             **self._parts.copies.handlers(),
             **AccessDesk(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
             **Decisions(self._parts.ledger, self._parts.submission, self._now_ms).handlers(),
@@ -169,6 +173,7 @@ class Operator:
             "receipts": parts.receipts.size,
             "sealing": parts.sealing.summary(),
             "keeping": parts.keeping.summary(),
+            "traffic": parts.traffic.summary(),
             "store": asdict(parts.store.statistics()),
             "mempool": asdict(chain.mempool.statistics()),
             "consensus": (
