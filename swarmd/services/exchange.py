@@ -297,6 +297,7 @@ class ExchangeService:
             for progress in fetch.machine.statistics().peers:
                 if progress.peer in received:
                     received[progress.peer] += progress.received_bytes
+        packing = self._packing.statistics()
         return ExchangeStatistics(
             fetched_bytes=self._fetched_bytes + sum(fetch.fetched_bytes for fetch in fetches),
             reused_bytes=self._reused_bytes + sum(fetch.reused_bytes for fetch in fetches),
@@ -304,6 +305,7 @@ class ExchangeService:
             sent_bytes=self._sent_bytes
             + sum(link.upload.sent_bytes for link in links)
             + self._relays.pushed_bytes,
+            packed_chunks=packing.packed + packing.reused,
             blames=dict(self._blames),
             stalls=self._stalls,
             fetches=tuple(fetch.progress() for fetch in fetches),

@@ -156,7 +156,9 @@ class ExchangeStatistics:
     patched_bytes: int
     """Bytes that patches made from images already held."""
     sent_bytes: int
-    """Chunk bytes sent."""
+    """Chunk bytes sent, as they travelled."""
+    packed_chunks: int
+    """Chunks sent packed, or ready to be."""
     blames: dict[Offence, int]
     """Proven offences, by kind."""
     stalls: int

@@ -26,6 +26,7 @@ from swarmd.control.params import Params
 from swarmd.control.protocol import JSON
 from swarmd.control.server import Handler, Report
 from swarmd.ledger_host import LedgerHost
+from swarmd.limits.desk import TrafficDesk
 from swarmd.net.network import Network
 from swarmd.peers import PeerRegistry
 from swarmd.publisher import Publisher
@@ -38,10 +39,10 @@ from swarmd.services.cosigning import Ask, CosigningService
 from swarmd.services.decisions import Decisions
 from swarmd.services.doorkeeper import Doorkeeper
 from swarmd.services.exchange import ExchangeService
+from swarmd.services.exchange_ports import ExchangeStatistics
 from swarmd.services.identity_desk import IdentityDesk
 from swarmd.services.images import HeldManifest, ImageService
 from swarmd.services.joining import joining_text
-from swarmd.limits.desk import TrafficDesk
 from swarmd.services.keeping_desk import KeepingDesk
 from swarmd.services.policy_desk import PolicyDesk
 from swarmd.services.proving import ProvingService
@@ -169,12 +170,13 @@ class Operator:
             "reachability": parts.reach.reachability,
             "bytes_in": network.bytes_in,
             "bytes_out": network.bytes_out,
-            "images": len(parts.images.overview()),
+            "images": len(overview := parts.images.overview()),
             "receipts": parts.receipts.size,
-            "sealing": parts.sealing.summary(),
+            "sealing": parts.sealing.summary(row.manifest for row in overview),
             "keeping": parts.keeping.summary(),
             "traffic": parts.traffic.summary(),
             "store": asdict(parts.store.statistics()),
+            "exchange": _exchange_value(parts.exchange.statistics()),
             "mempool": asdict(chain.mempool.statistics()),
             "consensus": (
                 None
@@ -420,6 +422,20 @@ def _device(name: str) -> Device:
 async def _then_cancel(wait: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:
     await wait()
     nursery.cancel_scope.cancel()
+
+
+def _exchange_value(done: ExchangeStatistics) -> JSON:
+    """Where the bytes of images came from, and what was given."""
+    return {
+        "fetched_bytes": done.fetched_bytes,
+        "reused_bytes": done.reused_bytes,
+        "patched_bytes": done.patched_bytes,
+        "sent_bytes": done.sent_bytes,
+        "packed_chunks": done.packed_chunks,
+        "fetches": len(done.fetches),
+        "stalls": done.stalls,
+        "offences": sum(done.blames.values()),
+    }
 
 
 def _held_value(row: HeldManifest, sealed: Mapping[str, str]) -> dict[str, JSON]:

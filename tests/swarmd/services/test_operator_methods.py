@@ -168,6 +168,8 @@ async def _looking(lab: Swarm, manifest: str) -> None:
     assert (status["role"], status["name"], status["alarm"]) == ("gateway", "gateway-1", None)
     assert status["height"] == lab.height("gateway-1")
     assert status["consensus"] is None
+    assert status["exchange"]["fetched_bytes"] == len(IMAGE)
+    assert status["exchange"]["offences"] == 0
     assert status["knowledge_age_ms"] is not None
     (image,) = await call(lab, "gateway-1", "images")
     assert (image["manifest"], image["complete"], image["standing"]) == (
