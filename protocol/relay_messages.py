@@ -307,7 +307,7 @@ def _decode_push(view: memoryview) -> Push:
     start = names_end + count * _PUSH_ENTRY.size
     if not 1 <= count <= RUN_CHUNKS_MAX or delegate_count > DELEGATES_MAX or len(view) < start:
         raise RemoteProtocolError(f"PUSH of {count} chunks in {len(view)} bytes")
-    if flags & ~PushFlag.ALL or len(view) - start > PUSH_PAYLOAD_BYTES_MAX:
+    if flags & ~int(PushFlag.ALL) or len(view) - start > PUSH_PAYLOAD_BYTES_MAX:
         raise RemoteProtocolError(f"PUSH with flags {flags}, {len(view) - start} payload bytes")
     names = bytes(view[_PUSH_HEAD.size : names_end])
     return Push(
