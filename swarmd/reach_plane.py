@@ -37,7 +37,6 @@ from swarmd.net.address import PeerAddress, PeerKey
 from swarmd.net.dial_plan import Candidate, Origin
 from swarmd.net.local_networks import (
     IPNetwork,
-    interface_address,
     is_within,
     on_link_networks,
 )
@@ -209,17 +208,11 @@ class ReachPlane:
         wanted = self._grounds.settings.lan_interface
         if not wanted:
             return None
-        interface = interface_address(wanted)
-        ports = [
-            port
-            for host, port in listen
-            if host == interface or ipaddress.ip_address(host) == ipaddress.IPv4Address(0)
-        ]
         return LanDiscovery(
             chain=self._grounds.chain,
             peer=self._grounds.network.peer,
-            interface=interface,
-            port=ports[0] if ports else None,
+            interface=wanted,
+            listen=listen,
             on_change=self.reach.wake,
         )
 

@@ -13,15 +13,16 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from protocol.digest import ChainId, tagged_digest
-from protocol.errors import EncodingError
+from protocol.errors import ConfigError, EncodingError
 from swarmd.net.address import PeerAddress, PeerKey, parse_peer_id, peer_id_text
 from swarmd.net.address_scope import scope_of
+from swarmd.net.local_networks import interface_address
 
 if TYPE_CHECKING:
     from zeroconf import ServiceInfo, Zeroconf
@@ -37,6 +38,8 @@ FOUND_MAX: Final = 256
 """Peers of the local network that are remembered; further ones are ignored until one leaves."""
 HOSTS_MAX: Final = 4
 """Addresses taken of one service."""
+RETRY_S: Final = 60.0
+"""How often the interface is looked at, seconds."""
 ASK_MS: Final = 3000
 """How long a found service is asked for its addresses, milliseconds."""
 _PROPERTY_CHARACTERS_MAX: Final = 64
@@ -61,7 +64,7 @@ class LanDiscovery:
         chain: ChainId,
         peer: PeerKey,
         interface: str,
-        port: int | None,
+        listen: Sequence[tuple[str, int]],
         on_change: Callable[[], None],
     ) -> None:
         """Prepares the announcement; nothing is sent before `run`.
@@ -69,14 +72,15 @@ class LanDiscovery:
         Args:
             chain: whose members are looked for.
             peer: this node's transport key.
-            interface: IPv4 address of the interface that is used, and of no other.
-            port: where this node listens there; None: it only looks.
+            interface: the interface that is used, and no other: its name or its IPv4 address.
+            listen: where this node listens; what is not on that interface is not announced.
             on_change: told when somebody was found; must not block.
         """
         self._chain = chain
         self._peer = peer
-        self._interface = interface
-        self._port = port
+        self._wanted = interface
+        self._interface = ""
+        self._listen = tuple(listen)
         self._on_change = on_change
         self._found: dict[str, tuple[PeerAddress, ...]] = {}
 
@@ -94,15 +98,25 @@ class LanDiscovery:
         return tuple(dict.fromkeys(items[0].peer for items in self._found.values()))
 
     async def run(self) -> None:
-        """Announces and listens until cancelled; leaving is said, too."""
+        """Announces and listens until cancelled; leaving is said, too.
+
+        An interface that is not there yet, or has no address, is looked at again every minute.
+        """
+        while True:
+            try:
+                self._interface = interface_address(self._wanted)
+                await self._run_on_interface()
+            except (OSError, ConfigError) as error:
+                logger.warning("nobody is looked for on the local network: %s", error)
+            await trio.sleep(RETRY_S)
+
+    async def _run_on_interface(self) -> None:
+        """Announces and listens as long as the interface has its address."""
         token = trio.lowlevel.current_trio_token()
+        opened = await trio.to_thread.run_sync(self._open, token)
         try:
-            opened = await trio.to_thread.run_sync(self._open, token)
-        except OSError as error:
-            logger.warning("nobody is looked for on the local network: %s", error)
-            return
-        try:
-            await trio.sleep_forever()
+            while interface_address(self._wanted) == self._interface:  # noqa: ASYNC110 - unannounced
+                await trio.sleep(RETRY_S)
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(opened.close)
@@ -130,12 +144,21 @@ class LanDiscovery:
         opened = Zeroconf(interfaces=[self._interface], ip_version=IPVersion.V4Only)
         try:
             ServiceBrowser(opened, SERVICE_TYPE, Heard())
-            if self._port is not None:
-                opened.register_service(self._announcement(self._port))
+            if (port := self._port()) is not None:
+                opened.register_service(self._announcement(port))
         except BaseException:
             opened.close()
             raise
         return opened
+
+    def _port(self) -> int | None:
+        """Where this node listens on the interface; None: nowhere."""
+        everywhere = ipaddress.IPv4Address(0)
+        hosts = [(ipaddress.ip_address(host), port) for host, port in self._listen]
+        return next(
+            (port for host, port in hosts if host == everywhere or str(host) == self._interface),
+            None,
+        )
 
     def _announcement(self, port: int) -> ServiceInfo:
         from zeroconf import ServiceInfo

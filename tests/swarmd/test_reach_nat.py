@@ -34,6 +34,8 @@ PORT = 7001
 HUB = 10
 """Last number of the public host's address."""
 WAIT_S = 120.0
+CUT_S = 2.0
+"""A suspension cuts within one second of the block; the rest is what asking takes."""
 VALIDATORS = tuple(f"validator-{number}" for number in range(1, 5))
 IMAGE = SeededEntropy(3, "image").token(1 << 20)
 """1 MiB that no compression makes smaller."""
@@ -80,6 +82,32 @@ class Homes:
             http=dataclasses.replace(config.http, listen=None),
         )
         write_atomic(directory.config, render_config(changed).encode())
+
+    def place(self, name: str, host: str, label: str, **settings: object) -> None:
+        """Puts a node elsewhere, with other settings."""
+        self.places[name] = label
+        directory = DataDir(self.path / name)
+        config = directory.load_config()
+        fields = {"listen": (Endpoint(host, PORT),), **settings}
+        section = dataclasses.replace(config.network, **fields)  # type: ignore[arg-type]
+        changed = dataclasses.replace(config, network=section)
+        write_atomic(directory.config, render_config(changed).encode())
+
+    def suspend(self, name: str, draft: Path) -> float:
+        """Suspends a gateway; returns how long after the block its detour was cut, seconds."""
+        hub = str(self.path / VALIDATORS[1])
+        status: Any = self.running[name].call("status")
+        did = str(status["did"])
+        self.command("did", "suspend", did, "--group", "fleet", "-C", hub, "-o", str(draft))
+        for key in self.lab.owner_keys[:2]:
+            self.command("did", "sign", str(draft), "--key", str(key), "--yes")
+        started = time.monotonic()
+        self.command("did", "submit", str(draft), "-C", hub)
+        final = time.monotonic()
+        while self.route("publisher-1", name) != "none":
+            assert time.monotonic() < started + WAIT_S, "the detour outlives the suspension"
+            time.sleep(0.05)
+        return time.monotonic() - final
 
     def start(self, *names: str) -> None:
         for name in names:
@@ -168,3 +196,15 @@ def test_an_image_gets_from_one_home_to_another(tmp_path: Path) -> None:
         network.until("gateway-1", "publisher-1", "none")
         network.start(VALIDATORS[0])
         network.until("gateway-1", "publisher-1", "forwarded")
+        assert network.suspend("gateway-1", tmp_path / "draft") <= CUT_S
+
+
+def test_gateways_on_one_network_find_each_other_by_multicast(tmp_path: Path) -> None:
+    """On a real interface, whose network the kernel names; nobody told them of anybody."""
+    with homes(tmp_path / "lab") as network:
+        settings = {"bootstrap": (), "lan_interface": "eth0"}
+        network.place("gateway-1", network.net.host("three", 13), "three", **settings)
+        network.place("publisher-1", network.net.host("four", 14), "four", **settings)
+        network.start("gateway-1", "publisher-1")
+        network.until("gateway-1", "publisher-1", "lan")
+        network.until("publisher-1", "gateway-1", "lan")
