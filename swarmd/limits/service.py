@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from protocol.encoding import Fields, decode_canonical, encode_canonical
+from protocol.encoding import Fields, Key, Value, decode_canonical, encode_canonical
 from protocol.errors import EncodingError, StorageError
 from protocol.exchange_events import PeerId
 from protocol.limits import KIB
@@ -38,6 +38,8 @@ PIECE_S: Final = 0.05
 PIECE_BYTES_MIN: Final = 2 * KIB
 PIECE_BYTES_MAX: Final = 64 * KIB
 _RATE_MAX: Final = 1 << 40
+ReadyAt = Callable[[Direction, PeerId, int, float], float]
+"""Tells when bytes may go: (way, peer, bytes, now) to a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,11 @@ class TrafficOrders:
 
     def encode(self) -> bytes:
         """Canonical bytes."""
-        return encode_canonical({0: 1, 1: self.is_off, 2: self.up, 3: self.down})
+        fields: dict[Key, Value] = {0: 1, 1: self.is_off}
+        for key, rate in ((2, self.up), (3, self.down)):
+            if rate is not None:
+                fields[key] = rate
+        return encode_canonical(fields)
 
 
 def decode_orders(data: bytes) -> TrafficOrders:
@@ -134,6 +140,7 @@ class TrafficService:
         self._traffic: Traffic | None = None
         self._changed = trio.Event()
         self._waiting = 0
+        self._turns = {is_near: trio.StrictFIFOLock() for is_near in (False, True)}
         self.on_switch: Callable[[bool], None] | None = None
         """Told when image traffic is allowed (True) or forbidden (False) from now on."""
 
@@ -228,22 +235,42 @@ class TrafficService:
         return 0.0 if rate is None else 2 * size_bytes * max(1, links) / rate
 
     async def admit(self, peer: PeerId, wanted_bytes: int) -> int:
-        """Waits until bytes may be sent to a peer, and counts them; returns how many."""
+        """Waits until bytes may be sent to a peer, and counts them; returns how many.
+
+        Peers of a kind take turns, a piece each while others wait. One that waits for its own rate
+        keeps nobody else from the common one.
+        """
         machine = self._placed(peer)
         rate = machine.slowest(Direction.UP, peer)
-        least_bytes = 1 if rate is None else min(wanted_bytes, _piece_bytes(rate))
+        if rate is None and not self._orders.is_off:
+            machine.take(Direction.UP, peer, wanted_bytes, trio.current_time())
+            return wanted_bytes
+        piece_bytes = _UNLIMITED if rate is None else _piece_bytes(rate)
+        least_bytes = min(wanted_bytes, piece_bytes)
         self._waiting += 1
         try:
-            while True:
+            await self._wait_for_room(peer, least_bytes, machine.own_ready_at)
+            turn = self._turns[machine.is_near(peer)]
+            async with turn:
+                await self._wait_for_room(peer, least_bytes, machine.ready_at)
                 now = trio.current_time()
                 room_bytes = machine.room_bytes(Direction.UP, peer, now)
-                if room_bytes >= least_bytes and not self._orders.is_off:
-                    count = int(min(wanted_bytes, room_bytes))
-                    machine.take(Direction.UP, peer, count, now)
-                    return count
-                await self._wait_for_change(machine.ready_at(Direction.UP, peer, least_bytes, now))
+                if turn.statistics().tasks_waiting:
+                    room_bytes = min(room_bytes, piece_bytes)
+                count = max(1, int(min(wanted_bytes, room_bytes)))
+                machine.take(Direction.UP, peer, count, now)
+                return count
         finally:
             self._waiting -= 1
+
+    async def _wait_for_room(self, peer: PeerId, size_bytes: int, ready_at: ReadyAt) -> None:
+        """Waits until so many bytes may go, by the buckets that `ready_at` looks at."""
+        while True:
+            now = trio.current_time()
+            at = ready_at(Direction.UP, peer, size_bytes, now)
+            if at <= now and not self._orders.is_off:
+                return
+            await self._wait_for_change(at)
 
     async def _wait_for_change(self, until: float) -> None:
         """Waits for a time, or for other limits; while off only for those."""

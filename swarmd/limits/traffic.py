@@ -86,6 +86,16 @@ class Traffic:
         wanted = _on_wire(size_bytes)
         return max(bucket.ready_at(wanted, now) for bucket in self._buckets(way, peer, now))
 
+    def own_ready_at(self, way: Direction, peer: PeerId, size_bytes: int, now: float) -> float:
+        """When they may go as far as only this peer's own rate is concerned."""
+        if self.is_near(peer) or self._peer_rate(way) is None:
+            return now
+        return self._own_bucket(way, peer, now).ready_at(_on_wire(size_bytes), now)
+
+    def is_near(self, peer: PeerId) -> bool:
+        """Whether a peer is on the same site, as noted last."""
+        return peer in self._near
+
     def slowest(self, way: Direction, peer: PeerId) -> int | None:
         """The least of the rates that hold for a peer, bytes per second; None: no limit."""
         if peer in self._near:

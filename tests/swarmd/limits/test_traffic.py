@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.errors import ConfigError
@@ -28,6 +28,7 @@ MONDAY_NOON_MS = 4 * 86_400_000 + 12 * 3_600_000
 """1970 began on a Thursday."""
 
 
+@settings(max_examples=50)
 @given(
     rate=st.integers(16 * KIB, 100 * 1024 * KIB),
     pieces=st.lists(
