@@ -18,6 +18,7 @@ from protocol.relay_events import RelaySettings
 from swarmd.entropy import SeededEntropy
 from swarmd.services.exchange import ExchangeService
 from swarmd.services.exchange_packing import PackingMode
+from swarmd.services.exchange_ports import TrafficRates
 
 T = TypeVar("T")
 
@@ -146,6 +147,7 @@ class Node:
         has_threads: bool = False,
         packing: PackingMode = PackingMode.AUTO,
         relays: RelaySettings | None = None,
+        traffic: TrafficRates | None = None,
     ) -> None:
         self.network = network
         self.key = key
@@ -163,6 +165,7 @@ class Node:
             run_blocking=None if has_threads else run_in_place,
             packing=packing,
             relays=relays,
+            traffic=traffic,
         )
 
     async def _open(self, peer: PeerId) -> MemoryFrameStream:
@@ -187,9 +190,18 @@ class Network:
         has_threads: bool = False,
         packing: PackingMode = PackingMode.AUTO,
         relays: RelaySettings | None = None,
+        traffic: TrafficRates | None = None,
     ) -> Node:
         key = name.encode().ljust(32, b".")
-        node = Node(self, key, store, has_threads=has_threads, packing=packing, relays=relays)
+        node = Node(
+            self,
+            key,
+            store,
+            has_threads=has_threads,
+            packing=packing,
+            relays=relays,
+            traffic=traffic,
+        )
         self.nodes[node.key] = node
         await self.nursery.start(lambda task_status: node.service.run(task_status=task_status))
         return node
