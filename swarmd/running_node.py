@@ -494,6 +494,7 @@ class RunningNode:
             images=self.images,
             image_path=partial(_image_file, self._data.images),
             sealing=self.data_plane.sealing.service,
+            receipts=self.receipts,
             freshness=self.freshness,
             ask=self.ledger_service.ask,
             entropy=self._entropy,

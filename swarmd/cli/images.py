@@ -57,6 +57,9 @@ def _image_row(image: dict[str, Any]) -> dict[str, Any]:
     held = sum(component["have"] for component in components)
     chunks = sum(component["chunks"] for component in components)
     row = {name: value for name, value in image.items() if name != "components"}
+    sealed = dict.fromkeys(state for one in components if (state := one.get("sealed")) is not None)
+    if sealed:
+        row["sealed"] = ", ".join(sealed)
     return {**row, "size": size_text(size), "chunks": f"{held}/{chunks}"}
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
+from heapq import merge
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -57,10 +60,12 @@ from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.peers import PeerClass, PeerRegistry
 from swarmd.questions import Denial
-from swarmd.services.bundle_import import BundleImport, Surroundings
+from swarmd.receipts import ReceiptKind
+from swarmd.services.bundle_import import BundleImport, Outcome, Surroundings
 from swarmd.services.cosigning import Ask
 from swarmd.services.freshness import FreshnessService, Statement
 from swarmd.services.images import ImageService
+from swarmd.services.receipts import ReceiptService
 from swarmd.services.release_desk import known_manifest
 from swarmd.services.sealing import SealingService
 
@@ -78,6 +83,10 @@ ASK_S: Final = 20.0
 """How long validators may take to sign a nonce, seconds."""
 
 
+_PREFIX_TYPE: Final = "Q"
+"""Array type of chunk prefixes: unsigned, 8 bytes."""
+
+
 class BundleDesk:
     """Implements the methods."""
 
@@ -93,6 +102,7 @@ class BundleDesk:
         images: ImageService,
         image_path: Callable[[Digest], Path],
         sealing: SealingService,
+        receipts: ReceiptService,
         freshness: FreshnessService,
         ask: Ask,
         entropy: Entropy,
@@ -108,6 +118,7 @@ class BundleDesk:
         self._images = images
         self._image_path = image_path
         self._sealing = sealing
+        self._receipts = receipts
         self._freshness = freshness
         self._ask = ask
         self._entropy = entropy
@@ -160,26 +171,29 @@ class BundleDesk:
 
     def _held_images(self) -> tuple[tuple[Digest, bytes], ...]:
         """Images with the prefixes of their chunks held, newest first; for a worker thread."""
-        seen: set[bytes] = set()
+        # Arrays, not sets: a million chunks take 8 MiB so, and ten times as much otherwise.
+        seen = array(_PREFIX_TYPE)
         found: list[tuple[Digest, bytes]] = []
         for record in reversed(self._store.images()):
             if record.state is ImageState.LOCKED or len(found) == HAVE_IMAGES_MAX:
                 continue
             try:
-                new = [prefix for prefix in self._prefixes(record.image) if prefix not in seen]
+                held = sorted(set(self._prefixes(record.image)))
             except StorageError as error:
                 logger.info("image %s is left out: %s", record.image.hex()[:8], error)
                 continue
-            new = list(dict.fromkeys(new))[: HAVE_CHUNKS_MAX - len(seen)]
-            seen.update(new)
-            found.append((record.image, b"".join(new)))
+            new = [prefix for prefix in held if not _is_in(seen, prefix)]
+            new = new[: HAVE_CHUNKS_MAX - len(seen)]
+            seen = array(_PREFIX_TYPE, merge(seen, new))
+            chunks = b"".join(prefix.to_bytes(HAVE_PREFIX_BYTES, "big") for prefix in new)
+            found.append((record.image, chunks))
         return tuple(found)
 
-    def _prefixes(self, image: Digest) -> Iterator[bytes]:
+    def _prefixes(self, image: Digest) -> Iterator[int]:
         recipe, have = self._store.recipe(image), self._store.have(image)
         for index in range(recipe.chunk_count):
             if have[index >> 3] & 0x80 >> (index & 7):
-                yield recipe.digest(index)[:HAVE_PREFIX_BYTES]
+                yield int.from_bytes(recipe.digest(index)[:HAVE_PREFIX_BYTES], "big")
 
     async def _covered(self, params: Mapping[str, object], _report: Report) -> JSON:
         """Which of these images an authorised manifest names, by this node's newest state.
@@ -352,6 +366,7 @@ class BundleDesk:
                 )
             finally:
                 await trio.to_thread.run_sync(file.close)
+        await self._note(outcome)
         return {**asdict(outcome), "height": self._ledger.chain.head.height}
 
     def _surroundings(self) -> Surroundings:
@@ -365,6 +380,16 @@ class BundleDesk:
             wake=self._images.wake,
         )
 
+    async def _note(self, outcome: Outcome) -> None:
+        """Writes what came into the receipt log, as for what comes from peers."""
+        for name in outcome.stored:
+            manifest = ManifestId(bytes.fromhex(name))
+            await self._receipts.note(ReceiptKind.FETCHED, manifest=manifest, detail="bundle")
+        for name, rule in outcome.refused.items():
+            manifest = ManifestId(bytes.fromhex(name))
+            detail = f"bundle: {rule}"
+            await self._receipts.note(ReceiptKind.REFUSED, manifest=manifest, detail=detail)
+
     def _confirm(self, answer: FreshnessAnswer) -> bool:
         """Judges statements about each nonce of this run; the age counts from when it was drawn."""
         for nonce, drawn_at in tuple(self._nonces.items()):
@@ -376,6 +401,12 @@ class BundleDesk:
             if self._freshness.confirm_round(question):
                 return True
         return False
+
+
+def _is_in(items: array[int], wanted: int) -> bool:
+    """Whether a sorted array has an item."""
+    place = bisect_left(items, wanted)
+    return place < len(items) and items[place] == wanted
 
 
 def _open(path: Path) -> BinaryIO:

@@ -102,6 +102,8 @@ class Outcome:
     """Their bytes."""
     complete: list[str] = field(default_factory=list)
     """Manifests, in hex, of which an image is complete now."""
+    stored: list[str] = field(default_factory=list)
+    """Those of them that this import completed."""
     partial: list[str] = field(default_factory=list)
     """Manifests of which chunks are missing still."""
     refused: dict[str, str] = field(default_factory=dict)
@@ -380,8 +382,11 @@ class BundleImport:
             return False
 
         is_complete = await self._thread(finish)
+        name = named.manifest.hex()
         where = self._outcome.complete if is_complete else self._outcome.partial
-        if named.manifest.hex() not in where:
-            where.append(named.manifest.hex())
+        if name not in where:
+            where.append(name)
+        if is_complete and download is not None and name not in self._outcome.stored:
+            self._outcome.stored.append(name)
         logger.info("bundle: %s of %s", component.name, short(named.manifest))
         self._around.wake()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -69,10 +69,15 @@ class SealingDesk:
             "fetch_done": self._fetch_done,
         }
 
-    def summary(self) -> JSON:
-        """What `status` says: rings, and how many of them open."""
+    def summary(self, manifests: Iterable[ManifestId]) -> JSON:
+        """What `status` says: rings, how many open, and which of these manifests do not."""
         views = self._sealing.shelf.views()
-        return {"rings": len(views), "open": sum(view.is_open for view in views)}
+        closed = [item.hex() for item in manifests if "no key" in self.describe(item).values()]
+        return {
+            "rings": len(views),
+            "open": sum(view.is_open for view in views),
+            "no_key": [*closed],
+        }
 
     def describe(self, manifest: ManifestId) -> dict[str, str]:
         """`open` or `no key` for each sealed component of a known manifest, by name."""

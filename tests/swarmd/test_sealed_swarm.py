@@ -110,6 +110,8 @@ async def test_the_ring_opens_what_everybody_carries(tmp_path: Path) -> None:
         await until(lambda: [row.is_open for row in shelf.views()] == [True], "the ring came")
         assert await states(lab, "gateway-1", signed) == ["open"]
         assert await states(lab, "gateway-2", signed) == ["no key"]
+        about = (await ask("gateway-2", "status"))["sealing"]
+        assert about == {"rings": 1, "open": 0, "no_key": [signed.manifest_id.hex()]}
         assert IMAGE[:64] not in b"".join(
             path.read_bytes() for path in lab.path.glob("gateway-*/images/**/*") if path.is_file()
         )
