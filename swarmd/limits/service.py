@@ -55,11 +55,9 @@ class TrafficOrders:
 
     def encode(self) -> bytes:
         """Canonical bytes."""
-        fields: dict[Key, Value] = {0: 1, 1: self.is_off}
-        for key, rate in ((2, self.up), (3, self.down)):
-            if rate is not None:
-                fields[key] = rate
-        return encode_canonical(fields)
+        rates = ((2, self.up), (3, self.down))
+        given: dict[Key, Value] = {key: rate for key, rate in rates if rate is not None}
+        return encode_canonical({0: 1, 1: self.is_off, **given})
 
 
 def decode_orders(data: bytes) -> TrafficOrders:

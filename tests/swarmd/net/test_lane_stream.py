@@ -130,3 +130,31 @@ async def test_whoever_waits_is_told_of_a_reset(tmp_path: Path) -> None:
         await near.reset()
         await near.reset()
         await far.reset()
+
+
+class Ration:
+    """A gate that lets a few bytes go at a time."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.admitted: list[int] = []
+
+    async def admit(self, wanted_bytes: int) -> int:
+        await trio.lowlevel.checkpoint()
+        self.admitted.append(min(wanted_bytes, self.bytes_max))
+        return self.admitted[-1]
+
+
+@pytest.mark.parametrize("ration", [1000, 70_000, 10**9])
+async def test_a_gate_decides_how_much_goes(tmp_path: Path, ration: int) -> None:
+    near, far = lane_pair(tmp_path)
+    gate = near.gate = Ration(ration)
+    body = os.urandom(300_000)
+    with trio.fail_after(LIMIT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.send_frame, (body[:50], memoryview(body)[50:]))
+            assert await far.receive_frame() == body
+        assert max(gate.admitted) <= ration
+        assert near.sent_bytes == sum(gate.admitted) == len(body) + 4
+        await near.reset()
+        await far.reset()
