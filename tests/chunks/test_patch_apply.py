@@ -202,7 +202,8 @@ def test_a_full_disk_stops_the_application_which_then_goes_on() -> None:
             return store.write_chunk(into, index, data)
 
     full = FullStore()
-    application = PatchApplication(full, download, patch=patch, base=base)  # type: ignore[arg-type]  # all but one call are real
+    partly: ChunkStore = full  # type: ignore[assignment]  # all but one call are real
+    application = PatchApplication(partly, download, patch=patch, base=base)
     with pytest.raises(DiskFullError):
         apply(application)
     full.is_full = False
