@@ -18,7 +18,7 @@ RECEIVING: Final = (Role.RECEIVES, Role.RESUMES)
 """Roles to which pushes are welcome."""
 HOLDING: Final = (Role.HOLDS, Role.SEEDS)
 """Roles of those who hold everything."""
-ALLOWANCE_START: Final = 8
+ALLOWANCE_START: Final = 4
 """Units a relayer may have uncredited before its first credit."""
 
 
@@ -95,6 +95,8 @@ class RelayerRecord:
     base_s: float | None = None
     """What a credit takes while the relayer has nothing else to do, seconds: about the least seen.
     """
+    gap_s: float | None = None
+    """Mean time between its credits, seconds; None before the second."""
     is_limited: bool = False
     """Its allowance was cut, because its credits took long."""
     latency: DelayEstimate = field(default_factory=lambda: DelayEstimate(0.0))
