@@ -63,6 +63,10 @@ class LaneServerCounters:
     """Connections that ended or gave way before a claim."""
     faults: int = 0
     """Unexpected exceptions of whoever uses a lane: defects of ours, contained."""
+    received_bytes: int = 0
+    """Bytes of frames that came over lanes which are closed."""
+    sent_bytes: int = 0
+    """Bytes of frames that went over them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +265,8 @@ class LaneServer:
         finally:
             self.lanes.pop(lane, None)
             await lane.reset()
+            self.counters.received_bytes += lane.received_bytes
+            self.counters.sent_bytes += lane.sent_bytes
 
     def peer_gone(self, peer: PeerKey) -> None:
         """Ends every lane of a peer that is gone or suspended."""

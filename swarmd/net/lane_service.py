@@ -99,6 +99,10 @@ class LaneStatistics:
     """Connections to the lane port without a claim in time."""
     fallbacks: int
     """Times a libp2p stream was used instead."""
+    received_bytes: int
+    """Bytes of frames that came over lanes."""
+    sent_bytes: int
+    """Bytes of frames that went over lanes."""
 
 
 class LaneService:
@@ -130,6 +134,7 @@ class LaneService:
         )
         self._opened: dict[Lane, None] = {}
         self._opened_count = self._fallbacks = 0
+        self._received_bytes = self._sent_bytes = 0
         self._protocol = protocol_id(around.chain, ProtocolName.LANE)
 
     # Running -------------------------------------------------------------------------------------
@@ -180,14 +185,21 @@ class LaneService:
     def statistics(self) -> LaneStatistics:
         """What happened so far."""
         server = self._server
+        lanes = (*self._opened, *(() if server is None else server.lanes))
         return LaneStatistics(
             port=None if server is None else server.port,
             accepted=0 if server is None else server.counters.accepted,
             opened=self._opened_count,
-            open=len(self._opened) + (0 if server is None else len(server.lanes)),
+            open=len(lanes),
             refused_claims=0 if server is None else server.counters.refused,
             failed_connections=0 if server is None else server.counters.failed,
             fallbacks=self._fallbacks,
+            received_bytes=self._received_bytes
+            + sum(lane.received_bytes for lane in lanes)
+            + (0 if server is None else server.counters.received_bytes),
+            sent_bytes=self._sent_bytes
+            + sum(lane.sent_bytes for lane in lanes)
+            + (0 if server is None else server.counters.sent_bytes),
         )
 
     def peer_gone(self, peer: PeerKey) -> None:
@@ -291,6 +303,8 @@ class LaneService:
 
     def _closed(self, lane: Lane) -> None:
         self._opened.pop(lane, None)
+        self._received_bytes += lane.received_bytes
+        self._sent_bytes += lane.sent_bytes
 
 
 def _worth_telling(hosts: tuple[str, ...]) -> tuple[str, ...]:
