@@ -50,6 +50,8 @@ class WriteOutcome:
     """Chunks for which there was no room."""
     stored_bytes: int = 0
     """Bytes of the given chunks among `gained`."""
+    is_hash_due: bool = False
+    """Whether `hash_ahead` has something to do: chunks that came too early are next now."""
     is_checkpoint_due: bool = False
     """Whether so much is not durable yet that the caller should have a checkpoint made soon."""
 

@@ -208,6 +208,9 @@ class FileStore(ChunkStore):
                 held.check_download(download)
                 missing = list(held.have.missing())
                 own = held_repeats(held.have, opened.recipe)
+            with self._table.catalogue:
+                if not own and not self._index.has_places(except_row=held.row):
+                    return 0
             remaining = iter(missing)
             while batch := list(islice(remaining, _LOOKUP_CHUNKS)):
                 digests = {opened.recipe.digest(index): None for index in batch}
@@ -245,10 +248,14 @@ class FileStore(ChunkStore):
         verified, refused = verify_runs(download.recipe, runs)
         with self._table.lease(download.image) as (held, opened):
             written = self._batches.write(download, held, opened, verified)
+            for run in verified if not written.full else ():
+                opened.prefix.feed(run.first, run.count, run.data)
+            next_index = opened.prefix.next_index
             with self._table.state:
                 self._table.counters.chunks_refused += len(refused)
                 self._table.counters.reused_bytes += written.repeat_bytes
                 unsynced_bytes = held.unsynced_bytes
+                is_hash_due = next_index < len(held.have) and next_index in held.have
             if unsynced_bytes >= UNSYNCED_BYTES_MAX:
                 self._checkpoint(download, held, opened)
         full = Runs.merged(written.full)
@@ -259,6 +266,7 @@ class FileStore(ChunkStore):
             refused=tuple(refused),
             full=full,
             stored_bytes=written.own_bytes,
+            is_hash_due=is_hash_due,
             is_checkpoint_due=CHECKPOINT_BYTES <= unsynced_bytes < UNSYNCED_BYTES_MAX,
         )
 

@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Final
 
@@ -237,9 +238,12 @@ class IndexDatabase:
             )
             connection.executemany(
                 "INSERT OR IGNORE INTO chunk VALUES (?, ?, ?, ?)",
-                (
-                    (recipe.digest(index), row, recipe.offset(index), recipe.length(index))
-                    for index in range(recipe.chunk_count)
+                zip(
+                    recipe.each_digest(),
+                    repeat(row, recipe.chunk_count),
+                    recipe.offsets[:-1],
+                    recipe.lengths,
+                    strict=True,
                 ),
             )
 
@@ -264,6 +268,16 @@ class IndexDatabase:
         """Forgets an image, its recipe and its places."""
         with self._transaction() as connection:
             _delete(connection, row)
+
+    def has_places(self, *, except_row: int) -> bool:
+        """Whether other images hold any chunk at all."""
+        try:
+            found = self._connection.execute(
+                "SELECT 1 FROM chunk WHERE row <> ? LIMIT 1", (except_row,)
+            ).fetchone()
+        except sqlite3.Error as error:
+            raise StorageError(f"chunk index: {error}") from error
+        return found is not None
 
     def places(self, chunks: Iterable[ChunkId], *, except_row: int) -> dict[ChunkId, ChunkPlace]:
         """Finds one place for each chunk in other images that are neither staged nor locked."""

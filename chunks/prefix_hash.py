@@ -1,10 +1,11 @@
 """The digest of a whole image, taken while it arrives.
 
 SHA-256 takes bytes in order, chunks come in any: so the digest follows the longest prefix of the
-image that is held without a gap. What it took were bytes of chunks that had matched their digests
-before; a chunk that is lost and fetched again has the same bytes, so that nothing is taken twice.
-What was read from the disk for it may have rotted since it was written: the digest is then wrong,
-and whoever compares it takes the whole anew from the disk before judging (docs/spec/chunks.md, S6).
+image that is held without a gap. Chunks that come in order are taken from memory, others later from
+the disk. What it took are bytes of chunks that had matched their digests before; a chunk that is
+lost and fetched again has the same bytes, so that nothing is taken twice. What is read from the
+disk may have rotted since it was written: the digest is then wrong, and whoever compares it takes
+the whole anew from the disk before judging (docs/spec/chunks.md, S6).
 """
 
 from __future__ import annotations
@@ -67,6 +68,22 @@ class PrefixHash:
                 self._next_index = first + count
                 bytes_max -= size_bytes
             return self._next_index
+
+    @property
+    def next_index(self) -> int:
+        """Index of the first chunk not taken."""
+        return self._next_index
+
+    def feed(self, first: int, count: int, data: bytes | memoryview) -> None:
+        """Takes chunks from memory if they are next; they match their digests and are written."""
+        if first != self._next_index or not self._lock.acquire(blocking=False):
+            return
+        try:
+            if first == self._next_index:
+                self._state.update(data)
+                self._next_index = first + count
+        finally:
+            self._lock.release()
 
     def digest(self, chunk_count: int) -> Digest | None:
         """The digest of the whole; None while not all of it was taken."""

@@ -7,10 +7,12 @@ peer is checked against these before memory proportional to it is taken.
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate
 from typing import Final
 
 from protocol.digest import DIGEST_BYTES, ChunkId, Digest
@@ -21,8 +23,6 @@ from protocol.merkle import leaf_hash, merkle_root
 
 _ITEM_TYPE: Final = "I"
 """Array type of lengths: unsigned, 4 bytes on every platform CPython supports."""
-_NO_DIGEST: Final = bytes(DIGEST_BYTES)
-"""Stands for a digest in an encoding of which only the beginning counts."""
 _OFFSET_TYPE: Final = "Q"
 """Array type of offsets: unsigned, 8 bytes; an image has up to 2^34 bytes."""
 
@@ -32,33 +32,56 @@ def recipe_leaf(length: int, chunk: bytes) -> Digest:
     return leaf_hash(encode_canonical([length, bytes(chunk)]))
 
 
+def recipe_leaves(lengths: Sequence[int], digests: bytes) -> list[Digest]:
+    """Hashes many entries as `recipe_leaf` does, at a tenth of the cost.
+
+    The encoding of [length, digest] is written out: an image of a gibibyte has fifty thousand.
+    """
+    hash_of, heads = hashlib.sha256, map(_leaf_head, lengths)
+    return [
+        Digest(hash_of(head + digests[start : start + DIGEST_BYTES]).digest())
+        for head, start in zip(heads, range(0, len(digests), DIGEST_BYTES), strict=True)
+    ]
+
+
+def _leaf_head(length: int) -> bytes:
+    """What stands before the digest in a leaf's input: RFC 6962's 0x00, and canonical CBOR."""
+    if length >= 65536:
+        return b"\x00\x82\x1a%b\x58\x20" % length.to_bytes(4, "big")
+    if length >= 256:
+        return b"\x00\x82\x19%b\x58\x20" % length.to_bytes(2, "big")
+    return b"\x00\x82%b\x58\x20" % (bytes((length,)) if length < 24 else bytes((0x18, length)))
+
+
 class Recipe:
     """Lengths and digests of a component's chunks; immutable, 44 bytes a chunk.
 
     Thread-safe: nothing changes after construction but caches of equal values.
     """
 
-    def __init__(self, lengths: Iterable[int], digests: bytes) -> None:
+    def __init__(
+        self, lengths: Iterable[int], digests: bytes, *, root: Digest | None = None
+    ) -> None:
         """Takes over what is known to be true: own cuts, or verified pages.
 
         Args:
             lengths: bytes of each chunk.
             digests: their SHA-256 digests, concatenated.
+            root: the Merkle root, if the caller has proved it; None: computed when it is needed.
 
         Raises:
             VerificationError: no chunk or over 2^18, a length of zero or over 1 MiB, a number of
                 digests that differs from that of the lengths, or over 16 GiB in all.
         """
-        self._lengths = array(_ITEM_TYPE, _bounded_lengths(lengths))
+        self._lengths = _bounded_lengths(lengths)
         self._digests = bytes(digests)
         if not self._lengths or len(self._digests) != DIGEST_BYTES * len(self._lengths):
             raise VerificationError(
                 f"recipe of {len(self._lengths)} lengths and {len(self._digests)} digest bytes"
             )
-        offsets = array(_OFFSET_TYPE, [0])
-        for length in self._lengths:
-            offsets.append(offsets[-1] + length)
-        self._offsets = offsets
+        self._offsets = array(_OFFSET_TYPE, accumulate(self._lengths, initial=0))
+        if root is not None:
+            self.root = root
         if self.size_bytes > IMAGE_BYTES_MAX:
             raise VerificationError(f"recipe of {self.size_bytes} bytes, over {IMAGE_BYTES_MAX}")
 
@@ -94,6 +117,19 @@ class Recipe:
         """SHA-256 of chunk `index` as stored."""
         start = self._checked(index) * DIGEST_BYTES
         return ChunkId(self._digests[start : start + DIGEST_BYTES])
+
+    def each_digest(self) -> list[ChunkId]:
+        """SHA-256 of every chunk."""
+        digests = self._digests
+        return [
+            ChunkId(digests[start : start + DIGEST_BYTES])
+            for start in range(0, len(digests), DIGEST_BYTES)
+        ]
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """Where each chunk starts, and behind them the image's size; do not modify."""
+        return self._offsets
 
     def index_at(self, offset: int) -> int:
         """Finds the chunk that holds byte `offset` of the image.
@@ -131,19 +167,8 @@ class Recipe:
         end = self.chunk_count if stop is None else stop
         if not 0 <= start <= end <= self.chunk_count:
             raise LocalProtocolError(f"no leaves {start} to {end} among {self.chunk_count}")
-        heads: dict[int, bytes] = {}
-        leaves: list[Digest] = []
-        for index in range(start, end):
-            length = self._lengths[index]
-            head = heads.get(length)
-            if head is None:
-                # What precedes the digest's own bytes in the leaf's encoding depends on the length
-                # alone; encoding it once a length makes a recipe's root five times faster.
-                encoded = encode_canonical([length, _NO_DIGEST])
-                head = heads[length] = encoded[:-DIGEST_BYTES]
-            begin = index * DIGEST_BYTES
-            leaves.append(leaf_hash(head + self._digests[begin : begin + DIGEST_BYTES]))
-        return leaves
+        digests = self._digests[start * DIGEST_BYTES : end * DIGEST_BYTES]
+        return recipe_leaves(self._lengths[start:end], digests)
 
     @cached_property
     def root(self) -> Digest:
@@ -155,8 +180,10 @@ class Recipe:
         """Indices of each chunk that stands more than once in the image, ascending."""
         first: dict[ChunkId, int] = {}
         repeats: dict[ChunkId, array[int]] = {}
-        for index in range(self.chunk_count):
-            chunk = self.digest(index)
+        chunks = self.each_digest()
+        if len(set(chunks)) == self.chunk_count:
+            return repeats
+        for index, chunk in enumerate(chunks):
             earlier = first.setdefault(chunk, index)
             # Equal digests with other lengths are a recipe no honest publisher makes.
             if earlier != index and self._lengths[earlier] == self._lengths[index]:
@@ -201,7 +228,17 @@ class RecipeBuilder:
         return Recipe(self._lengths, bytes(self._digests))
 
 
-def _bounded_lengths(lengths: Iterable[int]) -> Iterable[int]:
+def _bounded_lengths(lengths: Iterable[int]) -> array[int]:
+    if (
+        isinstance(lengths, array)
+        and 1 <= len(lengths) <= CHUNKS_PER_COMPONENT_MAX
+        and 1 <= min(lengths) <= max(lengths) <= CHUNK_BYTES_MAX
+    ):
+        return array(_ITEM_TYPE, lengths)
+    return array(_ITEM_TYPE, _one_by_one(lengths))
+
+
+def _one_by_one(lengths: Iterable[int]) -> Iterator[int]:
     for index, length in enumerate(lengths):
         if index >= CHUNKS_PER_COMPONENT_MAX:
             raise VerificationError(f"recipe of over {CHUNKS_PER_COMPONENT_MAX} chunks")

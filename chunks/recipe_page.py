@@ -9,12 +9,12 @@ a page that was not asked for in this shape is refused before anything is kept o
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from array import array
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from chunks.recipe import Recipe, recipe_leaf
+from chunks.recipe import Recipe, recipe_leaves
 from protocol.digest import DIGEST_BYTES, Digest
 from protocol.encoding import Fields, decode_canonical, encode_canonical
 from protocol.errors import EncodingError, LocalProtocolError, VerificationError
@@ -76,12 +76,7 @@ class RecipePage:
     @property
     def root(self) -> Digest:
         """Root of the page's own subtree."""
-        return merkle_root(
-            [
-                recipe_leaf(length, digest)
-                for length, digest in zip(self.lengths, self._each_digest(), strict=True)
-            ]
-        )
+        return merkle_root(recipe_leaves(self.lengths, self.digests))
 
     def encode(self) -> bytes:
         """The wire form (docs/spec/chunks.md, section 2)."""
@@ -89,10 +84,6 @@ class RecipePage:
         return encode_canonical(
             {0: self.page_index, 1: packed, 2: self.digests, 3: list(self.proof)}
         )
-
-    def _each_digest(self) -> Iterator[bytes]:
-        for start in range(0, len(self.digests), DIGEST_BYTES):
-            yield self.digests[start : start + DIGEST_BYTES]
 
 
 def decode_recipe_page(data: bytes) -> RecipePage:
@@ -295,8 +286,9 @@ class RecipeAssembler:
             raise LocalProtocolError(f"{len(self.missing())} recipe pages are missing")
         ordered = [self._pages[index] for index in range(self.page_count)]
         return Recipe(
-            chain.from_iterable(page.lengths for page in ordered),
+            array("I", chain.from_iterable(page.lengths for page in ordered)),
             b"".join(page.digests for page in ordered),
+            root=self._root,
         )
 
 

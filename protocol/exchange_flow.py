@@ -47,7 +47,7 @@ answers by itself once it caught up; this covers what it forgot, seconds."""
 INTEREST_RETRY_S_MAX: Final = 120.0
 """Longest pause between repeated interests, seconds."""
 _SAMPLE_S_MIN: Final = 0.05
-"""Shortest span over which a rate is measured, seconds."""
+"""Shortest span over which a rate is measured, seconds, unless a whole window came in less."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -168,7 +168,8 @@ class PeerFlow:
     def _measure(self, now: float, payload_bytes: int) -> None:
         self._meter_bytes += payload_bytes
         elapsed = now - self._meter_started_at
-        if elapsed < _SAMPLE_S_MIN and self.requests:
+        # A whole window is a sample, too: on a fast link it comes in less time than that.
+        if elapsed < _SAMPLE_S_MIN and self._meter_bytes < self.window_bytes and self.requests:
             return
         sample = self._meter_bytes / max(elapsed, 1e-3)
         self.rate = sample if self.rate is None else (self.rate + sample) / 2

@@ -40,11 +40,14 @@ def merkle_root(leaves: Sequence[bytes]) -> Digest:
     if not leaves:
         return EMPTY_ROOT
     level = list(leaves)
+    sha256_of = hashlib.sha256
     while len(level) > 1:
-        paired = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        # As `node_hash`, written out: recipes have tens of thousands of nodes.
+        pairs = zip(level[::2], level[1::2], strict=False)
+        paired = [sha256_of(b"\x01" + left + right).digest() for left, right in pairs]
         if len(level) % 2:
-            paired.append(Digest(level[-1]))
-        level = list(paired)
+            paired.append(level[-1])
+        level = paired
     return Digest(level[0])
 
 

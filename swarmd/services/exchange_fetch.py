@@ -377,6 +377,8 @@ class Fetch:
             self.feed(ChunksStored(component=component, indices=outcome.stored, gained=others))
             if outcome.is_checkpoint_due:
                 self._tails[component].checkpoint_soon()
+            if outcome.is_hash_due:
+                self._tails[component].hash_soon()
         for index, error in outcome.refused:
             self.feed(ChunkRefused(component=component, index=index, detail=str(error)))
 
@@ -464,6 +466,7 @@ class Fetch:
             return
         gained = Runs.of_bits(held[0].bits)
         self.gained(number, gained)
+        self._tails[number].hash_soon()
         is_begun = number < self._needed and self._downloads[number] is not None
         if not (is_begun and await self._patching.begin(number)):
             self.feed(ComponentPrepared(component=number, held=with_repeats(recipe, held[0])))
@@ -553,9 +556,7 @@ class Fetch:
 
     def gained(self, number: int, indices: Iterable[int]) -> None:
         """Makes chunks servable and tells interested peers."""
-        runs = Runs.of(indices)
-        self._owner.fetch_gained(self, number, runs)
-        self._tails[number].note(runs)
+        self._owner.fetch_gained(self, number, Runs.of(indices))
 
     def add_job(self, job: ApplyPatch) -> None:
         """Has a step done after the jobs that wait already."""

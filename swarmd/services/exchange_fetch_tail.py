@@ -15,7 +15,6 @@ import trio
 
 from chunks.store import ChunkStore, Download
 from protocol.errors import StorageError
-from protocol.runs import Runs
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,6 @@ class FetchTail:
         """What is being written, once it is prepared."""
         self._store = store
         self._owner = owner
-        self._next_index = 0
         self._is_checkpoint_due = trio.Event()
         self._is_hashing_due = trio.Event()
 
@@ -51,10 +49,9 @@ class FetchTail:
         """Notes that much was written since the last checkpoint."""
         self._is_checkpoint_due.set()
 
-    def note(self, gained: Runs) -> None:
-        """Notes what was written."""
-        if self._next_index in gained:
-            self._is_hashing_due.set()
+    def hash_soon(self) -> None:
+        """Notes that there is something to hash ahead."""
+        self._is_hashing_due.set()
 
     async def run_checkpoints(self) -> None:
         """Makes a checkpoint when one is due, until cancelled."""
@@ -77,8 +74,9 @@ class FetchTail:
         while True:
             await self._is_hashing_due.wait()
             self._is_hashing_due = trio.Event()
-            while (reached := await self._owner.in_thread(self._hash_ahead)) > self._next_index:
-                self._next_index = reached
+            before, reached = -1, 0
+            while before < reached:
+                before, reached = reached, await self._owner.in_thread(self._hash_ahead)
 
     def _hash_ahead(self) -> int:
         """Returns the index of the first chunk that was not taken."""

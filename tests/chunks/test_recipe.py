@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chunks.recipe import Recipe, RecipeBuilder, recipe_leaf
+from chunks.recipe import Recipe, RecipeBuilder, recipe_leaf, recipe_leaves
 from chunks.recipe_page import (
     RECIPE_PAGE_BYTES_MAX,
     RecipeAssembler,
@@ -402,3 +402,10 @@ def test_vectors(vector: dict[str, object]) -> None:
     assert [sha256(page).hex() for page in encoded] == vector["page_digests"]
     if vector["page"] is not None:
         assert encoded[0].hex() == vector["page"]
+
+
+@pytest.mark.parametrize("length", [1, 23, 24, 255, 256, 65535, 65536, 2**20])
+def test_many_leaves_are_hashed_as_one_is(length: int) -> None:
+    digests = bytes(range(64))
+    expected = [recipe_leaf(length, digests[:32]), recipe_leaf(7, digests[32:])]
+    assert recipe_leaves([length, 7], digests) == expected
