@@ -9,7 +9,7 @@ export again goes on behind the last whole chunk.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 from chunks.recipe import Recipe
 from chunks.recipe_page import RecipeAssembler, decode_recipe_page, page_count
 from protocol.digest import ChainId, Digest, ManifestId, verify_digest
-from protocol.errors import EncodingError, PolicyError, RemoteProtocolError, VerificationError
+from protocol.errors import PolicyError, RemoteProtocolError, VerificationError
 from protocol.limits import MIB
 from protocol.manifest import Component, parse_manifest
 from swarmd.bundle_format import (
@@ -26,6 +26,7 @@ from swarmd.bundle_format import (
     BundleObject,
     HaveFile,
     HeldChunks,
+    Section,
     SectionKind,
     SectionReader,
     SectionWriter,
@@ -36,7 +37,7 @@ from swarmd.bundle_format import (
     decode_object,
     resume_bundle,
 )
-from swarmd.datadir import PUBLIC_FILE_MODE, storage_errors, sync_directory
+from swarmd.datadir import PUBLIC_FILE_MODE, read_bounded, storage_errors, sync_directory
 from swarmd.proof_file import ProofFile
 
 SYNC_BYTES: Final = 64 * MIB
@@ -67,6 +68,10 @@ class Exported:
     """Validators that signed the have-file's nonce."""
     is_resumed: bool
     """Whether an interrupted export went on."""
+
+
+Planned = tuple[BundleObject, Component, Path]
+"""An object of an export, and the file it is read from."""
 
 
 @dataclass(slots=True)
@@ -148,28 +153,22 @@ class BundleExport:
         self._held = HeldChunks(have, {Digest(bytes.fromhex(image)) for image in covered})
 
     def _write(self, file: BinaryIO, plan: Any) -> Exported:
-        objects = [
-            (ManifestId(bytes.fromhex(item["manifest"])), number, component, Path(path))
-            for item in plan["manifests"]
-            for number, (component, path) in enumerate(
-                zip(_components(item), item["paths"], strict=True)
-            )
-        ]
-        head, position = self._resumable(file, plan)
+        objects = _planned(plan)
+        head, position = self._resumable(file, plan, objects)
+        is_resumed = head is not None and position is not None
         if head is None or position is None:
             file.seek(0)
             file.truncate()
             writer = begin_bundle(file)
-            head = self._write_facts(writer, plan)
-            position = _Position(0, 0, 0, -1)
-            is_resumed = False
+            head, position = self._write_facts(writer, plan), _Position(0, 0, 0, -1)
+            # Durable before the first image: who goes on later relies on them.
+            file.flush()
+            os.fdatasync(file.fileno())
         else:
             writer = resume_bundle(file, position.end, position.count)
-            is_resumed = True
-        for place, (manifest, number, component, path) in enumerate(objects):
+        for place, (named, component, path) in enumerate(objects):
             if place >= position.objects:
                 after = position.chunk if place == position.objects else -1
-                named = BundleObject(manifest=manifest, component=number)
                 self._write_object(writer, file, named, component, path, after)
         writer.finish()
         file.flush()
@@ -248,8 +247,6 @@ class BundleExport:
         return bytes.fromhex(answer["blocks"])
 
     def _ring(self, ring: str) -> bytes:
-        from swarmd.datadir import read_bounded
-
         found = self._call("sealing_export", {"ring": ring})
         raw = read_bounded(Path(found["path"]), bytes_max=int(found["size"]))
         verify_digest("ring file", raw, bytes.fromhex(found["sha256"]))
@@ -259,12 +256,7 @@ class BundleExport:
 
     def _recipe(self, named: BundleObject, component: Component) -> tuple[Recipe, list[bytes]]:
         """The recipe, checked under the manifest's root, and its pages as they are sent."""
-        assembler = RecipeAssembler(
-            root=component.recipe_root,
-            chunk_count=component.chunk_count,
-            size_bytes=component.size,
-            chunk_bytes_max=component.chunk_bytes_max,
-        )
+        assembler = _assembler(component)
         pages: list[bytes] = []
         for number in range(page_count(component.chunk_count)):
             params = {
@@ -317,7 +309,9 @@ class BundleExport:
 
     # -- going on ------------------------------------------------------------------------------
 
-    def _resumable(self, file: BinaryIO, plan: Any) -> tuple[BundleHead | None, _Position | None]:
+    def _resumable(
+        self, file: BinaryIO, plan: Any, objects: Sequence[Planned]
+    ) -> tuple[BundleHead | None, _Position | None]:
         """What an interrupted run of the same export left, if it got as far as the images."""
         try:
             file.seek(0)
@@ -330,32 +324,87 @@ class BundleExport:
         same = (head.chain.hex(), head.era, head.manifests, head.have)
         if same != (plan["chain"], plan["era"], wanted, digest):
             return None, None
-        return head, _find_end(reader)
+        return head, _Remains(reader, objects).end()
 
 
-def _find_end(reader: SectionReader) -> _Position | None:
-    """The last section of an interrupted bundle behind which an export can go on."""
-    count, position = 1, None
-    objects, chunk, start = -1, -1, (0, 0)
-    while True:
-        before = (reader.offset, count)
-        try:
-            section = reader.next()
-        except BundleError:
-            return position
-        count += 1
-        if section.kind is SectionKind.OBJECT:
+class _Remains:
+    """Reads what an interrupted export left, and checks it as an import would.
+
+    A power cut may leave holes behind the last sync; what stands there is cut off, not passed on.
+    """
+
+    def __init__(self, reader: SectionReader, objects: Sequence[Planned]) -> None:
+        """Reads on behind the head; `objects` are those of this export, in order."""
+        self._reader = reader
+        self._objects = objects
+        self._place = -1
+        self._assembler: RecipeAssembler | None = None
+        self._recipe: Recipe | None = None
+
+    def end(self) -> _Position | None:
+        """The last place behind which an export can go on; None: nothing of the images is there."""
+        count, position = 1, None
+        while True:
+            before = self._reader.offset
             try:
-                decode_object(section.body)
-            except EncodingError:
+                section = self._reader.next()
+                chunk = self._check(section)
+            except VerificationError:
                 return position
-            objects, chunk, start = objects + 1, -1, before
-            position = _Position(start[0], start[1], objects, -1)
-        elif section.kind is SectionKind.CHUNK and objects >= 0:
-            chunk = chunk_index(section.body)
-            position = _Position(section.end, count, objects, chunk)
-        elif section.kind is SectionKind.END:
-            return position
+            count += 1
+            if section.kind is SectionKind.OBJECT:
+                position = _Position(before, count - 1, self._place, -1)
+            elif section.kind is SectionKind.CHUNK:
+                position = _Position(section.end, count, self._place, chunk)
+            elif section.kind is SectionKind.END:
+                return position
+
+    def _check(self, section: Section) -> int:
+        """Checks a section; the index of a chunk, -1 for others."""
+        match section.kind:
+            case SectionKind.OBJECT:
+                self._place += 1
+                named = decode_object(section.body)
+                if self._place >= len(self._objects) or self._objects[self._place][0] != named:
+                    raise BundleError("another object than this export writes there")
+                self._assembler, self._recipe = _assembler(self._objects[self._place][1]), None
+            case SectionKind.PAGE if self._assembler is not None:
+                self._assembler.add(decode_recipe_page(section.body))
+                if self._assembler.is_complete:
+                    self._recipe = self._assembler.recipe()
+            case SectionKind.CHUNK:
+                index = chunk_index(section.body)
+                if self._recipe is None or index >= self._recipe.chunk_count:
+                    raise BundleError(f"chunk {index} of no object")
+                verify_digest("chunk", section.body[4:], self._recipe.digest(index))
+                return index
+            case _:
+                pass
+        return -1
+
+
+def _assembler(component: Component) -> RecipeAssembler:
+    return RecipeAssembler(
+        root=component.recipe_root,
+        chunk_count=component.chunk_count,
+        size_bytes=component.size,
+        chunk_bytes_max=component.chunk_bytes_max,
+    )
+
+
+def _planned(plan: Any) -> list[Planned]:
+    """The objects of a plan, in the order in which they are written."""
+    return [
+        (
+            BundleObject(manifest=ManifestId(bytes.fromhex(item["manifest"])), component=number),
+            component,
+            Path(path),
+        )
+        for item in plan["manifests"]
+        for number, (component, path) in enumerate(
+            zip(_components(item), item["paths"], strict=True)
+        )
+    ]
 
 
 def _components(item: Any) -> tuple[Component, ...]:
