@@ -52,6 +52,8 @@ FLOOR_ENTRIES_MAX: Final = 64
 """Products a floor names."""
 PORT_MAX: Final = 65535
 """Largest TCP port."""
+METERED_PEERS: Final = 2
+"""Peers of a metered node: a second one, so that no single one can keep it in the dark."""
 LANE_PORT: Final = 7002
 """Beside the default port for peers. A fixed one, because a firewall has to let it through."""
 LAN_AUTO: Final = "auto"
@@ -354,6 +356,22 @@ class NetworkSection:
     lane_port: int | None = field(default=LANE_PORT, metadata=_by(_port_or_off))
     """TCP port of bulk lanes, at the addresses of `listen`; 0 takes a free one, None ("off"): no
     lanes in either direction, chunks go over the connections for peers."""
+    metered: bool = field(default=False, metadata=_by(_boolean))
+    """Whether bytes cost money here: listens nowhere, keeps to two peers, no gossip, relays nothing
+    for others."""
+
+    def effective(self) -> NetworkSection:
+        """What holds, once metering has had its say."""
+        if not self.metered:
+            return self
+        return dataclasses.replace(
+            self,
+            listen=(),
+            peers_wanted=METERED_PEERS,
+            peer_exchange=False,
+            forward=False,
+            relay=RelayMode.LEAF if self.relay is RelayMode.ON else self.relay,
+        )
     packing: PackingMode = field(default=PackingMode.AUTO, metadata=_by(_packing))
     """Whether chunks are compressed on their way to peers."""
     relay: RelayMode = field(default=RelayMode.ON, metadata=_by(_relay))

@@ -145,6 +145,7 @@ class ReachPlane:
             ),
             greet=grounds.greet,
             peers_wanted=settings.peers_wanted,
+            peers_max=settings.peers_wanted if settings.metered else None,
             detour=self._detour,
         )
         """Dials."""

@@ -6,6 +6,7 @@ Everything it takes from the world comes in as an argument; `swarmd.node` opens 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
@@ -107,7 +108,7 @@ class RunningNode:
         self._clock = clock
         self._entropy = entropy
         self._stop = stop
-        self._config = config
+        self._config = dataclasses.replace(config, network=config.network.effective())
         self._genesis = genesis
         self._identity = identity
         self._chain = chain
@@ -161,7 +162,9 @@ class RunningNode:
             stranger_connections_max=section.stranger_connections_max,
             member_connections_max=section.member_connections_max,
         )
-        admission = RegistryAdmission(self.registry, self._keys.is_enrolled)
+        admission = RegistryAdmission(
+            self.registry, self._keys.is_enrolled, gossips=not section.metered
+        )
         async with open_network(network_config, admission=admission) as network:
             self._wire_services(network)
             async with trio.open_nursery() as nursery:
@@ -438,7 +441,8 @@ class RunningNode:
             )
         )
         nursery.start_soon(self._watch_peers)
-        nursery.start_soon(self.gossip.run)
+        if not self._config.network.metered:
+            nursery.start_soon(self.gossip.run)
         nursery.start_soon(PruningService(self.ledger, self._config.ledger.keep_blocks).run)
         await self.data_plane.start(nursery)
         witnessing = WitnessService(self._data.path / NOTE_NAME, self.ledger, self._witness_book)

@@ -91,6 +91,7 @@ class ReachService:
         sources: Sources,
         greet: Callable[[PeerKey], Awaitable[PeerClass]],
         peers_wanted: int,
+        peers_max: int | None = None,
         detour: DetourFinder = no_detour,
     ) -> None:
         """Wires the service.
@@ -102,6 +103,7 @@ class ReachService:
             sources: whom to reach, and where.
             greet: says hello to a connected peer and tells what it is.
             peers_wanted: members to be connected to; with fewer, found ones are dialed.
+            peers_max: so many, and no more, also of the configured ones; None: all of those.
             detour: the way through a third node, when no direct one leads to a peer.
         """
         self._network = network
@@ -109,6 +111,7 @@ class ReachService:
         self._greet = greet
         self._sources = sources
         self._peers_wanted = peers_wanted
+        self._peers_max = peers_max
         self._detour = detour
         self.plan: Final = DialPlan(uint=entropy.uint)
         """How addresses behave."""
@@ -161,6 +164,9 @@ class ReachService:
         """Whom to reach now: the configured ones, and found ones as far as members are lacking."""
         targets = dict.fromkeys(self.configured_peers())
         members = len(self._registry.at_least(PeerClass.MEMBER))
+        if self._peers_max is not None:
+            room = max(0, self._peers_max - members - len(self._busy))
+            return tuple(islice(filter(self._is_worth_a_dial, targets), room))
         lacking = self._peers_wanted - members - len([k for k in self._busy if k not in targets])
         if lacking > 0:
             for peer in islice(self._sources.wanted(), LOOKED_AT_MAX):

@@ -157,6 +157,7 @@ def changed_config() -> Config:
         member_connections_max = 5
         stranger_connections_max = 2
         lane_port = "off"
+        metered = true
         packing = "never"
         relay = "leaf"
         site = "depot"
