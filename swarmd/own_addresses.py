@@ -2,7 +2,7 @@
 
 An address is stated if the operator announced it or if another member has just reached this node
 there. What sockets and peers say about the own address are only guesses that are worth a probe.
-Pure: time comes as an argument, probing and telling are others' work (docs/spec/reach.md, U40...).
+Pure: time comes as an argument; others probe and tell (docs/spec/reach.md, section 4).
 """
 
 from __future__ import annotations

@@ -9,9 +9,11 @@ import pytest
 import trio
 
 from swarmd.address_book import BOOK_NAME
-from swarmd.net.address import Bootstrap, DNSAddress
+from swarmd.config import Endpoint
+from swarmd.net.address import Bootstrap, DNSAddress, PeerAddress
 from swarmd.net.wire import TCPWire
 from swarmd.peers import PeerClass
+from swarmd.services.reach_report import ReachReport
 from tests.support.dns_server import dns_server
 from tests.support.swarm import VALIDATORS, Swarm, swarm, until
 
@@ -120,3 +122,42 @@ async def test_gateways_on_one_network_find_each_other_without_any_address(tmp_p
         sites = {lab[name].reach_plane.site() for name in ("gateway-1", "gateway-2")}
         assert len(sites) == 1
         assert sites != {b""}
+
+
+@pytest.mark.slow
+async def test_the_doctor_says_why_nobody_is_reached(tmp_path: Path) -> None:
+    async with swarm(tmp_path, wire=TCPWire()) as lab:
+        dead = PeerAddress(lab.peer("validator-1"), "127.0.0.1", 1)
+        cases: dict[tuple[Bootstrap, ...], str] = {
+            (): "no address is known",
+            (dead,): "127.0.0.1 port 1: cannot connect",
+            (DNSAddress("fleet.example"),): "name fleet.example: ",
+        }
+        async with dns_server({}) as server:
+            for bootstrap, reason in cases.items():
+                knows_only(lab, "gateway-1", *bootstrap, resolver=f"127.0.0.1:{server.port}")
+                await lab.start("gateway-1")
+                report = ReachReport(lab["gateway-1"].reach_plane)
+                await until(lambda: reason in report.check()[1], reason)  # noqa: B023
+                assert report.check()[0] is False
+                await lab.stop("gateway-1")
+
+
+@pytest.mark.slow
+async def test_a_node_with_two_families_is_found_over_either(tmp_path: Path) -> None:
+    """IPv6 is tried first; where nothing answers there, IPv4 follows at once."""
+    async with swarm(tmp_path, wire=TCPWire()) as lab:
+        four = lab.address("gateway-2")
+        six = PeerAddress(four.peer, "::1", four.port)
+        knows_only(lab, "gateway-1", six, four)
+        for hosts, scheme in ((("127.0.0.1",), "127.0.0.1"), (("127.0.0.1", "::1"), "::1")):
+            listen = tuple(Endpoint(host, four.port) for host in hosts)
+            knows_only(lab, "gateway-2", listen=listen)
+            await lab.start("gateway-2", "gateway-1")
+            with trio.fail_after(JOIN_S):
+                await lab.until_met("gateway-1", "gateway-2")
+                route = lab["gateway-1"].network.route(four.peer)
+            assert route is not None
+            assert route.host == scheme
+            await lab.stop("gateway-1", "gateway-2")
+            (lab.path / "gateway-1" / BOOK_NAME).unlink()

@@ -52,6 +52,45 @@ def test_answers_are_shown_to_people_and_scripts(
     assert daemon.requests == [(command, {}), (command, {})]
 
 
+REACH: dict[str, Any] = {
+    "reachability": "unreachable",
+    "peers": [
+        {
+            "peer": "01",
+            "name": "gateway-7",
+            "addresses": [
+                {
+                    "address": "/ip4/192.0.2.1/tcp/7001/p2p/12D3KooW",
+                    "origin": "stated",
+                    "good_s_ago": None,
+                    "tried_s_ago": 12,
+                    "failures": 3,
+                    "error": "cannot connect",
+                }
+            ],
+        }
+    ],
+}
+REACH_TABLE = """\
+name       address                 origin  good_s_ago  tried_s_ago  error
+gateway-7  /ip4/192.0.2.1/tcp/7001  stated  -           12           cannot connect
+"""
+
+
+def test_every_address_is_shown_with_its_last_error(swarmd: Run, node: DataDir) -> None:
+    with ControlDaemon({"reach": lambda _params: REACH}).running(node.control_socket):
+        shown = swarmd("peers", "--addresses", "-C", node.path)
+        as_json = swarmd("peers", "--addresses", "-C", node.path, "--json")
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert lines == [line.split() for line in REACH_TABLE.splitlines()]
+    assert as_json.document == REACH
+
+
+def test_without_addresses_it_says_so(swarmd: Run, node: DataDir) -> None:
+    with ControlDaemon({"reach": lambda _params: {"peers": []}}).running(node.control_socket):
+        assert swarmd("peers", "--addresses", "-C", node.path).out == "no addresses\n"
+
+
 def test_the_first_block_may_be_chosen(swarmd: Run, node: DataDir) -> None:
     with ControlDaemon({"ledger": lambda _params: {}}).running(node.control_socket) as daemon:
         swarmd("ledger", "-C", node.path, "--from", 10)
