@@ -102,6 +102,9 @@ class DownloadStorage:
         self._complete(event.component)
 
     def _on_stored(self, event: ChunksStored) -> None:
+        phase = self._core.components.phase(event.component)
+        if not event.indices and phase in (ComponentPhase.VERIFYING, ComponentPhase.DONE):
+            return  # nothing asked for: pushed, or copied, after the rest was there
         written = self._numbers(event.component, event.indices)
         gained = self._numbers(event.component, event.gained)
         for request, common in self._core.chunks.stored(written, gained):

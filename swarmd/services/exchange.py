@@ -158,6 +158,11 @@ class ExchangeService:
             nursery.start_soon(self._news.run)
             nursery.start_soon(self._relays.run)
             task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                # Links run on their streams' nurseries: one that ends later opens no other.
+                self._nursery = self._links.nursery = None
 
     def peer_connected(self, peer: PeerId) -> None:
         """Notes that streams to a member can be opened."""

@@ -39,6 +39,7 @@ from protocol.exchange_messages import (
     Request,
 )
 from protocol.picker import RarestFirst
+from protocol.runs import Runs
 
 MANIFEST = ManifestId(b"m" * 32)
 PEER = b"peer"
@@ -182,6 +183,14 @@ def test_an_object_is_wanted_once_and_only_if_it_was_not_needed_anyway() -> None
 
 def test_rot_of_a_patch_nobody_wants_is_nobodys_business() -> None:
     assert Rig().feed(ChunksLost(component=1, indices=(0,))) == []
+
+
+def test_what_comes_unasked_after_the_rest_is_no_news() -> None:
+    rig, _ = wanted()
+    rig.feed(ComponentPrepared(component=0, held=Bitfield.full(3)))
+    assert rig.feed(ChunksStored(component=0, indices=Runs.of(()), gained=Runs.of((1,)))) == []
+    rig.feed(ComponentVerified(component=0))
+    assert rig.feed(ChunksStored(component=0, indices=Runs.of(()), gained=Runs.of((1,)))) == []
 
 
 def test_space_that_returns_prepares_a_wanted_patch_again() -> None:

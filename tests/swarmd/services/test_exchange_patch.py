@@ -24,10 +24,11 @@ CHUNK = 1000
 
 def altered(data: bytes, *, every: int = 700) -> bytes:
     """The next version: a byte here and there, so that hardly a chunk is the same."""
-    entropy, altered = random.Random(every), bytearray(data)
+    entropy, changed = random.Random(every), bytearray(data)
     for start in range(0, len(data), every):
-        altered[start + entropy.randrange(every // 2)] ^= entropy.randrange(1, 256)
-    return bytes(altered)
+        position = min(start + entropy.randrange(every // 2), len(data) - 1)
+        changed[position] ^= entropy.randrange(1, 256)
+    return bytes(changed)
 
 
 OLD = random.Random(7).randbytes(60_000)
