@@ -108,6 +108,7 @@ class DataPlane:
             relays=relay_settings(base.config.network.relay, base.config.network.site),
         )
         """Chunks from and to peers."""
+        self.traffic.on_unasked = self.exchange.refuse_pushes
         self._switch_traffic(not self.traffic.is_off)
         self.lanes: Final = self._make_lanes()
         """Connections that carry chunks beside those for peers."""

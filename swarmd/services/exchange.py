@@ -181,6 +181,11 @@ class ExchangeService:
         """Exchanges with peers again."""
         self._links.resume()
 
+    def refuse_pushes(self) -> None:
+        """Takes only what was asked for from now on, in fetches under way, too."""
+        for fetch in self._fetches:
+            self._relays.unwelcome(fetch)
+
     # Fetching and serving ------------------------------------------------------------------------
 
     async def offer(self, authorised: AuthorisedManifest) -> None:
@@ -555,8 +560,10 @@ class ExchangeService:
         return served is None or bool(indices.bits & ~served.possession[component].bits)
 
     def fetch_prepared(self, fetch: Fetch, event: ComponentPrepared, recipe: Recipe) -> None:
-        """Welcomes pushes of an object."""
-        self._relays.prepared(fetch, event.component, recipe, event.held)
+        """Welcomes pushes of an object, unless a rate says that every byte is to be asked for."""
+        is_complete = event.held.bits.bit_count() == len(recipe.lengths)
+        if is_complete or self._traffic is None or self._traffic.takes_pushes:
+            self._relays.prepared(fetch, event.component, recipe, event.held)
 
     def fetch_dropped(self, fetch: Fetch, component: int) -> None:
         """Welcomes no more pushes of an object."""

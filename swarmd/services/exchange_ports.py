@@ -84,6 +84,11 @@ class PeerScore(Protocol):
 class TrafficRates(Allowance, Protocol):
     """What the rates of this node permit; streams ask by themselves before they send."""
 
+    @property
+    def takes_pushes(self) -> bool:
+        """Whether chunks may come that were not asked for: a rate of asking does not hold them."""
+        ...
+
     def frame_s(self, peer: PeerId, size_bytes: int, *, links: int) -> float:
         """How long a frame may be held back when so many links send at once, seconds."""
         ...

@@ -268,6 +268,15 @@ class RelayDesk:
         if seat is not None:
             self._feed(seat, ObjectDropped(component=number))
 
+    def unwelcome(self, fetch: Fetch) -> None:
+        """Welcomes no more pushes of a fetch, which goes on by asking."""
+        seat = self._seats.get(fetch.authorised.manifest_id)
+        if seat is None or seat.fetch is not fetch:
+            return
+        for number in range(len(seat.images)):
+            self._feed(seat, ObjectDropped(component=number))
+            fetch.feed(PullFreed(object_number=number))
+
     def gained(self, manifest_id: ManifestId, number: int, indices: Runs) -> None:
         """Tells what was verified."""
         seat = self._seats.get(manifest_id)
