@@ -141,6 +141,8 @@ class TrafficService:
         self._turns = {is_near: trio.StrictFIFOLock() for is_near in (False, True)}
         self.on_switch: Callable[[bool], None] | None = None
         """Told when image traffic is allowed (True) or forbidden (False) from now on."""
+        self.on_unasked: Callable[[], None] | None = None
+        """Told when chunks that nobody asked for must not come from now on."""
 
     @property
     def is_off(self) -> bool:
@@ -176,10 +178,14 @@ class TrafficService:
     def _apply(self) -> None:
         """Has the rates of the hour hold, and whoever waits look again."""
         rates = self._rates()
-        if rates != self._machine.rates:
-            logger.info("limits are now %s", rates)
-            self._machine.set_rates(rates, trio.current_time())
-            self._wake()
+        if rates == self._machine.rates:
+            return
+        logger.info("limits are now %s", rates)
+        took_pushes = self.takes_pushes
+        self._machine.set_rates(rates, trio.current_time())
+        self._wake()
+        if took_pushes and not self.takes_pushes and self.on_unasked is not None:
+            self.on_unasked()
 
     def _wake(self) -> None:
         self._changed.set()
@@ -278,6 +284,12 @@ class TrafficService:
             return
         with trio.move_on_at(max(until, trio.current_time() + 0.001)):
             await changed.wait()
+
+    @property
+    def takes_pushes(self) -> bool:
+        """Whether chunks may come that were not asked for; only asking can be held back."""
+        rates = self._machine.rates
+        return rates.down is None and rates.peer_down is None and rates.lan_down is None
 
     # Asking --------------------------------------------------------------------------------------
 
