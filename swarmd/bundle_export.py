@@ -166,10 +166,10 @@ class BundleExport:
             os.fdatasync(file.fileno())
         else:
             writer = resume_bundle(file, position.end, position.count)
-        for place, (named, component, path) in enumerate(objects):
+        for place, planned in enumerate(objects):
             if place >= position.objects:
                 after = position.chunk if place == position.objects else -1
-                self._write_object(writer, file, named, component, path, after)
+                self._write_object(writer, file, planned, after=after)
         writer.finish()
         file.flush()
         os.fsync(file.fileno())
@@ -270,15 +270,10 @@ class BundleExport:
         return assembler.recipe(), pages
 
     def _write_object(
-        self,
-        writer: SectionWriter,
-        file: BinaryIO,
-        named: BundleObject,
-        component: Component,
-        path: Path,
-        after: int,
+        self, writer: SectionWriter, file: BinaryIO, planned: Planned, *, after: int
     ) -> None:
         """Writes a component, or what follows chunk `after` of it."""
+        named, component, path = planned
         recipe, pages = self._recipe(named, component)
         if after < 0:
             writer.write(SectionKind.OBJECT, named.encode())

@@ -394,10 +394,11 @@ class BundleDesk:
         """Judges statements about each nonce of this run; the age counts from when it was drawn."""
         for nonce, drawn_at in tuple(self._nonces.items()):
             question = FreshnessRound(nonce, drawn_at, self._freshness.validator_keys)
-            try:
-                question.add(answer, self._ledger.chain_id)
-            except VerificationError as error:
-                logger.debug("statements about another nonce: %s", error)
+            for statement in answer.statements:  # each by itself: one that is bad spoils no other
+                try:
+                    question.add(FreshnessAnswer(statements=(statement,)), self._ledger.chain_id)
+                except VerificationError as error:
+                    logger.debug("a statement about another nonce, or a bad one: %s", error)
             if self._freshness.confirm_round(question):
                 return True
         return False

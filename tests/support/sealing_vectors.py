@@ -36,7 +36,7 @@ WRAP = bytes.fromhex(
 )
 """Made once by the library, which draws a new ephemeral key each time."""
 SEALING = Sealing(ring=KEY.ring(), generation=2, nonce=bytes(range(16)))
-CHUNKS = (b"a first chunk", b"another", b"a first chunk")
+CHUNKS = (b"a first chunk of over a block", b"another", b"a first chunk of over a block")
 SIGNER = PrivateKey(sha256(b"swarmd vector key: sealing"))
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import trio
 
+from protocol.catchup import FreshnessAnswer, decode_ledger_message, encode_ledger_message
 from protocol.digest import ManifestId, sha256
 from protocol.errors import PolicyError
+from protocol.manifest import SignedManifest
 from swarmd.bundle_export import BundleExport, Exported
 from swarmd.bundle_format import MAGIC, SectionKind, SectionReader, begin_bundle, decode_have
 from swarmd.control.client import ControlClient
@@ -150,61 +152,103 @@ async def test_a_cut_off_gateway_is_brought_up_to_date_by_files(tmp_path: Path) 
         assert not lab.holds("gateway-2", digest)
 
 
+def flipped(body: bytes, at: int = -1) -> bytes:
+    out = bytearray(body)
+    out[at] ^= 1
+    return bytes(out)
+
+
+class Spoiler:
+    """A good bundle and what can be made of it."""
+
+    def __init__(self, good: Path) -> None:
+        self.good = good
+        self.bad = good.with_name("bad.bundle")
+        self.data, self.parts = good.read_bytes(), sections(good)
+        kinds = [kind for kind, _ in self.parts]
+        self.first = {kind: kinds.index(kind) for kind in kinds}
+
+    def body(self, place: int) -> bytes:
+        return self.parts[place][1]
+
+    def replaced(self, place: int, *bodies: bytes) -> Path:
+        """Other bodies, or none, in the place of one section."""
+        kind = self.parts[place][0]
+        inserted = [(kind, body) for body in bodies]
+        return self.of([*self.parts[:place], *inserted, *self.parts[place + 1 :]])
+
+    def of(self, parts: list[tuple[SectionKind, bytes]]) -> Path:
+        return rewritten(self.good, self.bad, parts)
+
+    def raw(self, data: bytes) -> Path:
+        self.bad.write_bytes(data)
+        return self.bad
+
+
+async def spoilable(lab: Swarm, path: Path) -> tuple[Spoiler, SignedManifest]:
+    """A bundle for gateway-2, which is alone."""
+    await lab.start(*CONNECTED)
+    await lab.until_met("publisher-1", "gateway-1")
+    await lab.start("gateway-2", wire=MemoryWire())
+    signed = await lab.release(IMAGE)
+    digest = signed.manifest.components[0].digest
+    await until(lambda: lab.holds("gateway-1", digest), "gateway-1 holds it")
+    have = await have_file(lab, "gateway-2")
+    return Spoiler((await export(lab, path / "good.bundle", have)).file), signed
+
+
 @pytest.mark.slow
-async def test_spoilt_bundles_leave_what_was_right_and_go_on_from_there(tmp_path: Path) -> None:
+async def test_spoilt_facts_change_nothing(tmp_path: Path) -> None:
     async with swarm(tmp_path) as lab:
-        await lab.start(*CONNECTED)
-        await lab.until_met("publisher-1", "gateway-1")
-        await lab.start("gateway-2", wire=MemoryWire())
-        signed = await lab.release(IMAGE)
-        digest = signed.manifest.components[0].digest
-        await until(lambda: lab.holds("gateway-1", digest), "gateway-1 holds it")
-        have = await have_file(lab, "gateway-2")
-        good = (await export(lab, tmp_path / "good.bundle", have)).file
-        data, parts = good.read_bytes(), sections(good)
-        kinds = [kind for kind, _ in parts]
-        first_chunk, last_chunk = kinds.index(SectionKind.CHUNK), len(kinds) - 2
-        bad = tmp_path / "bad.bundle"
-
-        def spoil(place: int, *bodies: bytes) -> Path:
-            kind = parts[place][0]
-            changed = [*parts[:place], *((kind, body) for body in bodies), *parts[place + 1 :]]
-            return rewritten(good, bad, changed)
-
-        def flipped(body: bytes, at: int = -1) -> bytes:
-            out = bytearray(body)
-            out[at] ^= 1
-            return bytes(out)
-
-        # nothing of these gets in
+        spoiler, _ = await spoilable(lab, tmp_path)
         for content, said in (
             (b"", "ends at byte 0"),
-            (data[:20], "ends at byte 20"),
+            (spoiler.data[:20], "ends at byte 20"),
             (b"another file, quite long", "not an offline bundle"),
             (MAGIC + b"\x03" + b"\xff" * 4, "section BLOCKS of 4294967295 bytes"),
             (MAGIC + b"\x63\x00\x00\x00\x01\x00", "unknown kind 99"),
             (MAGIC + b"\x09\x00\x00\x00\x00", "section CHUNK of 0 bytes"),
         ):
-            bad.write_bytes(content)
-            assert said in await refused(lab, "gateway-2", bad)
-        for place, at in ((kinds.index(SectionKind.BLOCKS), 60), (0, 20)):
-            await refused(lab, "gateway-2", spoil(place, flipped(parts[place][1], at)))
+            assert said in await refused(lab, "gateway-2", spoiler.raw(content))
+        for place, at in ((spoiler.first[SectionKind.BLOCKS], 60), (0, 20)):
+            bad = spoiler.replaced(place, flipped(spoiler.body(place), at))
+            await refused(lab, "gateway-2", bad)
         assert lab.height("gateway-2") == 0
+        place = spoiler.first[SectionKind.PROOF]
+        await refused(lab, "gateway-2", spoiler.replaced(place, flipped(spoiler.body(place), -40)))
+        assert lab.height("gateway-2") == lab.height("gateway-1"), "the blocks before it count"
+        place = spoiler.first[SectionKind.FRESHNESS]
+        answer = decode_ledger_message(spoiler.body(place))
+        assert isinstance(answer, FreshnessAnswer)
+        for forgeries, is_fresh in ((3, False), (2, True)):  # f + 1 are two of four
+            statements = tuple(
+                (flipped(raw) if number < forgeries else raw, *rest)
+                for number, (raw, *rest) in enumerate(answer.statements)
+            )
+            changed = FreshnessAnswer(statements=statements)  # type: ignore[arg-type]
+            forged = spoiler.replaced(place, encode_ledger_message(changed))
+            assert (await take(lab, "gateway-2", forged))["is_fresh"] is is_fresh
+        fifo = tmp_path / "fifo"
+        os.mkfifo(fifo)
+        for path in (fifo, tmp_path, tmp_path / "absent"):
+            error = await refused(lab, "gateway-2", path)
+            assert "cannot read" in error or "not a regular file" in error
 
-        # a proof, a page, a chunk, an index that is not right ends the import there
-        place = kinds.index(SectionKind.PROOF)
-        await refused(lab, "gateway-2", spoil(place, flipped(parts[place][1], -40)))
-        assert lab.height("gateway-2") == lab.height("gateway-1")
-        place = kinds.index(SectionKind.PAGE)
-        await refused(lab, "gateway-2", spoil(place, flipped(parts[place][1], 300)))
-        await refused(lab, "gateway-2", spoil(place, parts[place][1], parts[place][1]))
-        await refused(lab, "gateway-2", spoil(place))
-        body = parts[first_chunk + 3][1]
-        assert "expected sha256" in await refused(
-            lab, "gateway-2", spoil(first_chunk + 3, flipped(body))
-        )
-        held = lab["gateway-2"].store.record(digest).have_count
-        assert held == 3, "what came before stays"
+
+@pytest.mark.slow
+async def test_spoilt_images_leave_what_was_right_and_go_on_from_there(tmp_path: Path) -> None:
+    async with swarm(tmp_path) as lab:
+        spoiler, signed = await spoilable(lab, tmp_path)
+        digest = signed.manifest.components[0].digest
+        place = spoiler.first[SectionKind.PAGE]
+        page = spoiler.body(place)
+        for bodies in ((flipped(page, 300),), (page, page), ()):
+            await refused(lab, "gateway-2", spoiler.replaced(place, *bodies))
+        third = spoiler.first[SectionKind.CHUNK] + 3
+        body = spoiler.body(third)
+        bad = spoiler.replaced(third, flipped(body))
+        assert "expected sha256" in await refused(lab, "gateway-2", bad)
+        assert lab["gateway-2"].store.record(digest).have_count == 3, "what came before stays"
         for wrong, said in (
             ((2**17).to_bytes(4, "big") + body[4:], "chunk 131072 behind chunk 2"),
             ((2**31).to_bytes(4, "big") + body[4:], "index 2147483648"),
@@ -213,37 +257,27 @@ async def test_spoilt_bundles_leave_what_was_right_and_go_on_from_there(tmp_path
             (body + b"x", "chunk 3 of"),
             (body[:4], "chunk section of 4 bytes"),
         ):
-            assert said in await refused(lab, "gateway-2", spoil(first_chunk + 3, wrong))
-        for changed in (
-            [*parts[:first_chunk], parts[1], *parts[first_chunk:]],  # back to the facts
-            [*parts[:-1], *parts[kinds.index(SectionKind.OBJECT) :]],  # an object twice
-            [*parts[:1], *parts],  # a second head
-            [parts[first_chunk], *parts],  # a chunk of nothing
-        ):
-            await refused(lab, "gateway-2", rewritten(good, bad, changed))
-        bad.write_bytes(data + b"more")
-        assert "behind the bundle's last section" in await refused(lab, "gateway-2", bad)
-
-        # cut off anywhere, the rest comes with the next import
-        assert not lab.holds("gateway-2", digest) or held
-        bad.write_bytes(data[: len(data) // 2])
-        assert "ends at byte" in await refused(lab, "gateway-2", bad)
-        outcome = await take(lab, "gateway-2", good)
+            assert said in await refused(lab, "gateway-2", spoiler.replaced(third, wrong))
+        await _out_of_order(lab, spoiler)
+        error = await refused(lab, "gateway-2", spoiler.raw(spoiler.data[: len(spoiler.data) // 2]))
+        assert "ends at byte" in error
+        outcome = await take(lab, "gateway-2", spoiler.good)
         assert outcome["complete"] == [signed.manifest_id.hex()]
         assert lab.holds("gateway-2", digest)
         assert lab["gateway-2"].ledger.alarm is None
-        assert last_chunk > first_chunk
 
-        # pipes, folders and other people's files
-        fifo = tmp_path / "fifo"
-        os.mkfifo(fifo)
-        for path, said in (
-            (fifo, "not a regular file"),
-            (tmp_path, "cannot read|regular file|directory"),
-            (tmp_path / "absent", "cannot read"),
-        ):
-            error = await refused(lab, "gateway-2", path)
-            assert any(word in error for word in said.split("|")), error
+
+async def _out_of_order(lab: Swarm, spoiler: Spoiler) -> None:
+    parts, chunk = spoiler.parts, spoiler.first[SectionKind.CHUNK]
+    for changed in (
+        [*parts[:chunk], parts[1], *parts[chunk:]],  # back to the facts
+        [*parts[:-1], *parts[spoiler.first[SectionKind.OBJECT] :]],  # an object twice
+        [*parts[:1], *parts],  # a second head
+        [parts[chunk], *parts],  # a chunk of nothing
+    ):
+        await refused(lab, "gateway-2", spoiler.of(changed))
+    error = await refused(lab, "gateway-2", spoiler.raw(spoiler.data + b"more"))
+    assert "behind the bundle's last section" in error
 
 
 def _images(parts: list[tuple[SectionKind, bytes]]) -> list[tuple[SectionKind, bytes]]:

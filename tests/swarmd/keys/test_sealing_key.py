@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from protocol.digest import ChainId, DidId, sha256
 from protocol.errors import EncodingError, StorageError
 from protocol.keys import PrivateKey
 from protocol.sealing import ContentKey, RingName
+from protocol.sealing_ring import wrap_info
 from swarmd.keys.key_file import load_any_key_file, load_key_file, load_sealing_key
 from swarmd.keys.key_writer import replace_key_file, write_key_file
 from swarmd.keys.sealing_key import SealingKey, WrapError, wrap_key
@@ -37,6 +43,31 @@ def test_a_member_opens_its_wrap_and_nobody_else_does() -> None:
     assert KEY.unwrap(member, NAME, CONTENT.check()).secret() == CONTENT.secret()
     with pytest.raises(WrapError):
         OTHER.unwrap(member, NAME, CONTENT.check())
+
+
+def test_a_wrap_is_what_the_rfc_says() -> None:
+    """RFC 9180, sections 4.1, 5.1 and 6.1, by HMAC, X25519 and AES-GCM alone."""
+    member = wrap_key(CONTENT, ADA, KEY.public)
+    encapsulated, ciphertext = member.wrap[:32], member.wrap[32:]
+    kem, hpke = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\x00\x02"
+
+    def extract(suite: bytes, salt: bytes, label: bytes, secret: bytes) -> bytes:
+        return hmac.digest(salt or bytes(32), b"HPKE-v1" + suite + label + secret, "sha256")
+
+    def expand(suite: bytes, key: bytes, label: bytes, info: bytes, size: int) -> bytes:
+        labelled = size.to_bytes(2, "big") + b"HPKE-v1" + suite + label + info
+        return HKDFExpand(SHA256(), size, labelled).derive(key)
+
+    point = X25519PublicKey.from_public_bytes(encapsulated)
+    prk = extract(kem, b"", b"eae_prk", KEY.inner.exchange(point))
+    shared = expand(kem, prk, b"shared_secret", encapsulated + KEY.public, 32)
+    info = wrap_info(NAME, CONTENT.ring(), ADA, KEY.public)
+    context = b"\x00" + extract(hpke, b"", b"psk_id_hash", b"")
+    context += extract(hpke, b"", b"info_hash", info)
+    secret = extract(hpke, shared, b"secret", b"")
+    nonce = expand(hpke, secret, b"base_nonce", context, 12)
+    key = expand(hpke, secret, b"key", context, 32)
+    assert AESGCM(key).decrypt(nonce, ciphertext, b"") == CONTENT.secret()
 
 
 def test_two_wraps_of_one_key_have_nothing_in_common() -> None:
