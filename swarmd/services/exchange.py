@@ -41,6 +41,7 @@ from protocol.exchange_events import (
 from protocol.exchange_messages import BitfieldMessage, ExchangeMessage, Have, Request
 from protocol.relay_events import RelaySettings
 from protocol.relay_messages import RelayMessage
+from protocol.relay_statistics import RelayStatistics
 from protocol.runs import Runs
 from protocol.upload import Upload
 from swarmd.entropy import Entropy
@@ -329,6 +330,10 @@ class ExchangeService:
                 for link in links
             ),
         )
+
+    def relay_statistics(self) -> tuple[tuple[ManifestId, RelayStatistics], ...]:
+        """Describes the relays that this node takes part in."""
+        return self._relays.statistics()
 
     # Links ---------------------------------------------------------------------------------------
 
