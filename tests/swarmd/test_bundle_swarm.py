@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from chunks.store import ChunkStore
 from protocol.catchup import FreshnessAnswer, decode_ledger_message, encode_ledger_message
 from protocol.digest import ManifestId, sha256
 from protocol.errors import PolicyError
@@ -22,6 +23,7 @@ from swarmd.control.client import ControlClient
 from swarmd.control.protocol import ControlError
 from swarmd.net.memory import MemoryWire
 from tests.support.swarm import GROUP, VALIDATORS, Swarm, swarm, until
+from tests.swarmd.attacks.test_bad_data import FillingStore
 
 IMAGE = hashlib.shake_256(b"air gap").digest(400_000)
 CONNECTED = (*VALIDATORS, "publisher-1", "gateway-1")
@@ -423,3 +425,33 @@ async def test_rings_travel_along_and_open_for_who_is_in_them(tmp_path: Path) ->
         assert (outcome["rings"], outcome["complete"]) == (1, [manifest.hex()])
         copy = await control(lab, "gateway-2", "fetch", manifest=manifest.hex())
         assert await trio.Path(copy["path"]).read_bytes() == IMAGE
+
+
+@pytest.mark.slow
+async def test_a_restart_forgets_nonces_and_a_full_disk_only_stops(tmp_path: Path) -> None:
+    stores: list[FillingStore] = []
+
+    def filling(store: ChunkStore) -> ChunkStore:
+        stores.append(FillingStore(store))
+        return stores[-1]  # type: ignore[return-value]
+
+    async with swarm(tmp_path) as lab:
+        spoiler, signed = await spoilable(lab, tmp_path)
+        digest = signed.manifest.components[0].digest
+        await lab.stop("gateway-2")
+        await lab.start("gateway-2", wire=MemoryWire(), wrap_store=filling)
+        outcome = await take(lab, "gateway-2", spoiler.good)
+        assert (outcome["is_fresh"], outcome["refused"]) == (
+            False,
+            {signed.manifest_id.hex(): "freshness"},
+        )
+        assert outcome["notes"] == ["the statements do not show that this copy is current"]
+        have = await have_file(lab, "gateway-2")
+        again = (await export(lab, tmp_path / "again.bundle", have)).file
+        assert "no space" in await refused(lab, "gateway-2", again)
+        held = lab["gateway-2"].store.record(digest).have_count
+        assert (held, lab.is_alive("gateway-2")) == (3, True)
+        stores[0].room = 10**6
+        outcome = await take(lab, "gateway-2", again)
+        assert outcome["complete"] == outcome["stored"] == [signed.manifest_id.hex()]
+        assert lab.holds("gateway-2", digest)
