@@ -30,7 +30,13 @@ from protocol.keys import PrivateKey
 from protocol.peers_messages import PEERS_BYTES_MAX
 from protocol.version import ProtocolName, protocol_id
 from swarmd.address_book import BOOK_NAME, AddressBook
-from swarmd.config import LAN_AUTO, NetworkSection, parse_endpoint
+from swarmd.config import (
+    LAN_AUTO,
+    METERED_FETCH_PEERS,
+    METERED_PEERS,
+    NetworkSection,
+    parse_endpoint,
+)
 from swarmd.entropy import Entropy
 from swarmd.member_keys import MemberKeys
 from swarmd.net.address import PeerAddress, PeerKey
@@ -89,6 +95,8 @@ class Grounds:
     """Ledger time, milliseconds."""
     is_current: Callable[[], bool]
     """Whether my copy is known to be current."""
+    is_fetching: Callable[[], bool]
+    """Whether images are being fetched."""
     token_addresses: Callable[[], tuple[PeerAddress, ...]]
     """Addresses of the token while this node joins."""
     greet: Callable[[PeerKey], Awaitable[PeerClass]]
@@ -128,7 +136,32 @@ class ReachPlane:
             on_change=self._names_changed,
         )
         """What the names of the configuration mean."""
-        self.reach: Final = ReachService(
+        self.reach: Final = self._make_reach()
+        """Dials."""
+        network = grounds.network
+        listen = [(item.host, item.port) for item in network.listen_addresses]
+        self.own: Final = OwnAddresses(
+            identity=(grounds.did, network.peer, grounds.node_key),
+            chain=grounds.chain,
+            announced=[(item.host, item.port) for item in settings.announce],
+            listen=listen,
+        )
+        """Where this node is."""
+        self.exchange: Final = self._make_exchange()
+        """Asks members, and answers them."""
+        self.lan: Final = self._make_lan(listen)
+        """Who is heard on the local network; None: nobody is listened for."""
+        self.own.forwards = settings.forward
+        self.forwarder: Final = self._make_forwarder()
+        """Passes connections of others on."""
+        self.detours: Final = self._make_detours()
+        """Ways through others."""
+        self._local: tuple[IPNetwork, ...] = ()
+
+    def _make_reach(self) -> ReachService:
+        grounds, keys = self._grounds, self.keys
+        settings = grounds.settings
+        return ReachService(
             network=grounds.network,
             registry=grounds.registry,
             entropy=grounds.entropy,
@@ -145,65 +178,57 @@ class ReachPlane:
             ),
             greet=grounds.greet,
             peers_wanted=settings.peers_wanted,
-            peers_max=settings.peers_wanted if settings.metered else None,
+            peers_max=self._metered_peers if settings.metered else None,
             detour=self._detour,
         )
-        """Dials."""
-        network = grounds.network
-        listen = [(item.host, item.port) for item in network.listen_addresses]
-        self.own: Final = OwnAddresses(
-            identity=(grounds.did, network.peer, grounds.node_key),
-            chain=grounds.chain,
-            announced=[(item.host, item.port) for item in settings.announce],
-            listen=listen,
-        )
-        """Where this node is."""
-        self.exchange: Final = PeerExchange(
+
+    def _make_exchange(self) -> PeerExchange:
+        grounds = self._grounds
+        return PeerExchange(
             ExchangeGrounds(
-                network=network,
+                network=grounds.network,
                 registry=grounds.registry,
-                keys=keys,
+                keys=grounds.keys,
                 book=self.book,
                 own=self.own,
                 entropy=grounds.entropy,
                 protocol=protocol_id(grounds.chain, ProtocolName.PEERS),
                 era=grounds.era,
                 time_ms=grounds.time_ms,
-                peers_wanted=settings.peers_wanted,
+                peers_wanted=grounds.settings.peers_wanted,
                 learned=self._learned,
             )
         )
-        """Asks members, and answers them."""
-        self.lan: Final = self._make_lan(listen)
-        """Who is heard on the local network; None: nobody is listened for."""
-        self.own.forwards = settings.forward
-        self.forwarder: Final = Forwarder(
-            network=network,
+
+    def _make_forwarder(self) -> Forwarder:
+        grounds, settings = self._grounds, self._grounds.settings
+        return Forwarder(
+            network=grounds.network,
             registry=grounds.registry,
-            keys=keys,
+            keys=grounds.keys,
             protocol=protocol_id(grounds.chain, ProtocolName.FORWARD),
             limits=ForwarderLimits(
                 streams_max=settings.forward_streams_max if settings.forward else 0,
                 bytes_per_s=settings.forward_bytes_per_s,
             ),
         )
-        """Passes connections of others on."""
-        self.detours: Final = Detours(
+
+    def _make_detours(self) -> Detours:
+        grounds, own_key = self._grounds, self._grounds.network.peer
+        return Detours(
             DetourGrounds(
-                network=network,
+                network=grounds.network,
                 registry=grounds.registry,
                 entropy=grounds.entropy,
                 protocol=protocol_id(grounds.chain, ProtocolName.FORWARD),
                 forwarders_of=self.book.forwarders,
                 is_forwarder=self.book.is_forwarder,
-                is_acquainted=lambda peer: keys.are_acquainted(network.peer, peer),
+                is_acquainted=lambda peer: grounds.keys.are_acquainted(own_key, peer),
                 is_needed=self._is_unreachable,
                 bring_up=self.reach.bring_up,
                 changed=self._forwarders_changed,
             )
         )
-        """Ways through others."""
-        self._local: tuple[IPNetwork, ...] = ()
 
     def _make_lan(self, listen: Sequence[tuple[str, int]]) -> LanDiscovery | None:
         wanted = self._grounds.settings.lan_interface
@@ -261,6 +286,10 @@ class ReachPlane:
         """There is news about where a peer is, or about how the world sees this node."""
         self.reach.has_news(peer)
         self.detours.wake()
+
+    def _metered_peers(self) -> int:
+        """Peers of a metered node: few, and more only while it fetches."""
+        return METERED_FETCH_PEERS if self._grounds.is_fetching() else METERED_PEERS
 
     def _is_unreachable(self) -> bool:
         return self.exchange.reachability() is Reachability.UNREACHABLE

@@ -115,7 +115,7 @@ class LanDiscovery:
         token = trio.lowlevel.current_trio_token()
         opened = await trio.to_thread.run_sync(self._open, token)
         try:
-            while interface_address(self._wanted) == self._interface:  # noqa: ASYNC110 - unannounced
+            while interface_address(self._wanted) == self._interface:  # noqa: ASYNC110
                 await trio.sleep(RETRY_S)
         finally:
             with trio.CancelScope(shield=True):

@@ -24,7 +24,7 @@ from swarmd.net.network import Network, Stream
 from swarmd.peers import Offence, PeerClass, PeerRegistry
 from swarmd.services.detours import DetourGrounds, Detours
 from swarmd.services.forwarder import Forwarder, ForwarderLimits
-from tests.support.network_nodes import Rules, node
+from tests.support.network_nodes import Rules, node, until
 from tests.support.reach_nodes import CHAIN, Directory, Member
 
 FORWARD = protocol_id(CHAIN, ProtocolName.FORWARD)
@@ -56,8 +56,7 @@ class ForwardNode:
 
     async def greeted(self, other: ForwardNode) -> None:
         """As if both had said hello."""
-        while not other.network.is_connected(self.peer):  # noqa: ASYNC110
-            await trio.sleep(0.002)
+        await until(lambda: other.network.is_connected(self.peer))
         self.registry.connected(other.peer).peer_class = PeerClass.MEMBER
         other.registry.connected(self.peer).peer_class = PeerClass.MEMBER
 
@@ -65,8 +64,7 @@ class ForwardNode:
         """Waits until this node can be reached through another."""
         self.is_needed = True
         self.detours.wake()
-        while forwarder.peer not in self.detours.forwarders:  # noqa: ASYNC110
-            await trio.sleep(0.002)
+        await until(lambda: forwarder.peer in self.detours.forwarders)
 
     async def status(self, other: ForwardNode, request: bytes) -> str:
         """What a node answers to a request."""

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import trio
-
 from ledger.records.subject import SubjectRecord, SubjectStatus
 from protocol.address_statement import AddressStatement, Reach, StatedAddress, sign_statement
 from protocol.did import KeyPurpose, SubjectKind
@@ -28,7 +26,7 @@ from swarmd.services.peer_exchange import (
     ExchangeGrounds,
     PeerExchange,
 )
-from tests.support.network_nodes import Rules, node, seed
+from tests.support.network_nodes import Rules, node, seed, until
 
 CHAIN = ChainId(b"\x07" * 32)
 NOW_MS = 1_000_000_000
@@ -129,8 +127,7 @@ class ReachNode:
     async def meet(self, other: ReachNode, peer_class: PeerClass = PeerClass.MEMBER) -> None:
         """Connects two nodes; each takes the other for a member."""
         await self.network.connect(other.network.listen_addresses)
-        while not other.network.is_connected(self.network.peer):  # noqa: ASYNC110
-            await trio.sleep(0.002)
+        await until(lambda: other.network.is_connected(self.network.peer))
         self.registry.connected(other.network.peer).peer_class = peer_class
         other.registry.connected(self.network.peer).peer_class = peer_class
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from swarmd.config import Config, Endpoint
 from swarmd.config_template import render_config
 from swarmd.datadir import DataDir, KeyName, write_atomic
 from swarmd.demo.processes import NodeProcess
+from swarmd.demo.swarm import wait_until
 from swarmd.entropy import SeededEntropy
 from swarmd.net.address import PeerAddress, PeerKey
 from swarmd.network_creation import LabOptions, create_lab
@@ -101,13 +101,8 @@ class Homes:
         self.command("did", "suspend", did, "--group", "fleet", "-C", hub, "-o", str(draft))
         for key in self.lab.owner_keys[:2]:
             self.command("did", "sign", str(draft), "--key", str(key), "--yes")
-        started = time.monotonic()
         self.command("did", "submit", str(draft), "-C", hub)
-        final = time.monotonic()
-        while self.route("publisher-1", name) != "none":
-            assert time.monotonic() < started + WAIT_S, "the detour outlives the suspension"
-            time.sleep(0.05)
-        return time.monotonic() - final
+        return wait_until(lambda: self.route("publisher-1", name) == "none", "the detour is cut")
 
     def start(self, *names: str) -> None:
         for name in names:
@@ -141,10 +136,7 @@ class Homes:
         return found[0] if found else "none"
 
     def until(self, name: str, other: str, route: str) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while self.route(name, other) != route:
-            assert time.monotonic() < deadline, f"{name} reaches {other}: {self.route(name, other)}"
-            time.sleep(0.2)
+        wait_until(lambda: self.route(name, other) == route, f"{name} reaches {other}: {route}")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from protocol.digest import ChainId
 from swarmd.net.address import PeerAddress, PeerKey, peer_id_text
 from swarmd.services import lan
 from swarmd.services.lan import LanDiscovery, chain_hint, instance_name
+from tests.support.network_nodes import until
 
 CHAIN = ChainId(os.getpid().to_bytes(32, "big"))
 """Of this process: test processes side by side must not find each other."""
@@ -47,13 +48,11 @@ async def test_two_nodes_hear_each_other_and_a_third_chain_does_not() -> None:
             nursery.start_soon(one.run)
             nursery.start_soon(run_and_leave)
             nursery.start_soon(foreign.run)
-            while not (one.peers() and two.peers()):  # noqa: ASYNC110 - another thread hears it
-                await trio.sleep(0.02)
+            await until(lambda: bool(one.peers() and two.peers()))
             assert one.addresses(OTHER) == (PeerAddress(OTHER, "127.0.0.1", 7002),)
             assert two.addresses(PEER) == (PeerAddress(PEER, "127.0.0.1", 7001),)
             leaving.cancel()
-            while one.peers():  # noqa: ASYNC110 - likewise
-                await trio.sleep(0.02)
+            await until(lambda: not one.peers())
             nursery.cancel_scope.cancel()
     assert foreign.peers() == ()
 
