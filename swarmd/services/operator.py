@@ -20,6 +20,7 @@ from protocol.did import did_text
 from protocol.digest import Digest, ManifestId
 from protocol.encoding import check_range
 from protocol.errors import NotYetError, PolicyError
+from protocol.relay_statistics import RelayStatistics
 from protocol.rollout import DEVICE_ID_BYTES_MAX
 from swarmd.authority import Authority
 from swarmd.control.params import Params
@@ -177,6 +178,7 @@ class Operator:
             "traffic": parts.traffic.summary(),
             "store": asdict(parts.store.statistics()),
             "exchange": _exchange_value(parts.exchange.statistics()),
+            "relays": [_relay_value(*entry) for entry in parts.exchange.relay_statistics()],
             "mempool": asdict(chain.mempool.statistics()),
             "consensus": (
                 None
@@ -435,6 +437,24 @@ def _exchange_value(done: ExchangeStatistics) -> JSON:
         "fetches": len(done.fetches),
         "stalls": done.stalls,
         "offences": sum(done.blames.values()),
+    }
+
+
+def _relay_value(manifest_id: ManifestId, told: RelayStatistics) -> JSON:
+    """What this node does for the relay of one image, and how that goes."""
+    return {
+        "manifest": manifest_id.hex(),
+        "roles": [role.name.lower() for _, role in told.roles],
+        "receivers": told.receivers,
+        "owed_bytes": told.owed_bytes,
+        "given_units": told.given_units,
+        "reinjected_units": told.reinjected_units,
+        "skipped_units": told.skipped_units,
+        "pushed_bytes": told.pushed_bytes,
+        "duplicate_bytes": told.duplicate_bytes,
+        "dropped_bytes": told.dropped_bytes,
+        "paused_relayers": told.paused_relayers,
+        "convicted": told.convicted,
     }
 
 
