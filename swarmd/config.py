@@ -54,6 +54,8 @@ PORT_MAX: Final = 65535
 """Largest TCP port."""
 METERED_PEERS: Final = 2
 """Peers of a metered node: a second one, so that no single one can keep it in the dark."""
+METERED_FETCH_PEERS: Final = 8
+"""Its peers while it fetches: validators hold no images."""
 LANE_PORT: Final = 7002
 """Beside the default port for peers. A fixed one, because a firewall has to let it through."""
 LAN_AUTO: Final = "auto"

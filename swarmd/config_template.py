@@ -48,8 +48,9 @@ COMMENTS: Final[dict[str, str]] = {
     "network.stranger_connections_max": "Connections of peers that have not shown yet that they\n"
     "are members, 1 to 256.",
     "network.metered": "Whether bytes cost money here. Such a node listens nowhere, keeps to two\n"
-    "of its bootstrap peers, hears no gossip (it asks them instead, after one and a half\n"
-    "heartbeats of silence), and relays nothing for others. Name validators as bootstrap.",
+    "of its bootstrap peers (eight while it fetches), hears no gossip (it asks them instead,\n"
+    "after one and a half heartbeats of silence), and relays nothing for others. Name validators\n"
+    "first as bootstrap, then members that hold images.",
     "network.lane_port": "TCP port of bulk lanes, which carry image data beside the connections\n"
     'for peers; let it through the firewall too. 0 takes a free one, "off" does without lanes.',
     "network.packing": 'Whether chunks are compressed on their way to peers: "auto" does unless a\n'

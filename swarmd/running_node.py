@@ -242,6 +242,7 @@ class RunningNode:
                 era=lambda: self._chain.head.era,
                 time_ms=self.time.ledger_ms,
                 is_current=lambda: self.freshness.is_current,
+                is_fetching=lambda: self.exchange.is_busy,
                 token_addresses=self._token_addresses,
                 greet=self.joining.greet,
                 did=self._identity.did,

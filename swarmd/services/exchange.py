@@ -258,6 +258,11 @@ class ExchangeService:
         is_served = self._library.find(manifest_id) is not None
         return is_served or manifest_id in self._offering or manifest_id in self._fetches
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is being fetched."""
+        return any(True for _ in self._fetches)
+
     def is_fetching(self, manifest_id: ManifestId) -> bool:
         """Whether a manifest is being fetched or repaired."""
         return manifest_id in self._fetches or manifest_id in self._repairs

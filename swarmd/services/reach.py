@@ -91,7 +91,7 @@ class ReachService:
         sources: Sources,
         greet: Callable[[PeerKey], Awaitable[PeerClass]],
         peers_wanted: int,
-        peers_max: int | None = None,
+        peers_max: Callable[[], int] | None = None,
         detour: DetourFinder = no_detour,
     ) -> None:
         """Wires the service.
@@ -103,7 +103,8 @@ class ReachService:
             sources: whom to reach, and where.
             greet: says hello to a connected peer and tells what it is.
             peers_wanted: members to be connected to; with fewer, found ones are dialed.
-            peers_max: so many, and no more, also of the configured ones; None: all of those.
+            peers_max: so many at present, and no more, also of the configured ones; None: all of
+                those.
             detour: the way through a third node, when no direct one leads to a peer.
         """
         self._network = network
@@ -165,7 +166,7 @@ class ReachService:
         targets = dict.fromkeys(self.configured_peers())
         members = len(self._registry.at_least(PeerClass.MEMBER))
         if self._peers_max is not None:
-            room = max(0, self._peers_max - members - len(self._busy))
+            room = max(0, self._peers_max() - members - len(self._busy))
             return tuple(islice(filter(self._is_worth_a_dial, targets), room))
         lacking = self._peers_wanted - members - len([k for k in self._busy if k not in targets])
         if lacking > 0:
@@ -203,6 +204,9 @@ class ReachService:
     def _start_due(self, nursery: trio.Nursery, now: float) -> float:
         """Starts the dials that are due; returns when the next ones may be."""
         next_at = now + CHECK_S
+        if self._peers_max is not None:
+            for peer in self._registry.at_least(PeerClass.MEMBER)[self._peers_max() :]:
+                nursery.start_soon(self._network.disconnect, peer.key)
         for target in self._targets():
             if target in self._busy or self._is_reached_now(target, now):
                 continue
