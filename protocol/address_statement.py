@@ -44,6 +44,11 @@ _PORTS_BELOW_1024: Final = (443,)
 disturb (mail, file servers), which no member shall be able to send a whole group to."""
 
 
+def is_peer_port(port: int) -> bool:
+    """Whether a member may have others dial a TCP port in its name."""
+    return 1024 <= port <= _PORT_MAX or port in _PORTS_BELOW_1024
+
+
 class Reach(IntEnum):
     """How far the addresses of a statement mean the same machine."""
 
@@ -78,7 +83,7 @@ class StatedAddress:
             raise EncodingError(f"stated host {self.host!r} is not an address") from None
         if str(address) != self.host or "%" in self.host:
             raise EncodingError(f"stated host {self.host!r} is not in canonical form")
-        if not 1024 <= self.port <= _PORT_MAX and self.port not in _PORTS_BELOW_1024:
+        if not is_peer_port(self.port):
             raise EncodingError(f"stated port {self.port}, allowed 443 and 1024 to {_PORT_MAX}")
 
 

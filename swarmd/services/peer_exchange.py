@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from protocol.address_statement import parse_statement
+from protocol.address_statement import is_peer_port, parse_statement
 from protocol.errors import (
     EncodingError,
     RemoteProtocolError,
@@ -194,7 +194,7 @@ class PeerExchange:
                 reached[port] = None
 
         async with trio.open_nursery() as nursery:
-            for port in dict.fromkeys(request.ports):
+            for port in filter(is_peer_port, dict.fromkeys(request.ports)):
                 nursery.start_soon(attempt, port)
         ports = tuple(port for port in request.ports if port in reached)
         return ProbeAnswer(host=host, reached=ports, tried=True)

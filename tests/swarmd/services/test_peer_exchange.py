@@ -275,6 +275,28 @@ async def test_a_probe_dials_only_where_the_asker_comes_from_and_wants_its_key()
             assert (answer.host, answer.tried) == ("127.0.0.1", True)
 
 
+async def test_services_of_others_at_the_same_address_are_not_probed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Behind a shared address somebody else's mail server may listen."""
+    one, two = Member(1), Member(2)
+    directory = Directory()
+    directory.add(one, two)
+    with trio.fail_after(LIMIT_S):
+        async with reach_node(one, directory) as a, reach_node(two, directory) as b:
+            await a.meet(b)
+            dialed: list[int] = []
+
+            async def probe(address: PeerAddress) -> None:
+                await trio.lowlevel.checkpoint()
+                dialed.append(address.port)
+
+            monkeypatch.setattr(b.network, "probe", probe)
+            request = ProbeRequest(ports=(22, 25, 443, 7001)).encode()
+            assert decode_probe_answer(await question(a, b, request)).reached == (443, 7001)
+            assert sorted(dialed) == [443, 7001]
+
+
 async def test_a_flood_of_probes_is_refused() -> None:
     one, two = Member(1), Member(2)
     directory = Directory()
