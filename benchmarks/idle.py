@@ -1,6 +1,6 @@
 """What a network costs while nothing happens: CPU, memory, wire and disk of each role.
 
-    python benchmarks/idle.py [--minutes 10] [--gateways 2]
+    python benchmarks/idle.py [--minutes 10] [--gateways 2] [--metered]
 
 Starts four validators, a publisher and gateways as processes on loopback, lets them settle, and
 then reads the operating system's own accounts (/proc) and the nodes' wire counters over the given
@@ -11,6 +11,7 @@ one core, resident MiB, and bytes on the wire and written to disk extrapolated t
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -19,10 +20,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from protocol.did import SubjectKind
 from swarmd.clock import SystemClock
+from swarmd.config_template import render_config
 from swarmd.demo.processes import NodeProcess, free_ports
 from swarmd.entropy import SystemEntropy
-from swarmd.network_creation import LabOptions, create_lab
+from swarmd.network_creation import Lab, LabOptions, create_lab
 
 SETTLE_S = 30.0
 """Connections, hello and the first block are over by then."""
@@ -55,7 +58,18 @@ def account(node: NodeProcess) -> Account:
     )
 
 
-def measure(nodes: list[NodeProcess], minutes: float) -> dict[str, dict[str, float]]:
+def meter(lab: Lab) -> str:
+    """Makes the last gateway a metered one; returns its name."""
+    directory = lab.of_kind(SubjectKind.GATEWAY)[-1].directory
+    config = directory.load_config()
+    network = dataclasses.replace(config.network, metered=True)
+    directory.config.write_text(render_config(dataclasses.replace(config, network=network)))
+    return directory.path.name
+
+
+def measure(
+    nodes: list[NodeProcess], minutes: float, metered: str | None
+) -> dict[str, dict[str, float]]:
     """Measures all nodes over the given time; returns the worst figures of each role."""
     time.sleep(SETTLE_S)
     before = [account(node) for node in nodes]
@@ -75,7 +89,8 @@ def measure(nodes: list[NodeProcess], minutes: float) -> dict[str, dict[str, flo
                 (last.written_bytes - first.written_bytes) / elapsed * DAY_S / 1e6, 2
             ),
         }
-        role = worst.setdefault(node.name.rsplit("-", 1)[0], dict.fromkeys(figures, 0.0))
+        name_of_role = "metered" if node.name == metered else node.name.rsplit("-", 1)[0]
+        role = worst.setdefault(name_of_role, dict.fromkeys(figures, 0.0))
         for name, value in figures.items():
             role[name] = max(role[name], value)
     return worst
@@ -86,17 +101,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--gateways", type=int, default=2)
+    parser.add_argument("--metered", action="store_true", help="the last gateway is metered")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="swarmd-idle-") as name:
         options = LabOptions(gateways=arguments.gateways, base_port=free_ports(20))
         lab = create_lab(Path(name) / "network", options, SystemEntropy(), SystemClock())
         nodes = [NodeProcess(item.directory.path) for item in lab.nodes]
+        metered = meter(lab) if arguments.metered else None
         try:
             for node in nodes:
                 node.start()
             for node in nodes:
                 node.wait_ready()
-            worst = measure(nodes, arguments.minutes)
+            worst = measure(nodes, arguments.minutes, metered)
         finally:
             for node in nodes:
                 node.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
-import ipaddress
 import os
 import socket
 import ssl
@@ -20,6 +19,7 @@ from protocol.errors import TransportError, VerificationError
 from protocol.keys import Signer
 from protocol.lane_offer import LANE_WELCOME, LaneOffer, make_lane_claim
 from swarmd.net.address import PeerKey, short_peer
+from swarmd.net.address_scope import connection_scope, scope_of
 from swarmd.net.lane import Lane, LaneWorkers
 from swarmd.net.lane_certificate import client_context
 from swarmd.net.lane_cipher import TLSCipher, wrap_tls
@@ -102,18 +102,14 @@ class LaneClient:
 def candidates(control_host: str, offered: tuple[str, ...]) -> Iterator[str]:
     """Addresses worth dialing, the one that is known to work first.
 
-    An offer is somebody else's word: it may not have us dial our own machine (unless that is where
-    the peer is), or a group of machines.
+    An offer is somebody else's word: it may not have us knock at doors of our own machine or network
+    (docs/spec/reach.md, section 2).
     """
     yield control_host
-    is_local = ipaddress.ip_address(control_host.split("%", 1)[0]).is_loopback
+    least = connection_scope(control_host)
     for host in offered:
-        address = ipaddress.ip_address(host)
-        if host == control_host or address.is_multicast or address.is_unspecified:
-            continue
-        if address.is_link_local or (address.is_loopback and not is_local):
-            continue
-        yield host
+        if host != control_host and scope_of(host) >= least:
+            yield host
 
 
 async def _connect(host: str, port: int) -> socket.socket:

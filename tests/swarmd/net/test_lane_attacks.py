@@ -172,6 +172,9 @@ async def test_a_man_in_the_middle_never_sees_the_token(tmp_path: Path) -> None:
 def test_an_offer_cannot_have_us_dial_anywhere() -> None:
     offered = ("127.0.0.1", "0.0.0.0", "224.0.0.1", "169.254.1.1", "::1", "ff02::1", "198.51.100.7")
     assert list(candidates("192.0.2.1", offered)) == ["192.0.2.1", "198.51.100.7"]
+    offered = ("10.0.0.1", "127.0.0.1", "198.51.100.7")
+    assert list(candidates("192.168.0.1", offered)) == ["192.168.0.1", "10.0.0.1", "198.51.100.7"]
+    assert list(candidates("198.51.100.1", offered)) == ["198.51.100.1", "198.51.100.7"]
     assert list(candidates("127.0.0.1", ("127.0.0.1", "::1"))) == ["127.0.0.1", "::1"]
 
 

@@ -93,6 +93,7 @@ async def assert_echoes(stream: Lane | Stream) -> None:
     assert await stream.receive_frame() == b"there and back"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_a_lane_between_members(tmp_path: Path, host: str) -> None:
     with trio.fail_after(LIMIT_S):
@@ -161,6 +162,7 @@ async def test_a_blocked_port_is_paid_for_once(
     assert f"next try in {PAUSE_S_START:.0f} s" in caplog.text
 
 
+@pytest.mark.slow
 async def test_a_suspension_ends_lanes_of_both_sides_and_revokes_tokens(tmp_path: Path) -> None:
     with trio.fail_after(LIMIT_S):
         async with member(1, tmp_path) as server, member(2, tmp_path) as client:
@@ -205,6 +207,7 @@ async def test_a_taken_port_is_replaced_by_a_free_one(tmp_path: Path) -> None:
             await stream.reset()
 
 
+@pytest.mark.slow
 async def test_nonsense_instead_of_a_question_or_an_answer(tmp_path: Path) -> None:
     async def lie(stream: Stream) -> None:
         await stream.receive_frame()
