@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ledger.bodies.manifest import (
@@ -19,8 +20,17 @@ from protocol.calendar import DAY_MS, HOUR_MS, Freeze
 from protocol.cose import sign
 from protocol.did import KeyPurpose
 from protocol.digest import sha256
+from protocol.encoding import Value, as_array, decode_canonical, encode_canonical
 from protocol.keys import PrivateKey
-from protocol.manifest import MANIFEST_TAG, SignedManifest, sign_manifest
+from protocol.limits import MANIFEST_BYTES_MAX
+from protocol.manifest import (
+    MANIFEST_TAG,
+    ChunkerKind,
+    ChunkerParameters,
+    PatchReference,
+    SignedManifest,
+    sign_manifest,
+)
 from protocol.policy import Policy
 from protocol.transaction import SignedTransaction
 from tests.support.conformance.story import Story
@@ -89,6 +99,7 @@ def proposals_story() -> Story:
         ("manifest.lifetime", "too long a life", by(made(groups=("brief",), expires_ms=late))),
     ):
         story.no(code, name, signed)
+    _patched(story, good, by)
     story.ok("a life to the last moment", by(made(groups=("brief",), expires_ms=late - 1)))
     story.ok("manifest.propose in two groups", by(made(groups=("fleet", "named"))))
     story.ok("manifest.propose", by(good))
@@ -100,6 +111,81 @@ def proposals_story() -> Story:
     story.ok("a log that grows", _anchor(story, 4, b"b"))
     _open_ones(story)
     return story
+
+
+def _patched(
+    story: Story, good: SignedManifest, by: Callable[[SignedManifest], SignedTransaction]
+) -> None:
+    """Patches: P65a and P65b."""
+    key = story.lab.publisher.key(KeyPurpose.PERSON)
+    (part,) = good.manifest.components
+    part = replace(part, size=4000)
+    cut = ChunkerParameters(kind=ChunkerKind.FIXED, minimum=1024, average=1024, maximum=1024)
+    patches = [
+        PatchReference(
+            base=sha256(b"base %d" % number),
+            size=2049 + number,
+            digest=sha256(b"patch %d" % number),
+            chunker=cut,
+            chunk_count=3,
+            recipe_root=sha256(b"recipe"),
+        )
+        for number in range(5)
+    ]
+    patches.sort(key=lambda patch: patch.base)
+
+    def content(*named: PatchReference) -> bytes:
+        return replace(good.manifest, components=(replace(part, patches=named),)).encode()
+
+    def proposal(payload: bytes) -> SignedTransaction:
+        raw = sign(payload, key, tag=MANIFEST_TAG, chain=story.lab.chain_id, era=0)
+        return story.lab.transaction(story.lab.publisher, ProposeManifest(manifest=raw))
+
+    honest = content(*patches[:2])
+    first, second = patches[:2]
+    base, other = bytes(first.base), bytes(second.base)
+    for name, payload in (
+        ("a list of no patches", _with_patches(content(), [])),
+        ("five patches", _with_patches(content(), [patch.to_value() for patch in patches])),
+        ("patches out of order", _swapped(honest, base, other)),
+        ("two patches for one base", honest.replace(other, base)),
+        ("the component as its own base", honest.replace(base, bytes(part.digest))),
+        ("a patch that is another one", honest.replace(bytes(second.digest), bytes(first.digest))),
+        ("a patch that is the component", honest.replace(bytes(first.digest), bytes(part.digest))),
+        ("a patch of more than its chunks", _with_fields(honest, first, {1: 3073})),
+        ("a patch of less than its chunks", _with_fields(honest, first, {1: 2048})),
+        ("a patch longer than its component", _with_fields(honest, first, {1: 4001, 4: 4})),
+        ("a patch without a byte", _with_fields(honest, first, {1: 0, 4: 1})),
+        ("a patch with a field nobody knows", _with_fields(honest, first, {6: 1})),
+    ):
+        story.no("manifest.malformed", name, proposal(payload))
+    story.ok("a manifest with four patches", proposal(content(*patches[:4])))
+
+
+def _with_patches(payload: bytes, patches: list[Value]) -> bytes:
+    """A manifest's payload with this list of patches in its component."""
+    value = decode_canonical(payload, bytes_max=MANIFEST_BYTES_MAX)
+    assert isinstance(value, Mapping)
+    (part,) = as_array(value[7], "components", size=1)
+    assert isinstance(part, Mapping)
+    return encode_canonical({**value, 7: [{**part, 9: patches}]})
+
+
+def _with_fields(payload: bytes, patch: PatchReference, changes: dict[int, int]) -> bytes:
+    """The payload with other fields in one patch."""
+    value = decode_canonical(payload, bytes_max=MANIFEST_BYTES_MAX)
+    assert isinstance(value, Mapping)
+    (part,) = as_array(value[7], "components", size=1)
+    assert isinstance(part, Mapping)
+    patches = [dict(one) for one in part[9]]  # type: ignore[arg-type,union-attr]  # maps
+    for one in patches:
+        if one[1] == patch.size:
+            one.update(changes)
+    return _with_patches(payload, patches)  # type: ignore[arg-type]  # values
+
+
+def _swapped(payload: bytes, one: bytes, other: bytes) -> bytes:
+    return payload.replace(one, b"\0" * 32).replace(other, one).replace(b"\0" * 32, other)
 
 
 def _anchor(story: Story, size: int, root: bytes) -> SignedTransaction:

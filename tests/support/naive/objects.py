@@ -223,16 +223,27 @@ def read_group(raw: bytes) -> dict[int, Any]:
 
 _named_digest = row(whole(-16, -16), digest)
 _SEALING = fields({0: one, 1: digest, 2: whole(1, 2**32 - 1), 3: blob(16)})
+_CHUNKER = row(whole(1, 2), whole(1, 2**20), whole(1, 2**20), whole(1, 2**20))
+_PATCH = fields(
+    {
+        0: _named_digest,
+        1: whole(1, 2**34),
+        2: _named_digest,
+        3: _CHUNKER,
+        4: whole(1, 2**18),
+        5: digest,
+    }
+)
 _COMPONENT = fields(
     {
         0: identifier,
         1: whole(1, 2**34),
         2: _named_digest,
-        3: row(whole(1, 2), whole(1, 2**20), whole(1, 2**20), whole(1, 2**20)),
+        3: _CHUNKER,
         4: whole(1, 2**18),
         5: digest,
     },
-    {6: _named_digest, 7: blob(16), 8: blob(16), 10: _SEALING},
+    {6: _named_digest, 7: blob(16), 8: blob(16), 9: many(_PATCH, 1, 4), 10: _SEALING},
 )
 
 
@@ -261,7 +272,7 @@ _MANIFEST = fields(
 
 
 def read_manifest(content: Any) -> dict[int, Any]:
-    """A manifest (P61 to P65)."""
+    """A manifest (P61 to P65b)."""
     manifest = _MANIFEST(content)
     ascending([name.encode() for name in manifest[6]])
     ascending(manifest[9])
@@ -269,18 +280,30 @@ def read_manifest(content: Any) -> dict[int, Any]:
     components = manifest[7]
     need(len({part[0] for part in components}) == len(components))
     need(sum(part[1] for part in components) <= 2**34)
+    patches = [patch for part in components for patch in part.get(9, ())]
+    need(sum(one[1] for one in (*components, *patches)) <= 2**34)
+    named = {part[2][1] for part in components}
+    need(len(named | {patch[2][1] for patch in patches}) == len(named) + len(patches))
     for part in components:
-        kind, low, average, high = part[3]
-        count, size = part[4], part[1]
-        need(low <= average <= high)
-        need(kind != 1 or low == average == high)
-        need(kind != 2 or average & (average - 1) == 0)
         need((6 in part) == (10 in part))
-        longer = 16 if 10 in part else 0
-        bare = size - longer * count
-        need(count <= size and (count - 1) * low < bare <= count * high)
-        need(high + longer <= 2**20)
+        _check_cut(part, longer=16 if 10 in part else 0)
+        ascending([patch[0][1] for patch in part.get(9, ())])
+        for patch in part.get(9, ()):
+            need(patch[0][1] != part[2][1] and patch[1] <= part[1])
+            _check_cut(patch, longer=0)
     return dict(manifest)
+
+
+def _check_cut(item: Any, *, longer: int) -> None:
+    """Whether chunks of these sizes can make so many bytes (P64)."""
+    kind, low, average, high = item[3]
+    count, size = item[4], item[1]
+    need(low <= average <= high)
+    need(kind != 1 or low == average == high)
+    need(kind != 2 or average & (average - 1) == 0)
+    bare = size - longer * count
+    need(count <= size and (count - 1) * low < bare <= count * high)
+    need(high + longer <= 2**20)
 
 
 CAPABILITY = fields(
