@@ -102,7 +102,7 @@ class LaneClient:
 def candidates(control_host: str, offered: tuple[str, ...]) -> Iterator[str]:
     """Addresses worth dialing, the one that is known to work first.
 
-    An offer is somebody else's word: it may not have us knock at doors of our own machine or network
+    An offer is somebody else's word: nobody has us knock at doors of our own machine or network
     (docs/spec/reach.md, section 2).
     """
     yield control_host

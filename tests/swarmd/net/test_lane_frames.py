@@ -85,10 +85,27 @@ def test_a_step_keeps_to_its_budget() -> None:
     sender = FrameSender(wire, frame_bytes_max=BOUND)
     sender.put((bytes(5000),))
     assert sender.step(250) is Step.MORE
-    assert sender.sent_bytes == 300
+    assert sender.sent_bytes == 250
     incoming = receiver(wire)
     assert incoming.step(1) is Step.MORE
     assert incoming.received_bytes == 4
+
+
+def test_what_was_not_taken_is_tried_again_as_it_was() -> None:
+    """OpenSSL has part of it encrypted already and refuses anything else."""
+    tried: list[int] = []
+
+    class Stubborn(Wire):
+        def send(self, view: memoryview) -> int | None:
+            tried.append(len(view))
+            return super().send(view)
+
+    sender = FrameSender(Stubborn([0, 0, 5000]), frame_bytes_max=BOUND)
+    sender.put((bytes(5000),))
+    assert sender.step(1000) is Step.WRITE
+    assert sender.step(10) is Step.WRITE
+    assert sender.step(3000) is Step.MORE
+    assert tried[:3] == [1000, 1000, 1000]
 
 
 def test_what_is_missing_is_certain() -> None:
