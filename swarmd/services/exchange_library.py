@@ -127,9 +127,10 @@ class ServedLibrary:
                 recipe = self._store.recipe(component.digest)
             except StorageError:
                 return None
-            if recipe.root != component.recipe_root:
+            pager = RecipePager(recipe)
+            if pager.root != component.recipe_root:
                 return None
-            pager = self._pagers[component.recipe_root] = RecipePager(recipe)
+            self._pagers[component.recipe_root] = pager
             while len(self._pagers) > PAGERS_MAX:
                 self._pagers.popitem(last=False)
         return pager.page(effect.page).encode()

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from chunks.bitmap import Bitmap
 from protocol.errors import EncodingError, LocalProtocolError
+from protocol.runs import Runs
 
 
 @settings(max_examples=50)
@@ -55,3 +56,31 @@ def test_misuse() -> None:
     assert len(bitmap) == 10
     with pytest.raises(TypeError):
         hash(bitmap)
+
+
+@given(st.integers(1, 80), st.data())
+def test_runs_of_bits_are_what_the_single_bits_say(length: int, data: st.DataObject) -> None:
+    bitmap, members = Bitmap(length), set[int]()
+    for _ in range(data.draw(st.integers(1, 5))):
+        first = data.draw(st.integers(0, length - 1))
+        count = data.draw(st.integers(1, length - first))
+        span = set(range(first, first + count))
+        assert set(Runs(bitmap.missing_runs(first, count))) == span - members
+        assert set(Runs(bitmap.held_runs(first, count))) == span & members
+        assert bitmap.covers(first, count) == (span <= members)
+        assert set(Runs(bitmap.add_run(first, count))) == span - members
+        members |= span
+        lost = data.draw(st.integers(0, length - 1))
+        bitmap.discard(lost)
+        members.discard(lost)
+        assert bitmap.count == len(members)
+        reach = next((i for i in range(first, length + 1) if i not in members), length)
+        assert bitmap.run_length(first, length) == reach - first
+    assert {index for index in range(length) if index in bitmap} == members
+
+
+@pytest.mark.parametrize("run", [(-1, 2), (0, 0), (7, 2), (8, 1)])
+def test_runs_outside_the_bitmap(run: tuple[int, int]) -> None:
+    for call in (Bitmap(8).add_run, Bitmap(8).covers, Bitmap(8).held_runs):
+        with pytest.raises(LocalProtocolError):
+            call(*run)
