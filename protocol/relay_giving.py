@@ -18,6 +18,9 @@ from protocol.relay_units import SeedShare, UnitCutter, UnitSize
 
 REPORT_WAIT_S: Final = 0.5
 """How long a seeder waits for bitfields of members that resume, seconds."""
+HELP_S: Final = 1.5
+"""After its own stripes, a seeder waits so long before it goes on with those of others, seconds: by
+then members have reported what those pushed last."""
 SLOTS_FLAT: Final = 8
 """Pushes under way at once: 4 to 16 were equal as long as blocked ones do not count."""
 SLOTS_WITH_HEADS: Final = 2
@@ -33,6 +36,7 @@ class Giving:
         self._planner = TargetPlanner(site=state.settings.site, chance=state.chance)
         self._seeders: dict[int, Seeder] = {}
         self._wait_until: dict[int, float] = {}
+        self._help_at: dict[int, float] = {}
         self._convicted: dict[Member, None] = {}
         self._credits = CreditBoard()
         self.size = UnitSize()
@@ -146,12 +150,14 @@ class Giving:
 
     def _close(self, number: int) -> None:
         self._wait_until.pop(number, None)
+        self._help_at.pop(number, None)
         if self._seeders.pop(number, None) is not None:
             self._state.set_role(number, Role.HOLDS)
 
     def withdraw(self, number: int) -> None:
         """Ends seeding because this node does not hold the whole object any more."""
         self._wait_until.pop(number, None)
+        self._help_at.pop(number, None)
         self._seeders.pop(number, None)
 
     def noted(self, member: Member, run: Run, now: float) -> None:
@@ -316,6 +322,7 @@ class Giving:
         times = [self._credits.due_at, self.duties.skips_at]
         times += [seeder.due_at for seeder in self._seeders.values()]
         times += self._wait_until.values()
+        times += self._help_at.values()
         return [time for time in times if time is not None]
 
     def act(self, now: float) -> None:
@@ -332,11 +339,21 @@ class Giving:
             seeder.check(now)
             if now >= self._wait_until.get(number, now + 1):
                 self.review(number, now)
+            self._help(number, seeder, now)
             if number not in self._wait_until and seeder.is_exhausted:
                 state.set_role(number, Role.HOLDS)
 
+    def _help(self, number: int, seeder: Seeder, now: float) -> None:
+        """Goes on with other seeders' stripes some time after this node's own are given out."""
+        if not seeder.waits_to_help:
+            self._help_at.pop(number, None)
+        elif now >= self._help_at.setdefault(number, now + HELP_S):
+            del self._help_at[number]
+            seeder.help_others()
+
     def clear(self) -> None:
         """Drops every queue."""
+        self._help_at.clear()
         self.duties.clear(list(self._state.members))
         self._seeders.clear()
         self._credits.clear()

@@ -90,6 +90,7 @@ class Seeder:
         be a lie that would keep it from the others."""
         self._cursor = cutter.start
         self._step = 0
+        self._helps = False
         self._returned: deque[Run] = deque()
         self._units: dict[int, tuple[Member, OutUnit]] = {}
         self._relayers: dict[Member, RelayerRecord] = {}
@@ -131,6 +132,7 @@ class Seeder:
         """Notes who else seeds; a share that fell to this node is looked at from its start."""
         if self._share.set_others(others):
             self._cursor, self._step = self._cutter.start, 0
+            self._helps = False
 
     def give_back(self, run: Run) -> None:
         """Returns a unit that was taken out and given to nobody."""
@@ -139,7 +141,18 @@ class Seeder:
     @property
     def is_exhausted(self) -> bool:
         """Whether no unit is left to give."""
-        return not self._returned and self._peek() is None
+        may_help = self._share.has_others and not self._helps
+        return not self._returned and not may_help and self._peek() is None
+
+    @property
+    def waits_to_help(self) -> bool:
+        """Whether this node's own stripes are given out, and those of other seeders are not its."""
+        is_done = not self._returned and self._peek() is None
+        return is_done and self._share.has_others and not self._helps
+
+    def help_others(self) -> None:
+        """Goes on with the stripes of other seeders."""
+        self._helps = True
 
     @property
     def has_fresh(self) -> bool:
@@ -155,7 +168,7 @@ class Seeder:
             if self._is_own_fresh(self._cursor):
                 return self._cutter.unit_at(self._cursor, self._is_own_fresh)
             self._cursor += 1
-        if self._share.has_others:
+        if self._helps:
             while self._step < self._share.steps:
                 number = self._share.from_end(self._step)
                 if number < self._cutter.end and self._is_fresh(number):
@@ -163,11 +176,22 @@ class Seeder:
                 self._step += 1
         return None
 
+    def _is_known(self, run: Run) -> bool:
+        """Whether enough members hold a unit that was given back."""
+        start = run[0] - self._cutter.start
+        enough = min(self.witnesses_min, _CLAIMS_MAX)
+        return min(self._claims[start : start + run[1]]) >= enough
+
     def _is_fresh(self, number: int) -> bool:
         return number not in self._taken and number in self._have
 
     def _is_own_fresh(self, number: int) -> bool:
         return self._is_fresh(number) and self._share.is_own(number)
+
+    @property
+    def _allowance_start(self) -> int:
+        """What a relayer is given at first, from all seeders together `ALLOWANCE_START`."""
+        return max(ALLOWANCE_START // (1 + self._share.others_count), ALLOWANCE_MIN)
 
     # Giving --------------------------------------------------------------------------------------
 
@@ -188,8 +212,10 @@ class Seeder:
 
     def next_unit(self) -> Run | None:
         """Takes the next unit out, returned ones first."""
-        if self._returned:
-            return self._returned.popleft()
+        while self._returned:
+            run = self._returned.popleft()
+            if not self._is_known(run):
+                return run
         unit = self._peek()
         if unit is not None:
             self._taken.add(*unit)
@@ -255,7 +281,8 @@ class Seeder:
     def admit(self, member: Member, *, is_local: bool) -> None:
         """Makes a member a relayer."""
         if member not in self._relayers:
-            self._relayers[member] = RelayerRecord(is_local=is_local)
+            record = self._relayers[member] = RelayerRecord(is_local=is_local)
+            record.allowance = self._allowance_start
             self.place(member)
 
     def dismiss(self, member: Member) -> None:
@@ -352,7 +379,7 @@ class Seeder:
             record.base_s = latency_s
         record.base_s += BASE_DRIFT * (latency_s - record.base_s)
         # Its own pace only: what liars say of theirs must not limit others.
-        wanted = ALLOWANCE_START
+        wanted = self._allowance_start
         if record.gap_s is not None:
             work_s = max(WORK_S, WORK_ROUNDS * record.base_s)
             wanted = 1 + ceil(work_s / max(record.gap_s, 1e-3))

@@ -127,6 +127,11 @@ class SeedShare:
         """Whether somebody else seeds too."""
         return bool(self._others)
 
+    @property
+    def others_count(self) -> int:
+        """How many others seed too."""
+        return len(self._others)
+
     def from_end(self, step: int) -> int:
         """The number that is looked at in step `step` from the last stripe to the first one.
 
