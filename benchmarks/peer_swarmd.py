@@ -15,7 +15,7 @@ genesis document to a certified header that says so. What is left out is admissi
 the key in its address is a member. A leecher that is killed and started again in the same folder
 goes on with what is on its disk.
 
-`--opt` takes JSON: {"listen": "ip:port", "lane": 0|1}.
+`--opt` takes JSON: {"listen": "ip:port", "lane": 0|1, "relay": 0|1}.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from protocol.digest import ChainId, ManifestId
 from protocol.exchange_events import Offence
 from protocol.keys import PrivateKey
 from protocol.manifest import Component
+from protocol.relay_events import RelaySettings
 from swarmd.entropy import SystemEntropy
 from swarmd.net.address import PeerAddress, PeerKey
 from swarmd.net.config import NetworkConfig, PeerClass
@@ -111,6 +112,7 @@ class Peer:
         self.key = PrivateKey(hashlib.sha256(str(folder.resolve()).encode()).digest())
         self.config = NetworkConfig(seed=self.key.seed(), listen=((host, int(port)),))
         self.has_lanes = bool(options.get("lane", 1))
+        self.is_relaying = bool(options.get("relay", 1))
         self.network: Network
         self.lanes: LaneService
         self.service: ExchangeService
@@ -126,6 +128,7 @@ class Peer:
                 score=Score(),
                 open_stream=self._open_stream,
                 entropy=SystemEntropy(),
+                relays=RelaySettings() if self.is_relaying else None,
             )
             self.lanes = self._make_lanes()
             network.handle(
