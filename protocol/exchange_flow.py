@@ -27,6 +27,9 @@ WINDOW_SLACK_S: Final = 0.1
 costs a fifth of the makespan)."""
 REQUEST_BYTES_MAX: Final = 1 * MIB
 """Most bytes of one request, and of what a peer reads for us at once."""
+REQUEST_BYTES_AIM: Final = 512 * KIB
+"""Requests are not smaller than this where half of the window allows it: below it, what a message
+costs is felt at rates above 5 MiB/s. Thinner links have smaller windows and keep a quarter."""
 REQUESTS_OPEN_MAX: Final = 64
 """Unanswered requests at one peer for one manifest; a server has room for several times as many."""
 DEADLINE_S_MIN: Final = 2.0
@@ -124,15 +127,17 @@ class PeerFlow:
     def budget(self, now: float) -> int:
         """Bytes the next request may hold; 0: none now.
 
-        A request is sent once a quarter of the window is free, so requests stay few and large.
+        A request is sent once its share of the window is free, so requests stay few and large.
         """
         if len(self.requests) >= REQUESTS_OPEN_MAX or now < self.busy_until or self.is_stalled:
             return 0
         room = self.window_bytes - self.outstanding_bytes
-        quarter = self.window_bytes // 4
-        if self.requests and room < quarter:
+        share = self.window_bytes // 4
+        if self.window_bytes >= REQUEST_BYTES_AIM:
+            share = max(share, min(self.window_bytes // 2, REQUEST_BYTES_AIM))
+        if self.requests and room < share:
             return 0
-        return max(1, min(quarter, REQUEST_BYTES_MAX))
+        return max(1, min(share, REQUEST_BYTES_MAX))
 
     def deadline_s(self, request_bytes: int) -> float:
         """Patience with a request of that many bytes behind all that is open, seconds."""

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from chunks.chunk_batches import ReadOutcome
 from chunks.compression import ChunkPacker
 from chunks.recipe_page import RecipePager
 from chunks.store import ChunkStore, ImageMissingError
@@ -20,7 +19,7 @@ from protocol.digest import Digest, ManifestId
 from protocol.errors import StorageError, VerificationError
 from protocol.exchange_events import ChunksRead, ReadChunks, ReadPage
 from protocol.manifest import ContentObject
-from protocol.runs import Runs
+from protocol.runs import NO_CHUNKS, Runs
 from protocol.upload import ServedManifest
 from swarmd.services.exchange_payload import read_answer
 
@@ -112,12 +111,17 @@ class ServedLibrary:
         """
         try:
             outcome = self._store.read_chunks(image, effect.indices, bytes_max=effect.bytes_max)
-        except StorageError:
-            outcome = ReadOutcome(absent=effect.indices)
-        return ServedRead(
-            answer=read_answer(effect.request_id, outcome, image=image, packer=packer),
-            rotten=outcome.rotten,
-        )
+            answer = read_answer(
+                effect.request_id,
+                outcome,
+                image=image,
+                recipe=lambda: self._store.recipe(image),
+                packer=packer,
+            )
+        except StorageError:  # deleted meanwhile, or not readable
+            absent = [(index, None) for index in effect.indices]
+            return ServedRead(answer=ChunksRead.of(effect.request_id, absent), rotten=NO_CHUNKS)
+        return ServedRead(answer=answer, rotten=outcome.rotten)
 
     def read_page(self, effect: ReadPage, component: ContentObject) -> bytes | None:
         """Makes a recipe page; None if the store does not hold the image under this recipe."""

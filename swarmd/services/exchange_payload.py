@@ -6,11 +6,13 @@ read.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from chunks.chunk_batches import ReadOutcome, RunBytes
 from chunks.compression import ChunkPacker, ChunkUnpacker
 from chunks.recipe import Recipe
 from chunks.zstd_frame import FrameError
-from protocol.digest import Digest, sha256
+from protocol.digest import Digest
 from protocol.exchange_events import ChunkRefused, ChunksRead, WriteChunks
 from protocol.exchange_messages import split_payload
 
@@ -59,15 +61,29 @@ def _unpacked(
 
 
 def read_answer(
-    request_id: int, outcome: ReadOutcome, *, image: Digest, packer: ChunkPacker | None
+    request_id: int,
+    outcome: ReadOutcome,
+    *,
+    image: Digest,
+    recipe: Callable[[], Recipe],
+    packer: ChunkPacker | None,
 ) -> ChunksRead:
-    """What was read as the upload takes it; packed where a packer is given and it pays."""
+    """What was read as the upload takes it; packed where a packer is given and it pays.
+
+    Args:
+        request_id: what it answers.
+        outcome: what the store gave.
+        image: whose chunks they are.
+        recipe: gives the image's recipe; asked only if something may be packed.
+        packer: packs; None: nothing is packed.
+    """
     lengths, payload = outcome.lengths, outcome.payload
     packed: list[int] = []
     if packer is not None and outcome.found:
+        known = recipe()
         parts: list[bytes | memoryview] = []
         for index, data in split_payload(outcome.found, lengths, payload):
-            frame = packer.pack(data, image=image, chunk=sha256(data))
+            frame = packer.pack(data, image=image, chunk=Digest(known.digest(index)))
             if frame is not None:
                 packed.append(index)
             parts.append(data if frame is None else frame)
