@@ -195,6 +195,9 @@ class KillCampaign:
                 record = store.record(digest)
             except ImageMissingError:
                 return 0, False
+            if record.state is ImageState.PARTIAL:
+                # As a resumed fetch does: what was written and not noted is found again.
+                store.reuse(store.begin(digest, record.size_bytes, image.recipe))
             rotten = store.verify_image(digest)
             if rotten:
                 self.report.wrong.append(f"counted chunks are rotten: {rotten}")

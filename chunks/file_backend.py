@@ -67,6 +67,13 @@ class FileBackend(Protocol):
         """Reads into some of `buffer`; returns how many bytes, 0 only at the end of the file."""
         ...
 
+    def next_data(self, descriptor: int, offset: int) -> int | None:
+        """Where, from `offset` on, a file may hold written bytes; None if nowhere.
+
+        What was only allocated may be passed over, what was written never.
+        """
+        ...
+
     def write_at(self, descriptor: int, data: memoryview, offset: int) -> int:
         """Writes some of `data`; returns how many bytes."""
         ...
@@ -145,6 +152,17 @@ class OSFileBackend:
     def read_into(self, descriptor: int, buffer: memoryview, offset: int) -> int:
         """See `FileBackend`."""
         return os.preadv(descriptor, [buffer], offset)
+
+    def next_data(self, descriptor: int, offset: int) -> int | None:
+        """See `FileBackend`."""
+        try:
+            return os.lseek(descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            if error.errno == errno.EINVAL:
+                return offset  # a file system that cannot tell
+            raise
 
     def write_at(self, descriptor: int, data: memoryview, offset: int) -> int:
         """See `FileBackend`."""

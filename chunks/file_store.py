@@ -28,6 +28,7 @@ from chunks.index_database import IndexDatabase
 from chunks.layout import check_image_size
 from chunks.recipe import Recipe
 from chunks.room import StoreLimits
+from chunks.salvage import find_written
 from chunks.staging import Origin, copy_and_cut, sealing_bytes_max
 from chunks.store import (
     CHECKPOINT_BYTES,
@@ -204,14 +205,14 @@ class FileStore(ChunkStore):
         """See `ChunkStore.reuse`."""
         gained = 0
         with self._table.lease(download.image) as (held, opened):
+            gained += self._salvage(download, held, opened)
             with self._table.state:
                 held.check_download(download)
                 missing = list(held.have.missing())
                 own = held_repeats(held.have, opened.recipe)
             with self._table.catalogue:
-                if not own and not self._index.has_places(except_row=held.row):
-                    return 0
-            remaining = iter(missing)
+                is_hopeless = not own and not self._index.has_places(except_row=held.row)
+            remaining = iter(() if is_hopeless else missing)
             while batch := list(islice(remaining, _LOOKUP_CHUNKS)):
                 digests = {opened.recipe.digest(index): None for index in batch}
                 with self._table.catalogue:
@@ -226,6 +227,20 @@ class FileStore(ChunkStore):
                         gained += written.own_bytes + written.repeat_bytes
         with self._table.state:
             self._table.counters.reused_bytes += gained
+        return gained
+
+    def _salvage(self, download: Download, held: HeldImage, opened: OpenFile) -> int:
+        """Takes up what was written and not noted before an earlier process ended; bytes gained."""
+        with self._table.state:
+            held.check_download(download)
+            missing = list(held.have.missing()) if held.may_hold_more else []
+        gained = 0
+        with storage_errors(f"searching {held.path.name}"):
+            for index, data in find_written(self._backend, opened, missing):
+                written = self._put(download, held, opened, index, data)
+                gained += written.own_bytes + written.repeat_bytes
+        with self._table.state:
+            held.may_hold_more = False
         return gained
 
     def write_chunk(self, download: Download, index: int, data: bytes) -> tuple[int, ...]:

@@ -93,6 +93,9 @@ class HeldImage:
     """Written since the last checkpoint."""
     opened: OpenFile | None = None
     """The open file, if there is one."""
+    may_hold_more: bool = False
+    """Whether its file may hold chunks that `have` does not list: they were written, and the bits
+    were lost."""
 
     def __post_init__(self) -> None:
         """Starts with nothing verified."""

@@ -163,6 +163,7 @@ class ImageTable:
         self.give_up_file(held)
         held.have = held.durable.copy()
         held.verified = Bitmap(len(held.have))
+        held.may_hold_more = True
         held.generation = None
         held.unsynced_bytes = 0
 

@@ -242,6 +242,9 @@ class ChunkStore(Protocol):
     def reuse(self, download: Download) -> int:
         """Copies missing chunks from images already held, verifying each.
 
+        After a restart the download's own file comes first: what was written to it and not covered
+        by a checkpoint is found again, unless power was lost.
+
         Returns:
             Bytes that the download gained.
         """

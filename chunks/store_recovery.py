@@ -94,6 +94,7 @@ def _hold(entry: IndexedImage, path: Path) -> HeldImage:
         have=entry.have.copy(),
         durable=entry.have,
         locked=entry.locked,
+        may_hold_more=entry.state is ImageState.PARTIAL,
     )
 
 

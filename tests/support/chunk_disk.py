@@ -91,6 +91,10 @@ class RecordingBackend(FileBackend):
     def clone(self, source: int, target: int) -> bool:
         return False
 
+    def next_data(self, descriptor: int, offset: int) -> int | None:
+        size = len(self.files.contents[self._open_files[descriptor]])
+        return offset if offset < size else None
+
     def write_at(self, descriptor: int, data: memoryview, offset: int) -> int:
         # Short writes are legal: the store must loop.
         part = bytes(data[: max(1, len(data) * 2 // 3)])
