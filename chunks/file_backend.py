@@ -67,10 +67,10 @@ class FileBackend(Protocol):
         """Reads into some of `buffer`; returns how many bytes, 0 only at the end of the file."""
         ...
 
-    def next_data(self, descriptor: int, offset: int) -> int | None:
-        """Where, from `offset` on, a file may hold written bytes; None if nowhere.
+    def data_ranges(self, descriptor: int) -> list[tuple[int, int]]:
+        """Where a file may hold written bytes: (start, end), ascending.
 
-        What was only allocated may be passed over, what was written never.
+        What was only allocated may be left out, what was written never.
         """
         ...
 
@@ -153,16 +153,25 @@ class OSFileBackend:
         """See `FileBackend`."""
         return os.preadv(descriptor, [buffer], offset)
 
-    def next_data(self, descriptor: int, offset: int) -> int | None:
-        """See `FileBackend`."""
+    def data_ranges(self, descriptor: int) -> list[tuple[int, int]]:
+        """See `FileBackend`.
+
+        The whole map comes before anything is read: reading ahead fills the cache with zeros for
+        what was only allocated, and the system then calls that data.
+        """
+        ranges: list[tuple[int, int]] = []
+        end = 0
         try:
-            return os.lseek(descriptor, offset, os.SEEK_DATA)
+            while True:
+                start = os.lseek(descriptor, end, os.SEEK_DATA)
+                end = os.lseek(descriptor, start, os.SEEK_HOLE)
+                ranges.append((start, end))
         except OSError as error:
-            if error.errno == errno.ENXIO:
-                return None
-            if error.errno == errno.EINVAL:
-                return offset  # a file system that cannot tell
-            raise
+            if error.errno == errno.EINVAL:  # a file system that cannot tell
+                return [(0, os.fstat(descriptor).st_size)]
+            if error.errno != errno.ENXIO:  # that is: no data behind here
+                raise
+        return ranges
 
     def write_at(self, descriptor: int, data: memoryview, offset: int) -> int:
         """See `FileBackend`."""

@@ -30,15 +30,16 @@ def find_written(
     Raises:
         OSError: the file cannot be searched; one that cannot be read is passed over.
     """
-    data_at: int | None = 0
+    ranges = iter(backend.data_ranges(opened.descriptor))
+    start, end = next(ranges, (0, 0))
     for index in missing:
-        begin = opened.recipe.offset(index)
-        end = begin + opened.recipe.length(index)
-        if data_at is not None and data_at < begin:
-            data_at = backend.next_data(opened.descriptor, begin)
-        if data_at is None:
-            return
-        if data_at < end:
+        offset = opened.recipe.offset(index)
+        while end <= offset:
+            after = next(ranges, None)
+            if after is None:
+                return
+            start, end = after
+        if start < offset + opened.recipe.length(index):
             data = opened.read_verified(backend, index)
             if data is not None:
                 yield index, data

@@ -54,11 +54,8 @@ class Sparse(OSFileBackend):
         self.read_bytes = 0
         self._pages = sorted(pages)
 
-    def next_data(self, descriptor: int, offset: int) -> int | None:
-        for page in self._pages:
-            if offset < (page + 1) * 4096:
-                return max(offset, page * 4096)
-        return None
+    def data_ranges(self, descriptor: int) -> list[tuple[int, int]]:
+        return [(page * 4096, (page + 1) * 4096) for page in self._pages]
 
     def read_at(self, descriptor: int, size: int, offset: int) -> bytes:
         self.read_bytes += size
@@ -133,8 +130,8 @@ def test_what_a_failed_sync_left_in_the_cache_is_written_again(tmp_path: Path) -
 class Blind(OSFileBackend):
     """A file system that cannot tell where it has data."""
 
-    def next_data(self, descriptor: int, offset: int) -> int | None:
-        return offset
+    def data_ranges(self, descriptor: int) -> list[tuple[int, int]]:
+        return [(0, IMAGE.recipe.size_bytes)]
 
 
 def test_where_the_file_system_cannot_tell_everything_is_read(tmp_path: Path) -> None:
@@ -145,14 +142,20 @@ def test_where_the_file_system_cannot_tell_everything_is_read(tmp_path: Path) ->
     store.close()
 
 
-def test_the_end_of_a_file_has_no_data_behind_it(tmp_path: Path) -> None:
+def test_the_system_says_where_a_file_has_data(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 10_000)
     backend = OSFileBackend()
     descriptor = backend.open_existing(tmp_path / "file", writable=True)
-    assert backend.next_data(descriptor, 0) == 0
-    assert backend.next_data(descriptor, 10_000) is None
+    assert backend.data_ranges(descriptor) == [(0, 10_000)]
     os.ftruncate(descriptor, 1 << 20)
-    assert backend.next_data(descriptor, 500_000) in {None, 500_000}
+    os.pwrite(descriptor, b"y", 900_000)
+    ranges = backend.data_ranges(descriptor)
+    assert all(any(start <= at < end for start, end in ranges) for at in (0, 9_999, 900_000))
+    assert ranges == sorted(ranges)
+    backend.close(descriptor)
+    (tmp_path / "empty").touch()
+    descriptor = backend.open_existing(tmp_path / "empty", writable=True)
+    assert backend.data_ranges(descriptor) == []
     backend.close(descriptor)
 
 

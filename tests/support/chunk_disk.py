@@ -91,9 +91,8 @@ class RecordingBackend(FileBackend):
     def clone(self, source: int, target: int) -> bool:
         return False
 
-    def next_data(self, descriptor: int, offset: int) -> int | None:
-        size = len(self.files.contents[self._open_files[descriptor]])
-        return offset if offset < size else None
+    def data_ranges(self, descriptor: int) -> list[tuple[int, int]]:
+        return [(0, len(self.files.contents[self._open_files[descriptor]]))]
 
     def write_at(self, descriptor: int, data: memoryview, offset: int) -> int:
         # Short writes are legal: the store must loop.
