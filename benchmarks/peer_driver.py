@@ -1,8 +1,9 @@
 """Runs peers side by side: one seeder, several leechers, each a process, one run after the other.
 
 A peer is a script that speaks in lines (benchmarks/peer_swarmd.py says which). Timed from `GO`
-until the last leecher said `DONE`; processor seconds are those of all processes in that span, so that
-neither the making of an image nor the start of an interpreter counts. Trust ratios of one call.
+until the last leecher said `DONE`; processor seconds are those of all processes in that span, so
+that neither the making of an image nor the start of an interpreter counts. Trust ratios of one
+call.
 """
 
 from __future__ import annotations

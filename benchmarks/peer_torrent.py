@@ -1,7 +1,7 @@
 """libtorrent in the roles of benchmarks/peer_swarmd.py, tuned for a fast local network.
 
 `--opt` takes JSON: {"listen": "ip:port", "piece_kib": 1024}. Plain TCP, no encryption, no
-discovery. The torrent file lies beside the seeder's image, which is the parent of each leecher's folder.
+discovery. The torrent file lies beside the seeder's image, the parent of each leecher's folder.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ dictionary of raw content. The compressor's window covers both, or it would not 
 dictionary's beginning; the frame itself states no more than its own content, because a decoder may
 refer to the whole dictionary as long as less than a window was decoded (RFC 8878, section 5).
 
-Memory: about 200 MiB at level 19, most of it the compressor's tables, for the frame and once more for
-its dictionary; it does not depend on the image's size.
+Memory: about 200 MiB at level 19, most of it the compressor's tables, for the frame and once more
+for its dictionary; it does not depend on the image's size.
 """
 
 from __future__ import annotations

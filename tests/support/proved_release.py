@@ -1,7 +1,7 @@
 """A release whose authorisation is a proof file: a ledger certifies it, whoever fetches it checks.
 
-A lab's validators commit the manifest in real blocks; what is written beside an image is the genesis
-document and one proof file, as an operator would take them offline.
+A lab's validators commit the manifest in real blocks; what is written beside an image is the
+genesis document and one proof file, as an operator would take them offline.
 """
 
 from __future__ import annotations
