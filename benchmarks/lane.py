@@ -65,20 +65,25 @@ WAITING_MAX: Final = 16
 class Everybody:
     """An admission that trusts."""
 
-    def peer_class(self, peer: PeerKey) -> PeerClass:
+    def peer_class(self, _peer: PeerKey) -> PeerClass:
+        """Everybody is a member."""
         return PeerClass.MEMBER
 
-    def may_connect(self, peer: PeerKey) -> bool:
+    def may_connect(self, _peer: PeerKey) -> bool:
+        """Everybody may."""
         return True
 
-    def may_open(self, peer: PeerKey, protocol: str) -> bool:
+    def may_open(self, _peer: PeerKey, _protocol: str) -> bool:
+        """Everybody may."""
         return True
 
-    def may_gossip(self, peer: PeerKey) -> bool:
+    def may_gossip(self, _peer: PeerKey) -> bool:
+        """Nobody does."""
         return False
 
 
 def peer(role: str) -> PeerKey:
+    """The transport key of one end."""
     return PeerKey(SECRETS[role].public.raw)
 
 
@@ -96,6 +101,7 @@ class Job:
 
     @property
     def parts(self) -> tuple[bytes, memoryview]:
+        """The frame as it is handed over."""
         return self.head, self.payload
 
 
@@ -138,6 +144,7 @@ async def swallow(job: Job, receive: Callable[[], Awaitable[Sized | None]]) -> N
 
 
 async def send_lane(job: Job, announce: Callable[[object], None]) -> None:
+    """Serves frames over a lane."""
     done = trio.Event()
 
     async def serve(lane: Lane) -> None:
@@ -162,6 +169,7 @@ async def send_lane(job: Job, announce: Callable[[object], None]) -> None:
 
 
 async def receive_lane(job: Job, told: list[object]) -> None:
+    """Takes them."""
     offer = LaneOffer(port=int(str(told[0])), fingerprint=bytes.fromhex(str(told[1])), token=TOKEN)
     client = LaneClient(
         key=SECRETS["receive"], chain=ChainId(bytes(32)), era=lambda: 0, workers=LaneWorkers()
@@ -173,6 +181,7 @@ async def receive_lane(job: Job, told: list[object]) -> None:
 
 
 async def send_stream(job: Job, announce: Callable[[object], None]) -> None:
+    """Serves frames over a stream of the connection for peers."""
     done = trio.Event()
 
     async def serve(stream: Stream) -> None:
@@ -189,6 +198,7 @@ async def send_stream(job: Job, announce: Callable[[object], None]) -> None:
 
 
 async def receive_stream(job: Job, told: list[object]) -> None:
+    """Takes them."""
     config = NetworkConfig(seed=SECRETS["receive"].seed())
     async with open_network(config, admission=Everybody()) as network:
         await network.connect([PeerAddress.parse(str(told[0]))])
@@ -199,6 +209,7 @@ async def receive_stream(job: Job, told: list[object]) -> None:
 
 
 async def send_trio(job: Job, announce: Callable[[object], None]) -> None:
+    """Serves frames over a TLS stream of trio."""
     identity = make_lane_identity(Path(tempfile.gettempdir()))
     listener = (await trio.open_tcp_listeners(0, host=HOST))[0]
     announce([listener.socket.getsockname()[1]])
@@ -211,6 +222,7 @@ async def send_trio(job: Job, announce: Callable[[object], None]) -> None:
 
 
 async def receive_trio(job: Job, told: list[object]) -> None:
+    """Takes them."""
     plain = await trio.open_tcp_stream(HOST, int(str(told[0])))
     stream = trio.SSLStream(plain, client_context())
     buffer = bytearray()
@@ -238,9 +250,11 @@ class Plain:
         self.sock = sock
 
     def send(self, data: bytes | memoryview) -> None:
+        """Sends all of it."""
         self.sock.sendall(data)
 
     def receive_into(self, view: memoryview) -> None:
+        """Fills the view."""
         while view:
             count = self.sock.recv_into(view)
             assert count, "ended early"
@@ -261,6 +275,7 @@ class Sealed:
         return self.counter.to_bytes(12, "big")
 
     def send_frame(self, head: bytes, payload: memoryview) -> None:
+        """Seals and sends both parts."""
         for part in (head, payload):
             size = struct.pack(">I", len(part) + 16)
             view = memoryview(self.buffer)[: len(part) + 16]
@@ -269,6 +284,7 @@ class Sealed:
             self.plain.send(view)
 
     def receive_part(self, target: memoryview) -> None:
+        """Receives and opens one part."""
         size = bytearray(4)
         self.plain.receive_into(memoryview(size))
         view = memoryview(self.buffer)[: int.from_bytes(size, "big")]
@@ -277,6 +293,7 @@ class Sealed:
 
 
 def secure(variant: str, sock: socket.socket, *, is_server: bool) -> socket.socket:
+    """Puts TLS over a socket for the variant that has it."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if variant != "threads":
         return sock
@@ -288,6 +305,7 @@ def secure(variant: str, sock: socket.socket, *, is_server: bool) -> socket.sock
 
 
 def send_in_thread(variant: str, job: Job, announce: Callable[[object], None]) -> None:
+    """Serves frames over a blocking socket."""
     with socket.create_server((HOST, 0)) as listener:
         announce([listener.getsockname()[1]])
         accepted, _ = listener.accept()
@@ -305,6 +323,7 @@ def send_in_thread(variant: str, job: Job, announce: Callable[[object], None]) -
 
 
 def receive_in_thread(variant: str, job: Job, told: list[object]) -> None:
+    """Takes and hashes them."""
     raw = socket.create_connection((HOST, int(str(told[0]))))
     buffer = memoryview(bytearray(job.frame_bytes))
     head, payload = buffer[: len(job.head)], buffer[len(job.head) :]
