@@ -58,7 +58,7 @@ from protocol.exchange_messages import (
     Unknown,
     encode_exchange_parts,
 )
-from protocol.relay_events import RelaySettings
+from protocol.relay_events import PathMeasured, RelaySettings
 from protocol.relay_messages import (
     Complaint,
     Credit,
@@ -192,6 +192,11 @@ class TransferHost:
     def _join(self, part: ImagePart, peer: int) -> None:
         self.feed(part, PeerJoined(peer=peer_id(peer)))
         self._relays.joined(part, peer)
+
+    def measure_uplink(self, bytes_per_s: float) -> None:
+        """Tells its relays what it takes its uplink for."""
+        for part in self.parts:
+            self._relays.feed(part, PathMeasured(uplink_bytes_per_s=bytes_per_s))
 
     @property
     def now(self) -> float:

@@ -90,6 +90,8 @@ class ImagePart:
         """What may be served."""
         for possession, indices in zip(self.served.possession, held or (), strict=False):
             possession.update(indices)
+        self.held_bytes_start: Final = self.held_bytes
+        """Chunk bytes held from the start."""
         self.download: Download | None = None
         """What fetches it, if anything does."""
         if wants:
@@ -116,6 +118,17 @@ class ImagePart:
     def is_complete(self) -> bool:
         """Whether every chunk is held."""
         return all(possession.is_full for possession in self.served.possession)
+
+    @property
+    def held_bytes(self) -> int:
+        """Chunk bytes held; looks at every chunk."""
+        return sum(
+            len(chunks[index])
+            for chunks, possession in zip(
+                self.release.components, self.served.possession, strict=True
+            )
+            for index in possession
+        )
 
     @property
     def held(self) -> tuple[list[int], ...]:
