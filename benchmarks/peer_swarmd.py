@@ -39,6 +39,7 @@ from chunks.file_store import FileStore
 from chunks.layout import default_parameters
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import ChainId, ManifestId
+from protocol.errors import TransportError
 from protocol.exchange_events import Offence
 from protocol.keys import PrivateKey
 from protocol.manifest import Component
@@ -54,6 +55,7 @@ from tests.support.proved_release import read_proved, write_proved
 
 PROTOCOL = "/swarmd/benchmark/exchange/1"
 HOST = "127.0.0.1"
+RETRY_S = 0.2
 
 
 class Everybody:
@@ -210,8 +212,13 @@ async def leech(peer: Peer) -> None:
 
 
 async def connect(peer: Peer, address: PeerAddress) -> None:
-    """Connects to one peer."""
-    await peer.network.connect([address])
+    """Connects to one peer, trying again as the daemon does."""
+    while not peer.network.is_connected(address.peer):
+        try:
+            await peer.network.connect([address])
+        except TransportError as error:
+            sys.stderr.write(f"{error}\n")
+            await trio.sleep(RETRY_S)
     peer.service.peer_connected(address.peer)
 
 

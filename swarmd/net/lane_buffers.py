@@ -17,9 +17,9 @@ from protocol.limits import KIB, MIB
 
 SMALL_BYTES: Final = 32 * KIB
 """Shorter frames have a buffer of their own size: the allocator keeps such at hand."""
-BUFFER_BYTES: Final = 320 * KIB
-"""A frame of 256 KiB and the chunk that passes it, at the usual size of chunks. Longer frames have
-a buffer of their own."""
+BUFFER_BYTES: Final = 1 * MIB + 8 * KIB
+"""The largest frame of chunks with its head (exchange.md, X3). What a shorter frame does not fill
+of a buffer that was never full has no memory behind it. Longer frames have a buffer of their own."""
 POOL_BYTES_MAX: Final = 8 * MIB
 """Memory of all buffers that are kept."""
 LOOKS_MAX: Final = 4
