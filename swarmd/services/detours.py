@@ -37,10 +37,13 @@ RESERVATIONS: Final = 2
 """Forwarders kept: one may fail without anybody noticing."""
 LOOK_S: Final = 5.0
 """How often the reservations are looked at, seconds."""
-RETRY_S: Final = 60.0
-"""How long a forwarder that refused is left alone, seconds, before jitter."""
-RENEW_S: Final = 2.0
-"""How long one that had granted a reservation is left alone after its end, seconds, likewise."""
+REST_S_MIN: Final = 1.0
+"""How long a forwarder is left alone after a reservation ended, seconds, before jitter; twice as
+long after each refusal: one that has just met this node may not know it for a member yet."""
+REST_S_MAX: Final = 60.0
+"""Longest such rest, seconds."""
+RESTS_MAX: Final = 128
+"""Forwarders whose rests are remembered."""
 ANSWER_S: Final = 20.0
 """How long a forwarder may take to answer, seconds; it may have to ask the other end."""
 INCOMING_MAX: Final = 16
@@ -78,7 +81,7 @@ class Detours:
         self._grounds = grounds
         self._held: dict[PeerKey, trio.CancelScope] = {}
         self._trying: dict[PeerKey, None] = {}
-        self._not_before: dict[PeerKey, float] = {}
+        self._rests: dict[PeerKey, tuple[float, int]] = {}
         self._incoming = 0
         self._wake = trio.Event()
 
@@ -120,7 +123,7 @@ class Detours:
             route = self._grounds.network.route(key)
             is_direct = route is not None and route.via is None
             is_new = key not in self._held and key not in self._trying
-            is_due = self._not_before.get(key, 0.0) <= now
+            is_due = self._rests.get(key, (0.0, 0))[0] <= now
             if is_direct and is_new and is_due and self._grounds.is_forwarder(key):
                 found.append(key)
         return found
@@ -134,14 +137,19 @@ class Detours:
             logger.debug("%s passes nothing on to us: %s", short_peer(peer), error)
         finally:
             self._trying.pop(peer, None)
-            jitter = 0.5 + self._grounds.entropy.uint(1024) / 1024
-            rest_s = RETRY_S if self._held.get(peer) is not scope else RENEW_S
-            self._not_before[peer] = trio.current_time() + rest_s * jitter
-            while len(self._not_before) > RESERVATIONS * 64:
-                self._not_before.pop(next(iter(self._not_before)))
+            self._rest(peer, was_held=self._held.get(peer) is scope)
             if self._held.get(peer) is scope:
                 del self._held[peer]
                 self._grounds.changed(self.forwarders)
+
+    def _rest(self, peer: PeerKey, *, was_held: bool) -> None:
+        """Leaves a forwarder alone for a while, the longer the more often it has refused."""
+        refusals = 0 if was_held else self._rests.pop(peer, (0.0, 0))[1] + 1
+        rest_s = min(REST_S_MAX, REST_S_MIN * 2.0 ** min(refusals, 20))
+        jitter = 0.5 + self._grounds.entropy.uint(1024) / 1024
+        self._rests[peer] = (trio.current_time() + rest_s * jitter, refusals)
+        while len(self._rests) > RESTS_MAX:
+            self._rests.pop(next(iter(self._rests)))
 
     async def _hold(self, peer: PeerKey, scope: trio.CancelScope) -> None:
         stream = await self._ask(peer, Reserve().encode())
