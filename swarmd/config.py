@@ -359,8 +359,8 @@ class NetworkSection:
     """TCP port of bulk lanes, at the addresses of `listen`; 0 takes a free one, None ("off"): no
     lanes in either direction, chunks go over the connections for peers."""
     metered: bool = field(default=False, metadata=_by(_boolean))
-    """Whether bytes cost money here: listens nowhere, keeps to two peers, no gossip, relays nothing
-    for others."""
+    """Whether bytes cost money here: listens nowhere, keeps to two peers, joins no topic of gossip,
+    relays nothing for others."""
 
     def effective(self) -> NetworkSection:
         """What holds, once metering has had its say."""

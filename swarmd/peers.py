@@ -236,21 +236,10 @@ class RegistryAdmission:
     """What the network adapter asks; answers from the registry."""
 
     def __init__(
-        self,
-        registry: PeerRegistry,
-        is_enrolled: Callable[[PeerKey], bool] = lambda _peer: False,
-        *,
-        gossips: bool = True,
+        self, registry: PeerRegistry, is_enrolled: Callable[[PeerKey], bool] = lambda _peer: False
     ) -> None:
-        """Answers from `registry`.
-
-        Args:
-            registry: what peers have shown themselves to be.
-            is_enrolled: tells whether an active subject holds a key.
-            gossips: whether this node gossips at all.
-        """
+        """Answers from `registry`; `is_enrolled` tells whether an active subject holds a key."""
         self._registry = registry
-        self._gossips = gossips
         self._is_enrolled = is_enrolled
 
     def peer_class(self, peer: PeerKey) -> SlotClass:
@@ -277,4 +266,4 @@ class RegistryAdmission:
 
     def may_gossip(self, peer: PeerKey) -> bool:
         """Gossip is for members and validators."""
-        return self._gossips and self._registry.peer_class(peer) >= PeerClass.MEMBER
+        return self._registry.peer_class(peer) >= PeerClass.MEMBER

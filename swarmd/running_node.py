@@ -162,9 +162,7 @@ class RunningNode:
             stranger_connections_max=section.stranger_connections_max,
             member_connections_max=section.member_connections_max,
         )
-        admission = RegistryAdmission(
-            self.registry, self._keys.is_enrolled, gossips=not section.metered
-        )
+        admission = RegistryAdmission(self.registry, self._keys.is_enrolled)
         async with open_network(network_config, admission=admission) as network:
             self._wire_services(network)
             async with trio.open_nursery() as nursery:
@@ -443,6 +441,7 @@ class RunningNode:
         )
         nursery.start_soon(self._watch_peers)
         if not self._config.network.metered:
+            # It would subscribe. Own transactions are gossiped all the same.
             nursery.start_soon(self.gossip.run)
         nursery.start_soon(PruningService(self.ledger, self._config.ledger.keep_blocks).run)
         await self.data_plane.start(nursery)
