@@ -65,8 +65,7 @@ async def test_a_metered_gateway_keeps_to_two_peers_and_fetches_all_the_same(
         await until(lambda: lab.holds("gateway-2", digest), "it asked and fetched")
         await until(lambda: len(node.network.peers()) == METERED_PEERS, "two are enough again")
         assert node.network.listen_addresses == ()
-        statistics = node.network.statistics()
-        assert (statistics.gossip_delivered, statistics.streams) == (0, 0)
+        assert node.network.statistics().gossip_delivered == 0
         # A peer that goes is replaced by another one.
         gone = node.network.peers()[0]
         await node.network.disconnect(gone)
