@@ -11,7 +11,13 @@ from protocol.limits import MIB
 from protocol.relay_events import TakePush
 from protocol.relay_gate import PullGate
 from protocol.relay_members import Member
-from protocol.relay_messages import Complaint, Push, PushFlag, Run
+from protocol.relay_messages import (
+    PUSH_PAYLOAD_BYTES_MAX,
+    Complaint,
+    Push,
+    PushFlag,
+    Run,
+)
 from protocol.relay_state import RelayState
 
 PENDING_BYTES_PEER_MAX: Final = 2 * MIB
@@ -71,6 +77,11 @@ class Receiving:
         entry = PendingPush(member.peer, run, state.size_of(run), push.flags, push.delegates)
         member.known.add(*run)
         self._gate.pushed(number, run, now)
+        if entry.size_bytes > PUSH_PAYLOAD_BYTES_MAX:
+            # Packed it fitted a frame. Unpacked, as it may be kept here, it could not be passed on.
+            self.dropped_bytes += entry.size_bytes
+            self._gate.open(run)
+            return None
         if state.have.covers(*run):
             self.duplicate_bytes += entry.size_bytes
             return entry

@@ -34,6 +34,7 @@ from protocol.relay_events import (
     TakePush,
 )
 from protocol.relay_messages import (
+    PUSH_PAYLOAD_BYTES_MAX,
     Complaint,
     Credit,
     News,
@@ -269,6 +270,20 @@ def test_what_finds_no_room_is_dropped_and_may_be_pulled() -> None:
     assert any(isinstance(e, TakePush) for e in receiver.hear(B, push(room, size=size)))
     receiver.gain(0)
     assert any(isinstance(e, TakePush) for e in receiver.hear(A, push(room + 1, size=size)))
+
+
+def test_a_unit_that_fits_a_frame_only_while_packed_is_neither_taken_nor_passed_on() -> None:
+    """Who holds its chunks unpacked could not encode it, nor would anybody take it from it."""
+    size = 100_000
+    receiver = Receiver(lengths=[size] * 40)
+    count = PUSH_PAYLOAD_BYTES_MAX // size + 1
+    message = push(0, count, size=1, packed=True, flags=PushFlag.RELAYER)
+    assert not any(isinstance(effect, TakePush) for effect in receiver.hear(SEEDER, message))
+    receiver.gain(*range(count))
+    receiver.hear(SEEDER, message)
+    assert receiver.pushes() == []
+    receiver.hear(SEEDER, push(0, count - 1, size=1, packed=True, flags=PushFlag.RELAYER))
+    assert len(receiver.pushes()) == 3
 
 
 # Bad bytes --------------------------------------------------------------------------------------
