@@ -302,6 +302,7 @@ class Fetch:
 
     async def _resume(self) -> None:
         """Tells the machine which recipes the store knows already."""
+        found: list[tuple[int, Recipe]] = []
 
         def look() -> None:
             for number, component in enumerate(self._objects[: self._needed]):
@@ -310,12 +311,11 @@ class Fetch:
                 except ImageMissingError:
                     continue
                 if recipe.root == component.recipe_root:
-                    self._recipes[number] = recipe
+                    found.append((number, recipe))
 
         await self._owner.in_thread(look)
-        for number, recipe in enumerate(self._recipes):
-            if recipe is not None:
-                self.feed(RecipeKnown(component=number, lengths=recipe.lengths))
+        for number, recipe in found:
+            self.know_recipe(number, recipe)
 
     async def _work(self) -> None:
         """Does the next job, or the next run of writes as one.
@@ -557,6 +557,11 @@ class Fetch:
     def gained(self, number: int, indices: Iterable[int]) -> None:
         """Makes chunks servable and tells interested peers."""
         self._owner.fetch_gained(self, number, Runs.of(indices))
+
+    def know_recipe(self, number: int, recipe: Recipe) -> None:
+        """Takes an object's recipe, and tells the download."""
+        self._recipes[number] = recipe
+        self.feed(RecipeKnown(component=number, lengths=recipe.lengths))
 
     def add_job(self, job: ApplyPatch) -> None:
         """Has a step done after the jobs that wait already."""

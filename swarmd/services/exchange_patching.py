@@ -16,10 +16,11 @@ import trio
 
 from chunks.patch import PatchError
 from chunks.patch_apply import PatchApplication, StepOutcome
+from chunks.recipe import Recipe
 from chunks.store import ChunkStore, DiskFullError, Download
 from protocol.bitfield import Bitfield
 from protocol.errors import StorageError, SwarmError, VerificationError
-from protocol.exchange_events import ComponentPrepared, ObjectDropped, ObjectWanted, RecipeKnown
+from protocol.exchange_events import ComponentPrepared, ObjectDropped, ObjectWanted
 from protocol.manifest import Manifest
 from swarmd.services.exchange_patch import (
     CHECK_S,
@@ -50,8 +51,12 @@ class PatchHost(Protocol):
         """Runs blocking work in a worker thread."""
         ...
 
-    def feed(self, event: ObjectWanted | ObjectDropped | RecipeKnown | ComponentPrepared) -> None:
+    def feed(self, event: ObjectWanted | ObjectDropped | ComponentPrepared) -> None:
         """Feeds the download."""
+        ...
+
+    def know_recipe(self, number: int, recipe: Recipe) -> None:
+        """Takes an object's recipe, and tells the download."""
         ...
 
     def gained(self, number: int, indices: Sequence[int]) -> None:
@@ -99,7 +104,7 @@ class Patching:
         if not self._manifest.components[component].patches:
             return False
         chosen: list[ComponentPatch] = []
-        recipes: list[RecipeKnown] = []
+        recipes: list[Recipe] = []
         now = trio.current_time()
 
         def choose() -> None:
@@ -124,17 +129,16 @@ class Patching:
         )
         self._host.feed(ObjectWanted(component=chosen[0].number))
         for recipe in recipes:
-            self._host.feed(recipe)
+            self._host.know_recipe(chosen[0].number, recipe)
         return True
 
-    def _known_recipe(self, number: int) -> list[RecipeKnown]:
+    def _known_recipe(self, number: int) -> list[Recipe]:
         wanted = self._manifest.objects[number]
         try:
             recipe = self._store.recipe(wanted.digest)
         except StorageError:
             return []
-        is_same = recipe.root == wanted.recipe_root
-        return [RecipeKnown(component=number, lengths=recipe.lengths)] if is_same else []
+        return [recipe] if recipe.root == wanted.recipe_root else []
 
     def got_on(self, number: int) -> None:
         """Notes that chunks of an object came."""

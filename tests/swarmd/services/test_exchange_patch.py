@@ -357,6 +357,21 @@ async def test_stopped_in_the_middle_and_begun_again(autojump_clock: trio.abc.Cl
         assert source.service.statistics().sent_bytes <= 2 * len(PATCH)
 
 
+async def test_begun_patches_are_gone_on_with_after_a_restart(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """The store knows the patch's recipe from before: nobody is asked for it again."""
+    release = update()
+    async with open_memory_network() as network:
+        source, target = await publisher(network, release), await gateway(network)
+        patch = release.authorised.manifest.objects[1]
+        target.store.begin(patch.digest, patch.size, source.store.recipe(patch.digest))
+        network.connect_all()
+        await target.service.fetch(release.authorised)
+        assert whole(target)
+        assert source.service.statistics().sent_bytes == len(PATCH)
+
+
 async def test_no_component_chunk_is_asked_for_while_the_patch_may_come(
     autojump_clock: trio.abc.Clock,
 ) -> None:
