@@ -49,6 +49,7 @@ def frame_of(data: bytes) -> bytes:
     return frame
 
 
+@pytest.mark.slow
 @many
 @given(data=st.binary(min_size=1, max_size=9000), times=st.integers(2, 8))
 def test_what_was_packed_comes_back(data: bytes, times: int) -> None:
@@ -59,6 +60,7 @@ def test_what_was_packed_comes_back(data: bytes, times: int) -> None:
         assert ChunkUnpacker().unpack(memoryview(frame), len(plain)) == plain
 
 
+@pytest.mark.slow
 def test_the_largest_chunk_comes_back() -> None:
     plain = text(CHUNK_BYTES_MAX)
     assert ChunkUnpacker().unpack(frame_of(plain), len(plain)) == plain
@@ -76,6 +78,7 @@ def bomb(size: int) -> bytes:
     return zstandard.ZstdCompressor(level=19, write_checksum=False).compress(bytes(size))
 
 
+@pytest.mark.slow
 def test_a_bomb_takes_no_memory_whatever_its_header_says() -> None:
     full = bomb(64 * MIB)
     assert len(full) < 4 * KIB
@@ -217,6 +220,7 @@ def test_a_chunk_is_packed_once_for_all_peers() -> None:
     assert (packer.statistics().packed, packer.statistics().reused) == (1, 2)
 
 
+@pytest.mark.slow
 def test_an_image_that_does_not_compress_is_left_alone_but_looked_at_now_and_then() -> None:
     packer = ChunkPacker()
     for number in range(10 * SAMPLE_CHUNKS):
@@ -250,6 +254,7 @@ def test_judgements_are_bounded() -> None:
     assert len(packer._judgements) == IMAGES_MAX
 
 
+@pytest.mark.slow
 def test_threads_share_a_packer() -> None:
     packer = ChunkPacker()
     plains = [text(3000, number % 20) for number in range(200)]

@@ -158,6 +158,7 @@ def check_plan(base: Recipe, target: Recipe, copy_bytes_min: int) -> int:
     return len(plan)
 
 
+@pytest.mark.slow
 @many
 @given(
     base=st.lists(st.integers(0, 30), min_size=1, max_size=40),
@@ -368,6 +369,7 @@ def test_another_base_makes_other_bytes_and_nothing_worse() -> None:
         assert made(honest(), other, len(TARGET)) != TARGET
 
 
+@pytest.mark.slow
 @many
 @given(data=st.data())
 def test_damaged_patches_make_the_right_length_or_nothing(data: st.DataObject) -> None:

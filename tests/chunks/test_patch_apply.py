@@ -73,6 +73,7 @@ def test_the_patched_image_is_complete(store: ChunkStore) -> None:
     assert b"".join(store.read_chunk(new.image, index) for index in new.indices) == new.data
 
 
+@pytest.mark.slow
 def test_steps_are_bounded(store: ChunkStore) -> None:
     old = Sample(generated("o", 3000), SMALL_CDC)
     new = Sample(generated("n", 4096) * 1500, fixed_parameters(4096))
@@ -145,6 +146,7 @@ def test_a_base_that_rotted_is_no_fault_of_the_patch(tmp_path: Path) -> None:
     assert store.record(base).state is ImageState.PARTIAL  # it is mended like any other image
 
 
+@pytest.mark.slow
 def test_power_fails_in_the_middle_and_the_application_goes_on(tmp_path: Path) -> None:
     old, new = pair(200_000)
     store = FileStore.open(tmp_path / "store")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -16,6 +17,8 @@ from tests.chunks.patches import patch_between
 from tests.support.exchange_nodes import Network, Node, Uplink, open_memory_network
 from tests.support.exchange_release import Image, Release, release_of
 from tests.swarmd.services.test_exchange_patch import altered
+
+pytestmark = pytest.mark.slow
 
 RATE = 250_000.0
 SETTINGS = RelaySettings()
