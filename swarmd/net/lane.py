@@ -19,7 +19,7 @@ from typing import Final
 
 import trio
 
-from protocol.errors import RemoteProtocolError, SwarmError, TransportError
+from protocol.errors import SwarmError, TransportError
 from protocol.exchange_messages import EXCHANGE_FRAME_BYTES_MAX
 from protocol.limits import GIB, KIB, MIB
 from swarmd.net.address import PeerKey, short_peer
@@ -40,8 +40,10 @@ READABLE_BYTES_MAX: Final = 256 * KIB
 RECORD_SPARE_BYTES: Final = 17 * KIB
 """What OpenSSL may have taken from the kernel without having given it to us: one record."""
 FRAME_S: Final = 120.0
-"""A frame once begun is complete within this time, or the lane ends, seconds: twice what a sender
-waits for a frame to be taken."""
+"""A frame once begun is complete within this time and what `FRAME_BYTES_PER_S_MIN` asks for, or the
+lane ends, seconds: twice what a sender waits for a frame to be taken."""
+FRAME_BYTES_PER_S_MIN: Final = 1 * KIB
+"""A sender held to the least rate there is (16 KiB/s) shares it among its peers: 16 at this one."""
 LANE_BYTES_MAX: Final = 256 * GIB
 """Bytes in one direction before the lane gives way to a new one: below the 2^24.5 full records that
 one AES-GCM key may protect (RFC 8446, section 5.5)."""
@@ -97,7 +99,7 @@ class Lane:
         self._turn = trio.lowlevel.ParkingLot()
         self._is_broken_off = False
         self._is_closed = False
-        self._frame_until: float | None = None
+        self._frame_since: float | None = None
         self._admitted_bytes = 0
         self.gate: SendGate | None = None
         """Holds sending back, if set."""
@@ -205,8 +207,8 @@ class Lane:
         The frame does not change while anybody has it or a slice of it.
 
         Raises:
-            RemoteProtocolError: the frame is empty, over the bound, cut off, or never complete.
-            TransportError: the lane broke.
+            RemoteProtocolError: the frame is empty, over the bound, or cut off.
+            TransportError: the lane broke, or the frame crept: a thin link is no offence.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         while (frame := self._receiver.take()) is None:
@@ -220,7 +222,7 @@ class Lane:
             self._receive_rate.note(moved_bytes, trio.current_time())
             if step is Step.READ and not self._receiver.has_frame:
                 await self._wait_for_data(moved_bytes)
-        self._frame_until = None
+        self._frame_since = None
         return frame
 
     async def _wait_for_data(self, last_bytes: int) -> None:
@@ -242,18 +244,19 @@ class Lane:
         """When the frame under way must be complete.
 
         Raises:
-            RemoteProtocolError: it is over.
+            TransportError: it is over.
         """
         if not is_inside:
-            self._frame_until = None
+            self._frame_since = None
             return math.inf
         now = trio.current_time()
-        if self._frame_until is None:
-            self._frame_until = now + FRAME_S
-        elif now >= self._frame_until:
+        if self._frame_since is None:
+            self._frame_since = now
+        allowed_s = FRAME_S + self._receiver.body_bytes / FRAME_BYTES_PER_S_MIN
+        if now >= self._frame_since + allowed_s:
             self.break_off()
-            raise RemoteProtocolError(f"a frame was not complete within {FRAME_S} s")
-        return self._frame_until
+            raise TransportError(f"a frame was not complete within {allowed_s:.0f} s")
+        return self._frame_since + allowed_s
 
     # Both ----------------------------------------------------------------------------------------
 

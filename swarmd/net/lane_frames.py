@@ -73,6 +73,11 @@ class FrameReceiver:
         return len(self._body) - self._filled
 
     @property
+    def body_bytes(self) -> int:
+        """Bytes of the body under way; 0 while its length is not known."""
+        return 0 if self._body is None else len(self._body)
+
+    @property
     def has_frame(self) -> bool:
         """Whether `take` has one."""
         return bool(self._ready)
