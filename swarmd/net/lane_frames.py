@@ -26,6 +26,8 @@ true to 64 KiB while a call costs little beside encrypting."""
 GATHER_BELOW_BYTES: Final = 32 * KIB
 """Parts of a frame below this are copied together: a record and a system call for each would cost
 more than the copy. Larger parts are sent from where they are."""
+READY_FRAMES_MAX: Final = 256
+"""Frames cut in one step: a step's bytes as frames of one byte would take 100 MB of objects."""
 
 
 class Step(Enum):
@@ -87,7 +89,7 @@ class FrameReceiver:
         return self._ready.popleft() if self._ready else None
 
     def step(self, budget_bytes: int) -> Step:
-        """Receives about `budget_bytes`, at most one frame more; returns READ, MORE or DONE."""
+        """Receives about `budget_bytes`, `READY_FRAMES_MAX` at most; returns READ, MORE or DONE."""
         try:
             return self._receive(budget_bytes)
         except SwarmError as error:
@@ -99,7 +101,7 @@ class FrameReceiver:
         if self.is_ended:
             return Step.DONE
         left_bytes = budget_bytes
-        while left_bytes > 0:
+        while left_bytes > 0 and len(self._ready) < READY_FRAMES_MAX:
             count = self._cipher.recv_into(self._view[self._filled :])
             if count is None:
                 return Step.READ

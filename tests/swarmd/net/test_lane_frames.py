@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError, TransportError
 from swarmd.net.lane_buffers import BUFFER_BYTES, POOL_BYTES_MAX, SMALL_BYTES, FrameBuffers
-from swarmd.net.lane_frames import GATHER_BELOW_BYTES, SEND_BYTES, FrameReceiver, FrameSender, Step
+from swarmd.net.lane_frames import (
+    GATHER_BELOW_BYTES,
+    READY_FRAMES_MAX,
+    SEND_BYTES,
+    FrameReceiver,
+    FrameSender,
+    Step,
+)
 
 BOUND = 1 << 20
 
@@ -205,3 +212,17 @@ def test_buffers_that_are_kept_are_bounded() -> None:
     assert len(buffers.make(1)) == 1
     buffers.clear()
     assert len(buffers) == 0
+
+
+def test_a_flood_of_tiny_frames_is_cut_a_few_at_a_time() -> None:
+    """A frame of one byte costs its receiver some hundred bytes of objects."""
+    wire, count = Wire(), 5000
+    wire.data += b"\0\0\0\1x" * count
+    incoming, received = receiver(wire), 0
+    while received < count:
+        incoming.step(1 << 21)
+        at_once = 0
+        while incoming.take() is not None:
+            at_once += 1
+        assert 0 < at_once <= READY_FRAMES_MAX
+        received += at_once
