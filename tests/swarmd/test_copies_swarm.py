@@ -65,7 +65,10 @@ async def test_a_publisher_sees_other_members_complete_its_release(tmp_path: Pat
         counts = [fields["copies"] for fields in progress]
         assert counts == sorted(counts)
         # Neither validators nor the publisher itself are copies.
-        assert "2 of 3 other members" in await not_yet(lab, manifest, 3)
+        texts = [await not_yet(lab, manifest, 3)]
+        while "2 of 3 other members" not in texts[-1] and len(texts) < 10:
+            texts.append(await not_yet(lab, manifest, 3))  # a busy machine takes its time
+        assert "2 of 3 other members" in texts[-1]
         # Who went offline still holds what it held; who was suspended does not count.
         await lab.stop("gateway-2")
         await lab.suspend("gateway-1")
