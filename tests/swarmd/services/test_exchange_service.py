@@ -219,9 +219,9 @@ async def test_after_a_stop_nothing_queued_leaves_but_refusals() -> None:
         seeder = await seeded(network, release)
         reader = await connect_raw(network, seeder)
         manifest_id = release.manifest_id
-        # Fills the window of the stream, then the queue behind it.
+        # Fills the window of the stream, then the queue behind it: frames grow to 1 MB.
         reader.other._bytes = 0
-        for number in range(2):
+        for number in range(4):
             request = Request(
                 request_id=number,
                 manifest_id=manifest_id,
@@ -247,7 +247,7 @@ async def test_after_a_stop_nothing_queued_leaves_but_refusals() -> None:
             if isinstance(m, Chunks | Reject)
             for i in ([i for i, _ in m.chunks] if isinstance(m, Chunks) else m.indices)
         ]
-        assert sorted(indices) == [(number, i) for number in range(2) for i in range(30)]
+        assert sorted(indices) == [(number, i) for number in range(4) for i in range(30)]
 
 
 async def test_a_frame_stuck_under_way_is_cut_within_a_second_of_the_revocation(
