@@ -34,6 +34,12 @@ LEVEL_LONG: Final = 12
 """Level where that would take minutes: 25 MB/s."""
 LONG_BYTES: Final = 256 * MIB
 """Bytes in frames from which on the lower level is taken."""
+TRIAL_LEVEL: Final = 3
+"""Level of the trial: 100 MB/s, and it finds what a dictionary has in common with a frame."""
+TRIAL_FRAMES: Final = 4
+"""Frames that are tried, spread over the image."""
+_TRIAL_NUMERATOR: Final = 97
+_TRIAL_DENOMINATOR: Final = 100
 _WINDOW_LOG_MIN: Final = 17
 """Smallest window of the compressor, 128 KiB: below it nothing is gained."""
 
@@ -77,6 +83,24 @@ def build_patch(
         output.write(block)
         written += len(block)
     return written
+
+
+def is_promising(plan: Sequence[PlannedSegment], *, base: ByteSource, target: ByteSource) -> bool:
+    """Whether some frame out of a few gets smaller, so that the whole is worth its time.
+
+    Images that were compressed or encrypted as a whole have nothing in common with their last
+    version; finding that out at the high level would take a publisher minutes for each GiB.
+
+    Raises:
+        StorageError: a source cannot be read.
+    """
+    framed = [each for each in plan if each.segment.frame is not None]
+    step = max(1, len(framed) // TRIAL_FRAMES)
+    return not framed or any(
+        len(_frame(each, base, target, TRIAL_LEVEL)) * _TRIAL_DENOMINATOR
+        < each.segment.length * _TRIAL_NUMERATOR
+        for each in framed[step // 2 :: step][:TRIAL_FRAMES]
+    )
 
 
 def fitting_plan(base: Recipe, target: Recipe) -> tuple[PlannedSegment, ...]:

@@ -20,7 +20,7 @@ from chunks.byte_source import FileSource, StoreSource
 from chunks.chunker import cut
 from chunks.layout import fixed_parameters
 from chunks.patch import ByteSource
-from chunks.patch_builder import build_patch, fitting_plan
+from chunks.patch_builder import build_patch, fitting_plan, is_promising
 from chunks.recipe import Recipe, RecipeBuilder
 from chunks.store import ChunkStore, ImageState, StagedImage
 from protocol.digest import Digest, ManifestId, sha256
@@ -173,12 +173,19 @@ class PatchMaker:
         self, base: Digest, source: ByteSource, recipe: Recipe, staged: StagedImage
     ) -> MadePatch:
         missing_bytes = _missing_bytes(recipe, staged.recipe)
+        plan = fitting_plan(recipe, staged.recipe)
+        target = StoreSource(self._store, staged.image, staged=True)
+        if not is_promising(plan, base=source, target=target):
+            logger.info("patch from %s: nothing in common", base.hex()[:8])
+            return MadePatch(
+                base=base, missing_bytes=missing_bytes, patch_bytes=missing_bytes, reference=None
+            )
         path = self._folder / f"{base.hex()}.patch"
         with path.open("xb") as output, (self._folder / base.hex()).open("x+b") as frames:
             patch_bytes = build_patch(
-                fitting_plan(recipe, staged.recipe),
+                plan,
                 base=source,
-                target=StoreSource(self._store, staged.image, staged=True),
+                target=target,
                 output=output,
                 frames=frames,
             )

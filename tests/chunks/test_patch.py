@@ -24,7 +24,7 @@ from chunks.patch import (
     read_patch,
     table_bytes,
 )
-from chunks.patch_builder import fitting_plan
+from chunks.patch_builder import fitting_plan, is_promising
 from chunks.patch_plan import FRAME_AIM_BYTES, plan_patch
 from chunks.recipe import Recipe
 from protocol.digest import sha256
@@ -105,6 +105,18 @@ def test_images_without_anything_in_common() -> None:
     patch = patch_between(old, new)
     assert made(patch, old.data, 4000) == new.data
     assert len(patch) < 4200
+
+
+def test_only_what_promises_something_is_built() -> None:
+    """A publisher does not spend minutes on images that are compressed as a whole."""
+    old, new = pair(20_000)
+    other = Sample(generated("another", 20_000), SMALL_CDC)
+    for target, expected in ((new, True), (old, True), (other, False)):
+        plan = plan_patch(old.recipe, target.recipe, 512)
+        assert (
+            is_promising(plan, base=BytesSource(old.data), target=BytesSource(target.data))
+            is expected
+        )
 
 
 def test_reading_outside_the_target_is_a_defect_of_the_caller() -> None:
