@@ -47,6 +47,7 @@ from protocol.exchange_events import (
 from protocol.exchange_flow import PeerFlow
 from protocol.exchange_messages import Interest
 from protocol.picker import Picker
+from protocol.relay_chunks import ChunkSet
 from protocol.relay_events import PullFreed, PullGated, PullOpened
 
 CHECK_INTERVAL_S: Final = 0.25
@@ -225,8 +226,10 @@ class Download:
                 chunks.gate(layout.mask(event.object_number))
                 return
             case PullOpened():
-                for first, count in event.runs:
-                    chunks.permit(((1 << count) - 1) << first)
+                opened = ChunkSet()  # whoever alternates bits makes a hundred thousand runs
+                for run in event.runs:
+                    opened.add(*run)
+                chunks.permit(opened.window(0, layout.chunk_count))
             case PullFreed():
                 chunks.permit(layout.mask(event.object_number))
         self._core.fill_all(now)

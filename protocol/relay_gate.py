@@ -193,11 +193,14 @@ class PullGate:
         if not gate.is_gated or member.roles.get(number) in HOLDING:
             # Whoever holds everything may be about to seed, or may lie: that opens nothing.
             return
-        for run in bit_runs(bits, first, count):
-            if now <= gate.ready_at + LATE_S:
-                self.open(run)
-            else:
-                self.repair.heard(member.peer, run[0], run[1], now)
+        runs = bit_runs(bits, first, count)
+        if now <= gate.ready_at + LATE_S:
+            opened = [part for run in runs for part in self.repair.open_now(*run)]
+            if opened:
+                state.effects.append(PullOpened(runs=tuple(opened)))
+            return
+        for run in runs:
+            self.repair.heard(member.peer, run[0], run[1], now)
 
     def open(self, run: Run) -> None:
         """Permits a run of an object to be asked for."""

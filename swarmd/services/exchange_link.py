@@ -45,6 +45,7 @@ from protocol.exchange_messages import (
 from protocol.limits import MIB
 from protocol.relay_messages import RelayMessage, decode_relay, is_relay_kind
 from protocol.upload import Upload, refusal_of
+from swarmd.services.exchange_effort import Effort
 from swarmd.services.exchange_packing import SendMeter
 from swarmd.services.exchange_ports import StreamLike
 from swarmd.services.exchange_relay_frames import RelayFrame, RelayOutbox
@@ -128,6 +129,7 @@ class PeerLink:
         """Why the link ended, if the peer broke the protocol."""
         self._stream = stream
         self._meter = SendMeter()
+        self._effort = Effort()
         self._owner = owner
         self._queue: deque[Send] = deque()
         self._relayed = RelayOutbox()
@@ -258,12 +260,14 @@ class PeerLink:
     async def _receive(self) -> None:
         try:
             while (body := await self._stream.receive_frame()) is not None:
+                begun_at = self._owner.now()
                 if body and is_relay_kind(body[0]):
                     self._dispatch_relayed(decode_relay(body))
                 else:
                     self._dispatch(decode_exchange(body))
                 # A stream that has frames ready returns without yielding; others must run too.
-                await trio.lowlevel.checkpoint()
+                now = self._owner.now()
+                await trio.sleep(self._effort.pause_s(now - begun_at, now))
         except TransportError as error:
             logger.debug("exchange stream from %s: %s", self.peer[:4].hex(), error)
         except ExchangeOffenceError as error:

@@ -23,6 +23,7 @@ from protocol.relay_events import (
     ChunksDropped,
     ChunksGained,
     ObjectReady,
+    PeerPossession,
     PullGated,
     PullOpened,
     PushRefused,
@@ -340,6 +341,13 @@ def test_nothing_is_pulled_while_somebody_seeds() -> None:
     )
     effects = relay.handle(ObjectReady(object_number=0, lengths=LENGTHS, held=0), 0.0)
     assert PullGated(object_number=0) in effects
+
+
+def test_a_bitfield_of_alternating_bits_opens_its_chunks_at_once(receiver: Receiver) -> None:
+    """Each opening has the download look for what to ask: one for each run froze it for seconds."""
+    effects = receiver.feed(PeerPossession(peer=A, object_number=0, bits=0x55555))
+    assert opened(effects) == [(index, 1) for index in range(0, 20, 2)]
+    assert sum(isinstance(effect, PullOpened) for effect in effects) == 1
 
 
 def test_what_was_heard_of_and_does_not_come_is_pulled(receiver: Receiver) -> None:
