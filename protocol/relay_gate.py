@@ -151,6 +151,8 @@ class PullGate:
             self._claim_known(member, number)
 
     def _defer(self, member: Member, number: int, now: float) -> None:
+        if any(entry[1:] == (member.peer, number) for entry in self._deferred):
+            return  # all that is known then will be told
         self._deferred.append((now + FAR_FACTOR * self.repair.repair_s, member.peer, number))
 
     def _is_second_choice(self, member: Member, number: int) -> bool:

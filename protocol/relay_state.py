@@ -14,6 +14,7 @@ from protocol.relay_estimates import Chance, QuantileEstimate
 from protocol.relay_events import RelayEffect, RelaySettings, SendRelay
 from protocol.relay_members import HOLDING, RECEIVING, Member, MemberTable
 from protocol.relay_messages import Ready, RelayControl, Role, Run
+from protocol.runs import Runs
 
 
 class RelayState:
@@ -66,7 +67,7 @@ class RelayState:
         """Bytes of a run within one ready object."""
         number = self.object_of(run[0])
         start = run[0] - self.layout.offset(number)
-        return sum(self.layout.length(number, start + step) for step in range(run[1]))
+        return self.layout.bytes_of(number, Runs(((start, run[1]),)))
 
     def object_bytes(self, number: int) -> int:
         """Bytes of a ready object."""

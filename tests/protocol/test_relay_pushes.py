@@ -23,6 +23,7 @@ from protocol.relay_events import (
     ChunksDropped,
     ChunksGained,
     ObjectReady,
+    PeerClaimsObject,
     PeerPossession,
     PullGated,
     PullOpened,
@@ -82,6 +83,7 @@ class Receiver:
     """A relay that receives, with a seeder and three other receivers around it."""
 
     is_leaf: bool = False
+    site: bytes = b""
     lengths: list[int] = field(default_factory=lambda: list(LENGTHS))
     now: float = 0.0
 
@@ -90,7 +92,7 @@ class Receiver:
             manifest_id=M,
             own_key=b"o" * 32,
             chunk_counts=[len(self.lengths), 5],
-            settings=RelaySettings(is_leaf=self.is_leaf),
+            settings=RelaySettings(is_leaf=self.is_leaf, site=self.site),
             entropy=1,
         )
         for peer in (SEEDER, A, B, C):
@@ -348,6 +350,16 @@ def test_a_bitfield_of_alternating_bits_opens_its_chunks_at_once(receiver: Recei
     effects = receiver.feed(PeerPossession(peer=A, object_number=0, bits=0x55555))
     assert opened(effects) == [(index, 1) for index in range(0, 20, 2)]
     assert sum(isinstance(effect, PullOpened) for effect in effects) == 1
+
+
+def test_a_far_member_that_tells_again_and_again_waits_once() -> None:
+    receiver = Receiver(site=b"here")
+    receiver.hear(B, Ready(manifest_id=M, roles=((0, Role.RECEIVES),), site=b"here"))
+    receiver.hear(A, Ready(manifest_id=M, roles=((0, Role.RECEIVES),), site=b"there"))
+    for _ in range(100):
+        receiver.feed(PeerPossession(peer=A, object_number=0, bits=0b11))
+    effects = [effect for _ in range(8) for effect in receiver.later(5.0)]
+    assert sum(isinstance(e, PeerClaimsObject) and e.peer == A for e in effects) == 1
 
 
 def test_what_was_heard_of_and_does_not_come_is_pulled(receiver: Receiver) -> None:
