@@ -96,6 +96,7 @@ async def take(bench: Bench, store: FileStore, path: Path) -> Outcome:
         take_ring=no_ring,
         confirm=lambda _answer: False,
         wake=lambda: None,
+        note_use=lambda _image: None,
     )
     with path.open("rb") as file:
         job = BundleImport(around, SectionReader(file), trio.CapacityLimiter(1))

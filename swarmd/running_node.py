@@ -496,6 +496,7 @@ class RunningNode:
             registry=self.registry,
             store=self.store,
             images=self.images,
+            note_use=self.data_plane.storage.keeping.note_use,
             image_path=partial(_image_file, self._data.images),
             sealing=self.data_plane.sealing.service,
             receipts=self.receipts,

@@ -100,6 +100,7 @@ class BundleDesk:
         registry: PeerRegistry,
         store: ChunkStore,
         images: ImageService,
+        note_use: Callable[[Digest], None],
         image_path: Callable[[Digest], Path],
         sealing: SealingService,
         receipts: ReceiptService,
@@ -108,7 +109,8 @@ class BundleDesk:
         entropy: Entropy,
         monotonic: Callable[[], float],
     ) -> None:
-        """Speaks to the parts of a node; `monotonic` gives seconds."""
+        """Speaks to the parts of a node; `note_use` keeps an image, `monotonic` gives seconds."""
+        self._note_use = note_use
         self._data = data
         self._ledger = ledger
         self._genesis = genesis
@@ -378,6 +380,7 @@ class BundleDesk:
             take_ring=self._sealing.take,
             confirm=self._confirm,
             wake=self._images.wake,
+            note_use=self._note_use,
         )
 
     async def _note(self, outcome: Outcome) -> None:

@@ -27,7 +27,7 @@ from ledger.errors import BlockNotReadyError, ForkAlarmError
 from ledger.light import EpochForkError
 from ledger.proof_verify import verify_authorisation
 from protocol.catchup import BlocksAnswer, FreshnessAnswer, decode_ledger_message
-from protocol.digest import ManifestId, short
+from protocol.digest import Digest, ManifestId, short
 from protocol.errors import PolicyError
 from protocol.genesis import Genesis
 from protocol.governance import decode_checkpoint
@@ -82,6 +82,8 @@ class Surroundings:
     """Judges statements of freshness."""
     wake: Callable[[], None]
     """Has the images looked at."""
+    note_use: Callable[[Digest], None]
+    """Keeps an image from collection for some minutes: what is half here looks superseded."""
 
 
 @dataclass(slots=True)
@@ -264,16 +266,22 @@ class BundleImport:
         if component is None:
             return await self._skip(progress)
         recipe, section = await self._recipe(component)
+        # Each await may have brought a revocation: nothing is begun, stored or finished unasked.
+        if self._refusal(named.manifest) is not None:
+            return await self._skip(progress, section)
+        self._around.note_use(component.digest)
         download = await self._thread(partial(self._begin, component, recipe))
         last = -1
         while section.kind is SectionKind.CHUNK:
             if self._refusal(named.manifest) is not None:
-                return await self._skip(progress)
+                return await self._skip(progress, section)
+            self._around.note_use(component.digest)
             section, last = await self._thread(
                 partial(self._store_some, recipe, download, section, last)
             )
             await progress(section.end)
-        await self._finish(named, component, download)
+        if self._refusal(named.manifest) is None:
+            await self._finish(named, component, download)
         return section
 
     def _component(self, named: BundleObject) -> Component | None:
@@ -293,8 +301,8 @@ class BundleImport:
         self._outcome.refused[manifest.hex()] = verdict.rule
         return verdict
 
-    async def _skip(self, progress: Progress) -> Section:
-        """Reads over what may not be stored."""
+    async def _skip(self, progress: Progress, section: Section | None = None) -> Section:
+        """Reads over what may not be stored; `section` was read already, if given."""
 
         def read() -> Section:
             section = self._reader.next()
@@ -305,7 +313,8 @@ class BundleImport:
                 section = self._reader.next()
             return section
 
-        section = await self._thread(read)
+        if section is None:
+            section = await self._thread(read)
         while section.kind in (SectionKind.PAGE, SectionKind.CHUNK):
             await progress(section.end)
             section = await self._thread(read)
