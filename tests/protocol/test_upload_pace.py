@@ -15,22 +15,22 @@ def send(pace: FramePace, seconds: float, now: float = 0.0) -> None:
 def test_a_fast_link_gets_frames_of_the_largest_size() -> None:
     pace = FramePace()
     assert pace.frame_bytes == FRAME_BYTES_START
-    for _ in range(4):
-        send(pace, 0.01)
+    for number in range(4):
+        send(pace, 0.01, now=float(number))
     assert pace.frame_bytes == CHUNKS_PAYLOAD_BYTES_MAX
     assert pace.unsent_bytes_max == 2 * CHUNKS_PAYLOAD_BYTES_MAX
 
 
 def test_a_slow_link_gets_frames_of_the_smallest_size() -> None:
     pace = FramePace()
-    for _ in range(4):
-        send(pace, 0.4)
+    for number in range(4):
+        send(pace, 0.4, now=float(number))
     assert pace.frame_bytes == FRAME_BYTES_MIN
 
 
 def test_between_the_two_the_size_stays() -> None:
     pace = FramePace()
-    send(pace, 0.1)
+    send(pace, 0.2)
     assert pace.frame_bytes == FRAME_BYTES_START
 
 
@@ -51,10 +51,13 @@ def test_what_is_no_chunk_frame_is_not_measured() -> None:
     assert pace.frame_bytes == 2 * FRAME_BYTES_START
 
 
-def test_frames_under_way_together_are_measured_each_from_its_own_start() -> None:
+def test_waiting_for_the_frame_before_does_not_count() -> None:
     pace = FramePace()
-    pace.handed_over(FRAME_BYTES_START, 0.0)
-    pace.handed_over(FRAME_BYTES_START, 1.0)
-    pace.flushed(FRAME_BYTES_START, 1.0)
-    pace.flushed(FRAME_BYTES_START, 1.01)
+    for _ in range(3):
+        pace.handed_over(FRAME_BYTES_START, 0.0)
+    for number in range(3):
+        pace.flushed(FRAME_BYTES_START, 0.2 * (number + 1))
     assert pace.frame_bytes == FRAME_BYTES_START
+    pace.handed_over(FRAME_BYTES_START, 5.0)
+    pace.flushed(FRAME_BYTES_START, 5.4)
+    assert pace.frame_bytes == FRAME_BYTES_START // 2
