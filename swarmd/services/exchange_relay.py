@@ -81,6 +81,9 @@ SEATS_MAX: Final = 64
 """Manifests relayed at once; to peers of others this node is one that does not relay."""
 IDLE_S: Final = 60.0
 """A relay that nobody receives by, of a manifest that is not fetched, ends after this, seconds."""
+WELCOMES_MAX: Final = 256
+"""Manifests remembered of a peer whose pushes were welcome on its link, so that late ones are no
+offence; the oldest is forgotten first."""
 TURN_S_MAX: Final = 1.0
 """Longest time an answer waits because fresh units want the uplink, seconds."""
 _ENTROPY_BOUND: Final = 2**62
@@ -147,6 +150,7 @@ class RelayDesk:
         self._host = host
         self._scheduler = RelayScheduler()
         self._seats: dict[ManifestId, RelaySeat] = {}
+        self._welcomed: dict[PeerId, dict[ManifestId, None]] = {}
         self._nursery: trio.Nursery | None = None
         self._changed = trio.Event()
         self._calmed = trio.Event()
@@ -216,6 +220,8 @@ class RelayDesk:
         return seat
 
     def _close(self, seat: RelaySeat) -> None:
+        for link in self._links:
+            self._note_welcome(seat, link.peer)
         self._feed(seat, Stop())
         seat.is_closed = True
         self._seats.pop(seat.manifest_id, None)
@@ -334,7 +340,16 @@ class RelayDesk:
         self._sender.left(link.peer)
         for seat in tuple(self._seats.values()):
             self._leave(seat, link.peer)
+        self._welcomed.pop(link.peer, None)
         self._pump()
+
+    def _note_welcome(self, seat: RelaySeat, peer: PeerId) -> None:
+        """Remembers that a peer whose part ends here may have pushes on their way."""
+        if seat.relay.has_peer(peer):
+            welcomed = self._welcomed.setdefault(peer, {})
+            welcomed[seat.manifest_id] = None
+            if len(welcomed) > WELCOMES_MAX:
+                del welcomed[next(iter(welcomed))]
 
     def _leave(self, seat: RelaySeat, peer: PeerId) -> None:
         if seat.relay.has_peer(peer):
@@ -362,6 +377,7 @@ class RelayDesk:
                 if self._host.may_relay(link.peer, seat.manifest_id):
                     self._join(seat, link)
                 else:
+                    self._note_welcome(seat, link.peer)
                     self._leave(seat, link.peer)
 
     def is_useful(self, peer: PeerId) -> bool:
@@ -389,7 +405,10 @@ class RelayDesk:
             self._join(seat, link)
         try:
             self._feed(seat, RelayReceived(peer=peer, message=message))
-        except ExchangeOffenceError:
+        except ExchangeOffenceError as error:
+            was_welcome = message.manifest_id in self._welcomed.get(peer, {})
+            if error.offence is Offence.UNSOLICITED and was_welcome:
+                return  # pushed before it heard that the welcome is over
             self._ban(seat, peer)
             raise
 

@@ -291,3 +291,37 @@ async def test_a_suspended_member_leaves_the_relay_at_the_next_block() -> None:
         assert node.score.blames == []
 
     await play(check)
+
+
+async def test_a_push_under_way_when_a_manifest_was_closed_and_opened_again_is_no_offence() -> None:
+    """RL14: the object was welcome on this stream; its sender has not heard yet that it is not."""
+
+    async def check(_: Network, node: Node, peer: PlayedPeer) -> None:
+        await until(peer.is_welcome)
+        node.service.stop(RELEASE.manifest_id)
+        await node.service.offer(RELEASE.authorised)
+        await peer.say(peer.ready(Role.SEEDS))
+        await until(node.service.relay_statistics)
+        await peer.say(peer.push(0))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert node.score.blames == []
+        assert not peer.stream.is_broken
+
+    await play(check)
+
+
+async def test_a_push_that_crosses_a_suspension_and_its_end_is_no_offence() -> None:
+    async def check(_: Network, node: Node, peer: PlayedPeer) -> None:
+        await until(peer.is_welcome)
+        count = len(RELEASE.images[0].chunks)
+        node.rules.denied.add((KEY, RELEASE.manifest_id))
+        node.service.reevaluate()
+        node.rules.denied.clear()
+        node.service.refuse_pushes()  # nothing is welcome when it takes part again
+        node.service.reevaluate()
+        await peer.say(peer.push(count - 1))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert node.score.blames == []
+        assert not peer.stream.is_broken
+
+    await play(check)
