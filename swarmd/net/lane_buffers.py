@@ -18,8 +18,8 @@ from protocol.limits import KIB, MIB
 SMALL_BYTES: Final = 32 * KIB
 """Shorter frames have a buffer of their own size: the allocator keeps such at hand."""
 BUFFER_BYTES: Final = 1 * MIB + 8 * KIB
-"""The largest frame of chunks with its head (exchange.md, X3). What a shorter frame leaves unused
-of a buffer that was never full has no memory behind it. Longer frames have a buffer of their own."""
+"""The largest frame of chunks with its head (exchange.md, X3). What a shorter frame leaves over
+of a buffer that was never full has no memory behind it. Longer frames have one of their own."""
 POOL_BYTES_MAX: Final = 8 * MIB
 """Memory of all buffers that are kept."""
 LOOKS_MAX: Final = 4
