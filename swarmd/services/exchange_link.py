@@ -182,9 +182,10 @@ class PeerLink:
         self._queue_bytes += _answer_bytes(effect.message)
         self._queued.set()
         if self._queue_bytes > QUEUE_BYTES_MAX:
-            self.close(
-                ExchangeOffenceError(Offence.MALFORMED, "asks for more than it reads"),
-            )
+            # Where this node's own rates hold the answers back, the peer could not read them.
+            is_held_back = self._owner.held_back_s(self.peer, self._queue_bytes) > 0
+            what = "asks for more than it reads"
+            self.close(None if is_held_back else ExchangeOffenceError(Offence.MALFORMED, what))
 
     def send_relayed(self, frame: RelayFrame) -> None:
         """Queues a relay frame; control messages go before all else."""

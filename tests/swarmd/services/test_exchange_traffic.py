@@ -9,10 +9,13 @@ import trio
 import trio.testing
 
 from chunks.memory_store import MemoryStore
+from protocol.digest import ManifestId
+from protocol.exchange_events import Send
+from protocol.exchange_messages import BITFIELD_BYTES_MAX, BitfieldMessage
 from protocol.limits import KIB
 from swarmd.limits.rates import RatePlan, Rates
 from swarmd.limits.service import TrafficService
-from tests.support.exchange_nodes import Network, Node, open_memory_network
+from tests.support.exchange_nodes import Network, Node, open_memory_network, stream_pair
 from tests.support.exchange_release import Release, make_release
 
 
@@ -79,3 +82,19 @@ async def test_a_pause_ends_exchange_and_a_resumption_completes_it(
         assert leecher.service.statistics().fetched_bytes == 2_000_000
         assert not leecher.score.blames
         assert not seeder.score.blames
+
+
+@pytest.mark.parametrize("up", [None, 16 * KIB])
+async def test_who_cannot_read_because_of_our_own_rate_is_not_blamed(
+    tmp_path: Path, up: int | None
+) -> None:
+    async with open_memory_network() as network:
+        node = await network.add("node", MemoryStore(), traffic=limits(tmp_path, Rates(up=up)))
+        near, _ = stream_pair(node.key, b"peer".ljust(32, b"."))
+        link = node.service.make_link(near, is_ours=True)
+        message = BitfieldMessage(
+            manifest_id=ManifestId(bytes(32)), component=0, bits=bytes(BITFIELD_BYTES_MAX)
+        )
+        while not link.is_closed:
+            link.send(Send(peer=link.peer, message=message))
+        assert (link.offence is None) is (up is not None)
