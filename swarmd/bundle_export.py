@@ -16,6 +16,12 @@ from typing import Any, BinaryIO, Final
 
 from chunks.recipe import Recipe
 from chunks.recipe_page import RecipeAssembler, decode_recipe_page, page_count
+from protocol.catchup import (
+    FreshnessAnswer,
+    decode_ledger_message,
+    encode_ledger_message,
+    parse_freshness,
+)
 from protocol.digest import ChainId, Digest, ManifestId, verify_digest
 from protocol.errors import PolicyError, RemoteProtocolError, VerificationError
 from protocol.limits import MIB
@@ -192,17 +198,14 @@ class BundleExport:
     def _write_facts(self, writer: SectionWriter, plan: Any) -> BundleHead:
         """Everything before the images. Statements are asked for first: they name a height."""
         have = None if self._have is None else self._have[0]
-        statements, highest = b"", 0
+        statements = b""
         if have is not None:
             signed = self._call("bundle_freshness", {"nonce": have.nonce.hex()})
-            statements, highest = bytes.fromhex(signed["statements"]), int(signed["highest"])
-            self._statements = int(signed["count"])
+            statements = bytes.fromhex(signed["statements"])
         start = 1 if have is None else have.height + 1
         runs = self._runs(start)
         end = runs[-1][0] if runs else start - 1
-        if statements and highest > end:
-            statements = b""  # said of blocks that this node does not have yet
-            self._statements = 0
+        statements, self._statements = _statements_until(end, statements)
         head = BundleHead(
             chain=ChainId(bytes.fromhex(plan["chain"])),
             era=int(plan["era"]),
@@ -320,6 +323,20 @@ class BundleExport:
         if same != (plan["chain"], plan["era"], wanted, digest):
             return None, None
         return head, _Remains(reader, objects).end()
+
+
+def _statements_until(height: int, body: bytes) -> tuple[bytes, int]:
+    """Those statements that are about no block beyond `height`, and how many they are.
+
+    The others are of no use for the bundle; one validator that lies spoils its own only.
+    """
+    answer = decode_ledger_message(body) if body else None
+    if not isinstance(answer, FreshnessAnswer):
+        return b"", 0
+    kept = tuple(
+        item for item in answer.statements if parse_freshness(item[0]).freshness.height <= height
+    )
+    return encode_ledger_message(FreshnessAnswer(statements=kept)) if kept else b"", len(kept)
 
 
 class _Remains:

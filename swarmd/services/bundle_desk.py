@@ -307,13 +307,18 @@ class BundleDesk:
         nonce = reader.hex_bytes("nonce", size=NONCE_BYTES)
         reader.finish()
         found: dict[int, Statement] = {}
+        question = FreshnessRound(nonce, self._monotonic(), self._freshness.validator_keys)
 
         def keep(answer: FreshnessAnswer) -> None:
+            # Verified before it takes a seat: a liar who is first keeps no honest one out.
             for statement in answer.statements:
+                count = question.answer_count
                 try:
-                    found.setdefault(parse_freshness(statement[0]).freshness.validator, statement)
+                    question.add(FreshnessAnswer(statements=(statement,)), self._ledger.chain_id)
+                    if question.answer_count > count:
+                        found[parse_freshness(statement[0]).freshness.validator] = statement
                 except VerificationError as error:
-                    logger.info("a statement of freshness is malformed: %s", error)
+                    logger.info("a statement of freshness is not right: %s", error)
 
         keep(FreshnessAnswer(statements=await self._freshness.own_statements(nonce)))
         with trio.move_on_after(ASK_S):
@@ -322,15 +327,9 @@ class BundleDesk:
                     relay = peer.peer_class is PeerClass.MEMBER
                     request = FreshnessRequest(nonce=nonce, relay=relay)
                     nursery.start_soon(self._ask_one, peer.key, request, keep)
-        seats = len(self._ledger.chain.validators.members)
-        statements = tuple(found[index] for index in sorted(found) if index < seats)
-        heights = [parse_freshness(raw).freshness.height for raw, *_ in statements]
+        statements = tuple(found[index] for index in sorted(found))
         body = encode_ledger_message(FreshnessAnswer(statements=statements))
-        return {
-            "statements": body.hex() if statements else "",
-            "count": len(statements),
-            "highest": max(heights, default=0),
-        }
+        return {"statements": body.hex() if statements else "", "count": len(statements)}
 
     async def _ask_one(
         self,

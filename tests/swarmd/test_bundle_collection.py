@@ -1,4 +1,4 @@
-"""Collection while a bundle is taken in: an older release is not deleted under the import's hands."""
+"""While a bundle is taken in: nothing is collected under its hands, nothing revoked is finished."""
 
 from __future__ import annotations
 
