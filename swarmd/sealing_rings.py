@@ -70,7 +70,7 @@ class RingShelf:
         self._own_did = own_did
         self._key = key
         self._rings: OrderedDict[Digest, SignedRing] = OrderedDict()
-        self._opened: dict[Digest, ContentKey | None] = {}
+        self._opened: dict[Digest, tuple[SignedRing, ContentKey | None]] = {}
         with storage_errors(f"cannot use {self._path}"):
             self._path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
             files = sorted(self._path.glob(f"*{_SUFFIX}"))
@@ -144,12 +144,13 @@ class RingShelf:
 
     def content_key(self, ring: Digest) -> ContentKey | None:
         """The content key of a ring, or None if this node is no member of it or lacks the file."""
-        if ring not in self._opened:
-            signed = self._rings.get(ring)
-            if signed is None:
-                return None
-            self._opened[ring] = self._open(signed)
-        return self._opened[ring]
+        signed = self._rings.get(ring)
+        if signed is None:
+            return None
+        known = self._opened.get(ring)
+        if known is None or known[0] is not signed:  # a worker thread may put a newer file
+            known = self._opened[ring] = (signed, self._open(signed))
+        return known[1]
 
     def _open(self, signed: SignedRing) -> ContentKey | None:
         file = signed.file
@@ -168,7 +169,7 @@ class RingShelf:
         """A publisher's ring for a group, the newest generation unless one is named; or None."""
         own = [
             signed
-            for signed in self._rings.values()
+            for signed in tuple(self._rings.values())
             if (signed.file.publisher, signed.file.group) == (publisher, group)
             and generation in (None, signed.file.generation)
         ]
@@ -186,6 +187,6 @@ class RingShelf:
                 members=len(signed.file.members),
                 is_open=self.content_key(ring) is not None,
             )
-            for ring, signed in self._rings.items()
+            for ring, signed in tuple(self._rings.items())
         ]
         return tuple(sorted(rows, key=lambda row: (row.group, row.generation, row.ring)))

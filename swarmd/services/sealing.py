@@ -69,6 +69,9 @@ REPEAT_S: Final = 60.0
 """A peer is given one ring file at most once in this time, seconds."""
 GIVEN_MAX: Final = 1024
 """(peer, file) pairs remembered for that; the oldest is forgotten first."""
+WANTED_MAX: Final = 256
+"""Rings asked for at a time. Who may publish can name rings without end; one more than these makes
+the one that was asked for in vain the longest be forgotten until the next start."""
 REQUESTS_PER_STREAM: Final = 32
 """Requests that one stream may carry."""
 
@@ -245,8 +248,14 @@ class SealingService:
         for component in signed.manifest.components:
             sealing = component.sealing
             if sealing is not None and self.shelf.content_key(sealing.ring) is None:
-                self._wanted.setdefault(sealing.ring, _Wanted(groups))
-                self._changed.set()
+                self._want(sealing.ring, groups)
+
+    def _want(self, ring: Digest, groups: tuple[str, ...]) -> None:
+        if ring not in self._wanted and len(self._wanted) >= WANTED_MAX:
+            vain = max(self._wanted, key=lambda each: self._wanted[each].pause_s)
+            del self._wanted[vain]
+        self._wanted.setdefault(ring, _Wanted(groups))
+        self._changed.set()
 
     async def run(self) -> None:
         """Asks for what is missing until cancelled."""
@@ -257,7 +266,7 @@ class SealingService:
             now = trio.current_time()
             for ring, wanted in tuple(self._wanted.items()):
                 if self.shelf.content_key(ring) is not None:
-                    del self._wanted[ring]
+                    self._wanted.pop(ring, None)
                 elif wanted.due <= now:
                     await self._ask_all(ring, wanted.groups)
                     wanted.due = trio.current_time() + wanted.pause_s

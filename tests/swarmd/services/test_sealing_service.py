@@ -489,3 +489,58 @@ def test_what_makes_no_sense_makes_no_ring(case: Case) -> None:
         case.maker.make(RingPlan(group=FLEET, adds=(low,)), ring, None, era=0)
     with pytest.raises(EncodingError, match="not a usable"):
         case.maker.make(RingPlan(group=FLEET, adds=(low,)), ring, key, era=0)
+
+
+async def test_rings_that_are_waited_for_are_bounded(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stolen publisher key may name rings without end; none of them exists."""
+    monkeypatch.setattr(service_module, "WANTED_MAX", 3)
+    case.service.listen(lambda: None)
+    plain = case.lab.manifest()
+    for number in range(6):
+        component = replace(
+            plain.manifest.components[0],
+            size=100,
+            plain_digest=sha256(b"plain"),
+            sealing=Sealing(ring=sha256(b"%d" % number), generation=1, nonce=bytes(16)),
+        )
+        signed = case.lab.manifest(components=(component,), sequence=number + 1)
+        case.bench.keep(signed)
+        case.service._look_at(signed.manifest_id)
+        assert sha256(b"%d" % number) in case.service._wanted, "the newest is always looked for"
+    assert len(case.service._wanted) == 3
+
+
+def test_a_ring_that_came_while_the_old_one_was_opened_is_the_one_that_counts(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rings are put by a worker thread while the event loop opens them."""
+    without = case.ring(own=False)
+    ring = case.ring(before=without)
+    case.shelf.put(without)
+    opened = RingShelf._open
+
+    def late(shelf: RingShelf, signed: SignedRing) -> object:
+        key = opened(shelf, signed)
+        shelf.put(ring)
+        return key
+
+    monkeypatch.setattr(RingShelf, "_open", late)
+    case.shelf.content_key(case.id_of(ring))
+    assert case.shelf.content_key(case.id_of(ring)) is not None
+
+
+def test_rings_may_come_while_they_are_listed(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = case.ring()
+    second, other = (case.signed_anew(first, generation=number) for number in (2, 3))
+    case.shelf.put(first)
+    case.shelf.put(second)
+    opened = RingShelf._open
+
+    def late(shelf: RingShelf, signed: SignedRing) -> object:
+        shelf.put(other)
+        return opened(shelf, signed)
+
+    monkeypatch.setattr(RingShelf, "_open", late)
+    assert len(case.shelf.views()) == 2
