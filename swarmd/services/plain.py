@@ -107,6 +107,7 @@ class PlainService:
         self._failed: dict[tuple[Digest, Digest], str] = {}
         self._copies: dict[str, tuple[PlainCopy, float]] = {}
         self._reserved = 0
+        self._writing = 0
         self._count = 0
         self._changed = trio.Event()
         with storage_errors(f"cannot use {self._folder}"):
@@ -141,21 +142,25 @@ class PlainService:
         """Deletes a plain file; one that is gone already is no error."""
         held = self._copies.pop(ticket, None)
         if held is not None:
-            await trio.to_thread.run_sync(_discard, held[0].path)
+            # Nobody counts it any more: it goes, whether or not somebody waits for that.
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(_discard, held[0].path)
 
     @contextlib.contextmanager
     def _reserve(self, size: int) -> Iterator[None]:
         """Counts a file that is being written against the bounds."""
-        if len(self._copies) + (self._reserved > 0) >= COPIES_MAX:
+        if len(self._copies) + self._writing >= COPIES_MAX:
             raise PolicyError("sealing.copies", f"{COPIES_MAX} plain copies are handed out already")
         lying = sum(copy.size_bytes for copy, _ in self._copies.values()) + self._reserved
         if self._store.statistics().reserved_bytes + lying + size > self._quota_bytes:
             raise DiskFullError(f"no room for {size} plain bytes within the quota")
         self._reserved += size
+        self._writing += 1
         try:
             yield
         finally:
             self._reserved -= size
+            self._writing -= 1
 
     async def _write(
         self, component: Component, key: ContentKey, path: Path, check: Check

@@ -266,3 +266,28 @@ async def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
     (tmp_path / "sealing").write_bytes(b"")
     with pytest.raises(StorageError):
         Case(tmp_path)
+
+
+async def test_copies_that_are_being_written_count_each(case: Case) -> None:
+    component = case.stage()
+    refused: list[str] = []
+
+    async def take() -> None:
+        try:
+            await case.service.hand_out(component, allow)
+        except PolicyError as error:
+            refused.append(error.rule)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(COPIES_MAX + 2):
+            nursery.start_soon(take)
+    assert refused == ["sealing.copies"] * 2
+    assert len(case.files) == COPIES_MAX
+
+
+async def test_who_leaves_while_a_copy_is_taken_back_leaves_no_file(case: Case) -> None:
+    copy = await case.service.hand_out(case.stage(), allow)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await case.service.take_back(copy.ticket)
+    assert case.files == []
