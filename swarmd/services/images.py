@@ -441,7 +441,7 @@ class ImageService:
         for manifest in self._ledger.manifests_of(digest):
             components = self._ledger.manifests[manifest].manifest.components
             if all(component.digest != digest for component in components):
-                continue  # a patch: for gateways, nothing a device could run (updates.md, U20)
+                continue  # a patch: for gateways, nothing a device could run (updates.md, W20)
             verdict = self._authority.may_offer(manifest, device)
             if isinstance(verdict, Permit):
                 return verdict.authorised

@@ -72,17 +72,17 @@ def _refused() -> list[dict[str, Any]]:
     good = patch_of(197, 600, (framed(197, (150, 300)), FRAMES[0]))
     sizes = {"target_bytes": 197, "base_bytes": 600}
     cases = {
-        "U11: another magic number": b"SWPATCH2" + good[8:],
-        "U12: a byte too many": good + b"\0",
-        "U12: a byte too few": good[:-1],
-        "U12: another number of segments": good[:31] + b"\2" + good[32:],
-        "U12: segments short of the target": raw_patch([COPY.pack(1, 196, 0)], **sizes),
-        "U12: a range that ends behind the base": raw_patch([COPY.pack(1, 197, 404)], **sizes),
-        "U13: ranges that touch": patch_with_ranges((150, 100), (250, 200)),
-        "U13: ranges out of order": patch_with_ranges((250, 200), (10, 100)),
-        "U15: a frame of another size": good.replace(b"\x20\xc5", b"\x20\xc4"),
-        "U15: a frame with a checksum": good.replace(b"\xfd\x20\xc5", b"\xfd\x24\xc5"),
-        "U15: a frame without a size": good.replace(b"\xfd\x20\xc5", b"\xfd\x00\x00"),
+        "W11: another magic number": b"SWPATCH2" + good[8:],
+        "W12: a byte too many": good + b"\0",
+        "W12: a byte too few": good[:-1],
+        "W12: another number of segments": good[:31] + b"\2" + good[32:],
+        "W12: segments short of the target": raw_patch([COPY.pack(1, 196, 0)], **sizes),
+        "W12: a range that ends behind the base": raw_patch([COPY.pack(1, 197, 404)], **sizes),
+        "W13: ranges that touch": patch_with_ranges((150, 100), (250, 200)),
+        "W13: ranges out of order": patch_with_ranges((250, 200), (10, 100)),
+        "W15: a frame of another size": good.replace(b"\x20\xc5", b"\x20\xc4"),
+        "W15: a frame with a checksum": good.replace(b"\xfd\x20\xc5", b"\xfd\x24\xc5"),
+        "W15: a frame without a size": good.replace(b"\xfd\x20\xc5", b"\xfd\x00\x00"),
     }
     return [{"name": name, "patch": patch.hex()} for name, patch in cases.items()]
 
