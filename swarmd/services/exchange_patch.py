@@ -61,7 +61,9 @@ class PatchPhase(Enum):
     """It is being fetched; its component waits."""
     APPLYING = 2
     """It is complete, and is or will be applied."""
-    OVER = 3
+    GIVEN_UP = 3
+    """It does not come; its component is about to be prepared without it."""
+    OVER = 4
     """It did what it could."""
 
 

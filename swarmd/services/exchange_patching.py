@@ -176,6 +176,9 @@ class Patching:
             False if there was no room: intake is to pause, after which `begin` goes on.
         """
         one = self._board.of_component(component)
+        if one is not None and one.phase is PatchPhase.GIVEN_UP:
+            await self._end(one)
+            return True
         if one is None or one.phase is not PatchPhase.APPLYING:
             return True
         outcomes: list[StepOutcome] = []
@@ -228,7 +231,9 @@ class Patching:
                     one.progress_at = now
                 elif now - one.progress_at >= PATIENCE_S:
                     logger.info("patch %s does not come", one.patch.digest.hex()[:8])
-                    await self._end(one)
+                    # As a job: a store that fails there ends the fetch, and nothing else.
+                    one.phase = PatchPhase.GIVEN_UP
+                    self._host.add_job(ApplyPatch(component=one.component))
 
     async def _end(self, one: ComponentPatch) -> None:
         """Has the component prepared with what is held by now; no more of the patch is asked."""

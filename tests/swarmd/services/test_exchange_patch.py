@@ -12,6 +12,7 @@ from chunks.file_store import FileStore
 from chunks.memory_store import MemoryStore
 from chunks.store import ImageState
 from protocol.digest import Digest, sha256
+from protocol.errors import StorageError
 from protocol.exchange_messages import Request, decode_exchange
 from swarmd.services.exchange_patch import BAD_MAX, PATIENCE_S, BadPatches
 from tests.chunks.chunk_images import FIXED_1000, Sample
@@ -414,3 +415,40 @@ def test_bad_patches_are_remembered_within_a_bound() -> None:
     assert len(bad) == BAD_MAX
     assert sha256(b"%d" % (2 * BAD_MAX - 1)) in bad
     assert sha256(b"0") not in bad
+
+
+class FailingStore:
+    """A store that cannot say what it holds of an image once it is armed."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+        self.is_armed = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def have(self, image: Digest) -> bytes:
+        if self.is_armed:
+            raise StorageError("input/output error")
+        return self._store.have(image)
+
+
+async def test_a_disk_that_fails_while_a_patch_is_given_up_ends_the_fetch_only(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    release = update()
+    async with open_memory_network() as network:
+        await publisher(network, release, patched=False)
+        memory = MemoryStore()
+        OLD_RELEASE.hold_all(memory)
+        store = FailingStore(memory)
+        target = await network.add("gateway", store)  # type: ignore[arg-type]  # all but one call
+        network.connect_all()
+
+        async def break_disk() -> None:
+            await trio.sleep(PATIENCE_S - 1)
+            store.is_armed = True
+
+        network.nursery.start_soon(break_disk)
+        with pytest.raises(StorageError, match="input/output"):
+            await target.service.fetch(release.authorised)
