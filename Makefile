@@ -7,7 +7,7 @@ VENV ?= .venv
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format lock campaign accountability crash clean
+.PHONY: help install demo test check format lock campaign accountability crash relay kills clean
 
 help: ## says what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
@@ -40,6 +40,12 @@ accountability: install ## forks by more than f liars: who is convicted; resumes
 
 crash: install ## power loss at every disk operation of the stores, 60 torn variants of each
 	@SWARMD_CRASH_SEEDS=60 $(VENV)/bin/python -m pytest -q -n 2 tests/ledger/crash tests/chunks/crash
+
+relay: install ## transfers over modelled thin links, every situation; resumes where it was interrupted
+	@$(VENV)/bin/python benchmarks/relay_campaign.py --state .cache/relay.json
+
+kills: install ## kills a downloading process 200 times at random: what has to be fetched again
+	@PYTHONPATH=. $(VENV)/bin/python benchmarks/store_kills.py
 
 clean: ## removes the environment, caches and build products
 	rm -rf .venv .venv.lock .cache build dist
