@@ -273,7 +273,8 @@ class LaneService:
         self._opened_count += 1
         self._opened[lane] = None
         lane.on_closed = self._closed
-        if not self._around.may_use(peer):
+        # Whoever left while the lane was being opened ended those of its lanes that there were.
+        if not self._around.may_use(peer) or not network.is_connected(peer):
             await lane.reset()
             raise TransportError(f"peer {short_peer(peer)} may not have a lane any more")
         return lane

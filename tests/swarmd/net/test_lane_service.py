@@ -196,6 +196,27 @@ async def test_a_lane_to_a_peer_suspended_meanwhile_is_not_used(tmp_path: Path) 
             assert client.lanes.statistics().open == 0
 
 
+async def test_a_lane_to_a_peer_gone_meanwhile_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would end it later: its peer is told of as gone once."""
+    with trio.fail_after(LIMIT_S):
+        async with member(1, tmp_path) as server, member(2, tmp_path) as client:
+            await client.network.connect(server.network.listen_addresses)
+            open_lane = client.lanes._open
+
+            async def open_and_lose(peer: PeerKey) -> Lane:
+                lane = await open_lane(peer)
+                await client.network.disconnect(peer)
+                client.lanes.peer_gone(peer)
+                return lane
+
+            monkeypatch.setattr(client.lanes, "_open", open_and_lose)
+            with pytest.raises(TransportError):
+                await client.open(server.network.peer)
+            assert client.lanes.statistics().open == 0
+
+
 async def test_a_taken_port_is_replaced_by_a_free_one(tmp_path: Path) -> None:
     with trio.fail_after(LIMIT_S), socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
