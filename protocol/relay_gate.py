@@ -211,10 +211,10 @@ class PullGate:
             self._state.effects.append(PullOpened(runs=tuple(runs)))
 
     def pushed(self, number: int, run: Run, now: float) -> None:
-        """A push of an object came: whoever seeds it works."""
-        self.repair.pushed(*run, now)
+        """A push of an object came: whoever seeds it works, if the push brings anything."""
+        is_new = self.repair.pushed(*run, now)
         gate = self._objects.get(number)
-        if gate is not None and gate.is_stalled:
+        if gate is not None and gate.is_stalled and is_new:
             self.seeders_changed(number, now)
 
     def lost_sender(self, peer: PeerId) -> None:

@@ -76,12 +76,12 @@ class Receiving:
         run = (state.layout.offset(number) + push.chunks[0].index, len(push.chunks))
         entry = PendingPush(member.peer, run, state.size_of(run), push.flags, push.delegates)
         member.known.add(*run)
-        self._gate.pushed(number, run, now)
         if entry.size_bytes > PUSH_PAYLOAD_BYTES_MAX:
             # Packed it fitted a frame. Unpacked, as it may be kept here, it could not be passed on.
             self.dropped_bytes += entry.size_bytes
             self._gate.open(run)
             return None
+        self._gate.pushed(number, run, now)
         if state.have.covers(*run):
             self.duplicate_bytes += entry.size_bytes
             return entry

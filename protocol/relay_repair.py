@@ -53,7 +53,7 @@ class RepairBoard:
         self._queue: deque[tuple[float, int, int, PeerId]] = deque()
         self._gap = DelayEstimate(STALL_S_START)
         self.pushed_at: float | None = None
-        """When the last push came, seconds."""
+        """When the last push that brought anything came, seconds."""
 
     @property
     def repair_s(self) -> float:
@@ -81,13 +81,20 @@ class RepairBoard:
         self._heard.add(first, count)
         self._queue.append((now, first, count, peer))
 
-    def pushed(self, first: int, count: int, now: float) -> None:
-        """Notes that a push of a unit came; if it was pulled before, that was too early."""
+    def pushed(self, first: int, count: int, now: float) -> bool:
+        """Notes that a push of a unit came; if it was pulled before, that was too early.
+
+        Returns:
+            Whether it brings anything: whoever repeats what is here does not work.
+        """
         if self._opened.touches(first, count) and self._have.touches(first, count):
             self._caution = min(self._caution * CAUTION_UP, CAUTION_MAX)
+        if self._have.covers(first, count):
+            return False
         if self.pushed_at is not None:
             self._gap.sample(now - self.pushed_at)
         self.pushed_at = now
+        return True
 
     def open_now(self, first: int, count: int) -> list[Run]:
         """Permits chunks at once.

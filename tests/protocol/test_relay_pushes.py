@@ -25,6 +25,7 @@ from protocol.relay_events import (
     ObjectReady,
     PeerClaimsObject,
     PeerPossession,
+    PullFreed,
     PullGated,
     PullOpened,
     PushRefused,
@@ -360,6 +361,25 @@ def test_a_far_member_that_tells_again_and_again_waits_once() -> None:
         receiver.feed(PeerPossession(peer=A, object_number=0, bits=0b11))
     effects = [effect for _ in range(8) for effect in receiver.later(5.0)]
     assert sum(isinstance(e, PeerClaimsObject) and e.peer == A for e in effects) == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [push(0), push(0, 12, size=1, packed=True)],
+    ids=["what is here", "what fits no frame"],
+)
+def test_a_seeder_that_pushes_nothing_new_holds_nobody_up(message: Push) -> None:
+    """G6: one that says SEEDS and repeats one chunk for ever must not keep all others unasked."""
+    size = 100 if len(message.chunks) == 1 else 100_000
+    receiver = Receiver(lengths=[size] * 20)
+    receiver.hear(A, receiver.ready(Role.HOLDS))
+    receiver.gain(0)
+    effects: list[RelayEffect] = []
+    for _ in range(40):
+        receiver.hear(SEEDER, message)
+        effects += receiver.later(0.5)
+    assert any(isinstance(effect, PullFreed) for effect in effects)
+    assert not any(isinstance(effect, PullGated) for effect in effects)
 
 
 def test_what_was_heard_of_and_does_not_come_is_pulled(receiver: Receiver) -> None:
