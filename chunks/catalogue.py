@@ -55,16 +55,18 @@ class Catalogue:
 
     @contextmanager
     def staging(self, size_bytes: int) -> Iterator[None]:
-        """Keeps room for an image that is about to be staged; takes the state lock itself.
+        """Keeps room for an image that is about to be staged; takes both locks itself.
 
         Raises:
             DiskFullError: there is none.
         """
-        free_bytes = self._free_bytes()
-        with self._table.state:
-            self._check_room(size_bytes, free_bytes)
-            self._staging_bytes += size_bytes
-            self._staging_count += 1
+        # The catalogue lock, too: a download that is beginning has looked for room already.
+        with self._table.catalogue:
+            free_bytes = self._free_bytes()
+            with self._table.state:
+                self._check_room(size_bytes, free_bytes)
+                self._staging_bytes += size_bytes
+                self._staging_count += 1
         try:
             yield
         finally:

@@ -6,7 +6,7 @@ import errno
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -218,3 +218,42 @@ def fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file, suppress(OSError):
         while file.write(bytes(64 * KIB)):
             pass
+
+
+class Begun(OSFileBackend):
+    """A disk on which somebody else looks for room while a file is being allocated."""
+
+    look: Callable[[], None] | None = None
+
+    def allocate(self, descriptor: int, size: int) -> None:
+        if self.look is not None:
+            self.look()
+        super().allocate(descriptor, size)
+
+
+def test_a_download_and_a_staging_do_not_both_get_the_last_room(tmp_path: Path) -> None:
+    first, second, backend = sample("a", 60_000), sample("b", 60_000), Begun()
+    limits = StoreLimits(quota_bytes=100_000)
+    store = FileStore.open(tmp_path / "store", backend=backend, limits=limits)
+    path = second.file(tmp_path)
+    refused: list[DiskFullError] = []
+
+    def stage() -> None:
+        try:
+            store.stage(path, FIXED_1000)
+        except DiskFullError as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=stage)
+
+    def look() -> None:
+        backend.look = None
+        thread.start()
+        thread.join(0.1)  # what it looks for is being taken: it waits, or has wrongly found it
+
+    backend.look = look
+    first.begin(store)
+    thread.join(10)
+    assert len(refused) == 1
+    assert store.statistics().reserved_bytes == 60_000
+    store.close()
