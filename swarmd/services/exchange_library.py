@@ -137,4 +137,6 @@ class ServedLibrary:
             self._pagers[component.recipe_root] = pager
             while len(self._pagers) > PAGERS_MAX:
                 self._pagers.popitem(last=False)
+        if effect.page >= pager.page_count:
+            return None  # the manifest lies about how many chunks the recipe has
         return pager.page(effect.page).encode()

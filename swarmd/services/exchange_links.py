@@ -124,13 +124,23 @@ class LinkTable:
                     logger.debug("no exchange stream to %s: %s", peer[:4].hex(), error)
                 else:
                     started_at = trio.current_time()
-                    await self.run(stream, is_ours=True)
+                    await self._contained(stream)
                     if trio.current_time() - started_at > REOPEN_S_MAX:
                         pause_s = REOPEN_S_START
                 await trio.sleep(pause_s)
                 pause_s = min(2 * pause_s, REOPEN_S_MAX)
         finally:
             self._opening.pop(peer, None)
+
+    async def _contained(self, stream: StreamLike) -> None:
+        """Runs a link of this node's own; a defect of ours costs the link, not the daemon.
+
+        Streams that peers open are contained by whoever accepts them.
+        """
+        try:
+            await self.run(stream, is_ours=True)
+        except Exception:
+            logger.exception("an exchange link failed and was contained")
 
     def _is_wanted(self, peer: PeerId) -> bool:
         if self._is_paused or peer in self._links:

@@ -13,7 +13,7 @@ from chunks.memory_store import MemoryStore
 from protocol.bitfield import Bitfield
 from protocol.digest import ManifestId
 from protocol.errors import TransportError
-from protocol.exchange_events import Offence
+from protocol.exchange_events import Offence, ReadPage
 from protocol.exchange_messages import (
     BitfieldMessage,
     Cancel,
@@ -33,6 +33,7 @@ from protocol.exchange_messages import (
 from protocol.runs import Runs
 from swarmd.services.exchange_fetch import FetchStoppedError
 from swarmd.services.exchange_fetches import EXCUSED_S
+from swarmd.services.exchange_library import ServedLibrary
 from tests.support.exchange_nodes import MemoryFrameStream, Network, Node, open_memory_network
 from tests.support.exchange_nodes import stream_pair as make_pair
 from tests.support.exchange_release import Release, make_release
@@ -316,3 +317,37 @@ async def test_what_was_on_its_way_from_a_peer_put_into_quarantine_is_no_offence
         assert node.service.statistics().fetched_bytes == 0, "and it is thrown away"
 
     await play(seeder, check)
+
+
+async def test_a_page_that_only_a_lying_manifest_has_is_not_there() -> None:
+    release = make_release(11, SMALL)
+    store = MemoryStore()
+    release.hold_all(store)
+    beyond = ReadPage(request_id=0, manifest_id=release.manifest_id, component=0, page=1)
+    component = release.authorised.manifest.objects[0]
+    assert ServedLibrary(store).read_page(beyond, component) is None
+
+
+async def test_a_defect_on_a_link_of_our_own_costs_the_link_alone(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds one must not end the daemon with it."""
+    release = make_release(12, SMALL)
+    async with open_memory_network() as network:
+        holder = await network.add("holder", MemoryStore())
+        release.hold_all(holder.store)
+        await holder.service.offer(release.authorised)
+        fetcher = await network.add("fetcher", MemoryStore())
+        sound, failures = fetcher.service.take_answer, list[ExchangeMessage]()
+
+        def fail_once(peer: bytes, message: ExchangeMessage) -> None:
+            if not failures:
+                failures.append(message)
+                raise RuntimeError("a defect")
+            sound(peer, message)
+
+        monkeypatch.setattr(fetcher.service, "take_answer", fail_once)
+        fetcher.service.peer_connected(holder.key)
+        await fetcher.service.fetch(release.authorised)
+        assert failures
+        assert fetcher.service.statistics().fetched_bytes == sum(SMALL)
