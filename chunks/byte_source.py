@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -66,14 +67,19 @@ class FileSource:
     """A file that is not in the store, open until the context ends."""
 
     def __init__(self, path: Path) -> None:
-        """Opens it.
+        """Opens it; a pipe without a writer does not hold the thread.
 
         Raises:
-            StorageError: it cannot be opened.
+            StorageError: it cannot be opened, or is no regular file.
         """
         with storage_errors(f"reading {path}"):
-            self._file = path.open("rb", buffering=0)
-            self._size_bytes = os.fstat(self._file.fileno()).st_size
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(path, flags), "rb", buffering=0)
+        found = os.fstat(self._file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            self._file.close()
+            raise StorageError(f"{path} is no regular file")
+        self._size_bytes = found.st_size
         self._path = path
 
     @property

@@ -25,7 +25,13 @@ from chunks.recipe import Recipe, RecipeBuilder
 from chunks.store import ChunkStore, ImageState, StagedImage
 from protocol.digest import Digest, ManifestId, sha256
 from protocol.errors import ConfigError, PolicyError, StorageError, SwarmError
-from protocol.limits import KIB, MIB, PATCHES_PER_COMPONENT_MAX
+from protocol.limits import (
+    CHUNKS_PER_COMPONENT_MAX,
+    IMAGE_BYTES_MAX,
+    KIB,
+    MIB,
+    PATCHES_PER_COMPONENT_MAX,
+)
 from protocol.manifest import ChunkerParameters, Manifest, PatchReference
 from swarmd.ledger_host import LedgerHost
 
@@ -231,15 +237,22 @@ def _file_base(path: Path) -> FileSource:
 def _cut_base(
     source: FileSource, path: Path, parameters: ChunkerParameters
 ) -> tuple[Digest, Recipe]:
-    """Digest and recipe of a file, cut as the new image is."""
-    builder, whole = RecipeBuilder(), hashlib.sha256()
+    """Digest and recipe of a file, cut as the new image is; no more of it than it had."""
+    if not 1 <= source.size_bytes <= IMAGE_BYTES_MAX:
+        raise ConfigError(f"{path} has {source.size_bytes} bytes, at most {IMAGE_BYTES_MAX}")
+    builder, whole, size_bytes, count = RecipeBuilder(), hashlib.sha256(), 0, 0
     with path.open("rb", buffering=_READ_BYTES) as file:
         for chunk in cut(file, parameters):  # type: ignore[arg-type]  # a buffered file fits
+            size_bytes, count = size_bytes + len(chunk), count + 1
+            if size_bytes > source.size_bytes or count > CHUNKS_PER_COMPONENT_MAX:
+                break
             builder.add(len(chunk), sha256(chunk))
             whole.update(chunk)
-    recipe = builder.build()
-    if recipe.size_bytes != source.size_bytes:
+    if count > CHUNKS_PER_COMPONENT_MAX:
+        raise ConfigError(f"{path} has over {CHUNKS_PER_COMPONENT_MAX} chunks")
+    if size_bytes != source.size_bytes:
         raise ConfigError(f"{path} is being changed")
+    recipe = builder.build()
     return Digest(whole.digest()), recipe
 
 

@@ -10,7 +10,7 @@ import trio
 
 from protocol.did import did_text, parse_did_text
 from protocol.digest import DidId, Digest, ManifestId
-from protocol.errors import PolicyError
+from protocol.errors import PolicyError, StorageError
 from protocol.manifest import Component
 from protocol.sealing_ring import (
     RING_FILE_BYTES_MAX,
@@ -186,6 +186,8 @@ class SealingDesk:
         reader.finish()
 
         def read() -> bytes:
+            if not path.is_file():  # a pipe would hold the thread for ever
+                raise StorageError(f"{path} is no regular file")
             return read_bounded(path, bytes_max=RING_FILE_BYTES_MAX)
 
         signed, is_new = await self._sealing.take(await trio.to_thread.run_sync(read))
