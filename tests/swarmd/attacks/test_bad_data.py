@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
-from chunks.store import ChunkStore, DiskFullError
+from chunks.chunk_batches import RunBytes, WriteOutcome
+from chunks.store import ChunkStore, Download
 from ledger.bodies.manifest import ApproveManifest, ProposeManifest
 from protocol.approval import Action
 from protocol.errors import ConfigError, StorageError, SwarmError, VerificationError
+from protocol.runs import Runs
 from swarmd.datadir import DataDir, KeyName
 from swarmd.publisher import Release
 from swarmd.receipts import ReceiptKind
@@ -129,12 +132,21 @@ class FillingStore:
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    def write_chunk(self, *arguments: object) -> object:
-        if self.room <= 0:
-            self.refusals += 1
-            raise DiskFullError("no space left on device")
-        self.room -= 1
-        return self._store.write_chunk(*arguments)  # type: ignore[arg-type]
+    def write_chunks(self, download: Download, runs: Sequence[RunBytes]) -> WriteOutcome:
+        taken: list[RunBytes] = []
+        full: list[int] = []
+        for first, data in runs:
+            index, start = first, 0
+            while start < len(data):
+                end = start + download.recipe.length(index)
+                if self.room > 0:
+                    taken.append((index, data[start:end]))
+                    self.room -= 1
+                else:
+                    full.append(index)
+                index, start = index + 1, end
+        self.refusals += len(full)
+        return replace(self._store.write_chunks(download, taken), full=Runs.of(full))
 
 
 @pytest.mark.slow

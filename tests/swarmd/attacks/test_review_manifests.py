@@ -30,7 +30,7 @@ class Alias:
 
     def __getattr__(self, name: str) -> object:
         method = getattr(self._store, name)
-        if name not in {"record", "have", "recipe", "read_chunk"}:
+        if name not in {"record", "have", "recipe", "read_chunk", "read_chunks"}:
             return method
         return lambda image, *rest, **more: method(self._digest(image), *rest, **more)
 
