@@ -264,11 +264,13 @@ class KeepingService:
         if self._ledger.alarm is not None or self._is_in_use(image):
             return False
         manifests = self._ledger.manifests_of(image)
-        with self._images.holding_back(image):
-            for manifest in manifests:
-                self._exchange.stop(manifest)
-            is_gone = await trio.to_thread.run_sync(self._store.collect, image)
-        self._images.offer_again(manifests)
+        try:
+            with self._images.holding_back(image):
+                for manifest in manifests:
+                    self._exchange.stop(manifest)
+                is_gone = await trio.to_thread.run_sync(self._store.collect, image)
+        finally:  # also if the disk refuses: else they were served no more until a restart
+            self._images.offer_again(manifests)
         if is_gone:
             self._collected_images += 1
             self._collected_bytes += verdict.size_bytes

@@ -200,3 +200,28 @@ async def test_under_an_alarm_nothing_is_deleted(tmp_path: Path) -> None:
         kept = await keeping.collect()
         assert [one.is_gone for one in kept] == [False, False]
         assert len(held(lab)) == 2
+
+
+async def test_what_cannot_be_deleted_is_offered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that refuses a deletion must not end the serving of a release for good."""
+    async with swarm(tmp_path, gateways=1) as lab:
+        lab.configure(GATEWAY, storage(keep_releases=1))
+        await lab.start(*NODES)
+        (first,) = await publish(lab, 1)
+        node = lab[GATEWAY]
+        node.data_plane.storage.keeping.note_use(digest(first))
+        await publish(lab, 2)
+        await until(lambda: node.data_plane.exchange.is_open(first.manifest_id), "it is served")
+
+        def refuse(_image: Digest) -> bool:
+            raise StorageError("input/output error")
+
+        monkeypatch.setattr(node.store, "collect", refuse)
+        node.data_plane.storage.keeping._uses.clear()
+        with pytest.raises(StorageError):
+            await node.data_plane.storage.keeping.collect()
+        monkeypatch.undo()
+        node.data_plane.storage.keeping.note_use(digest(first))
+        await until(lambda: node.data_plane.exchange.is_open(first.manifest_id), "served again")
