@@ -11,6 +11,7 @@ import ssl
 from typing import Final, Protocol
 
 from protocol.errors import TransportError
+from swarmd.net.lane_watch import RECEIVE_WATCH
 
 
 class LaneCipher(Protocol):
@@ -77,7 +78,8 @@ class TLSCipher:
             raise TransportError(f"lane broke: {error}") from error
 
     def recv_into(self, view: memoryview) -> int | None:
-        """Receives at most one record."""
+        """Receives at most one record of data."""
+        RECEIVE_WATCH.begins(self._sock)
         try:
             return self._sock.recv_into(view)
         except ssl.SSLWantReadError:
@@ -86,6 +88,8 @@ class TLSCipher:
             raise _unexpected() from error
         except OSError as error:
             raise TransportError(f"lane broke: {error}") from error
+        finally:
+            RECEIVE_WATCH.ends()
 
 
 def _unexpected() -> TransportError:
