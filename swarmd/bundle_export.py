@@ -27,6 +27,7 @@ from protocol.errors import PolicyError, RemoteProtocolError, VerificationError
 from protocol.limits import MIB
 from protocol.manifest import Component, parse_manifest
 from swarmd.bundle_format import (
+    HAVE_IMAGES_MAX,
     BundleError,
     BundleHead,
     BundleObject,
@@ -180,6 +181,7 @@ class BundleExport:
         file.flush()
         os.fsync(file.fileno())
         size = file.tell()
+        self._check_covered([component.digest.hex() for _, component, _ in objects])
         self._part.replace(self._target)
         sync_directory(self._target.parent)
         return Exported(
@@ -192,6 +194,14 @@ class BundleExport:
             statements=self._statements,
             is_resumed=is_resumed,
         )
+
+    def _check_covered(self, images: Sequence[str]) -> None:
+        """Asks again before the bundle gets its name: a revocation may have come meanwhile."""
+        for start in range(0, len(images), HAVE_IMAGES_MAX):
+            asked = images[start : start + HAVE_IMAGES_MAX]
+            covered = self._call("bundle_covered", {"images": list(dict.fromkeys(asked))})["images"]
+            if any(image not in covered for image in asked):
+                raise PolicyError("bundle.revoked", "an image was revoked while it was exported")
 
     # -- facts ---------------------------------------------------------------------------------
 

@@ -290,6 +290,7 @@ class BundleDesk:
         components = known_manifest(self._ledger, manifest).manifest.components
         if number >= len(components):
             raise PolicyError("component.unknown", f"the manifest has no component {number}")
+        self._note_use(components[number].digest)  # the command is about to read it
         make = partial(self._make_page, components[number], page)
         return {"page": (await trio.to_thread.run_sync(make, limiter=self._limiter)).hex()}
 

@@ -9,6 +9,8 @@ import trio
 
 from chunks.store import ChunkStore
 from protocol.digest import ManifestId
+from protocol.errors import PolicyError
+from swarmd import bundle_export
 from swarmd.authority import Authority
 from swarmd.net.memory import MemoryWire
 from swarmd.questions import Denial, Verdict
@@ -101,3 +103,31 @@ async def test_what_is_revoked_with_the_last_chunk_is_not_finished(
         assert outcome["refused"] == {signed.manifest_id.hex(): "manifest.revoked"}
         assert outcome["complete"] == []
         assert not lab.holds("gateway-2", digest)
+
+
+async def test_what_is_revoked_while_it_is_exported_makes_no_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with swarm(tmp_path) as lab:
+        await lab.start(*CONNECTED)
+        await lab.until_met("publisher-1", "gateway-1")
+        signed = await lab.release(IMAGE)
+        digest = signed.manifest.components[0].digest
+        await until(lambda: lab.holds("gateway-1", digest), "gateway-1 holds it")
+        read, revoked = bundle_export._read_chunk, []
+
+        async def revoke() -> None:
+            await lab.revoke(signed)
+            await until(lambda: not lab.holds("gateway-1", digest), "withdrawn")
+
+        def read_chunk(*arguments: object) -> bytes:
+            if not revoked:
+                revoked.append(True)
+                trio.from_thread.run(revoke)
+            return read(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(bundle_export, "_read_chunk", read_chunk)
+        with pytest.raises(PolicyError, match="revoked"):
+            await export(lab, tmp_path / "late.bundle", None)
+        assert revoked
+        assert not (tmp_path / "late.bundle").exists()
