@@ -262,7 +262,7 @@ class Giving:
         run = seeder.next_unit()
         if run is None:
             return None
-        seeder.given(member, run, now)
+        seeder.given(member, run, self._state.size_of(run), now)
         self.size.given(now)
         self.given_count += 1
         if seeder.is_exhausted:

@@ -66,6 +66,8 @@ class OutUnit:
     """First chunk number."""
     count: int
     """How many chunks."""
+    size_bytes: int
+    """Bytes of these chunks together."""
     pushed_at: float
     """When it was handed to the host, seconds."""
     vouched_at: float = 0.0

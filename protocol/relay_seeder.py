@@ -231,11 +231,11 @@ class Seeder:
                 return next(iter(bucket))
         return None
 
-    def given(self, member: Member, run: Run, now: float) -> None:
+    def given(self, member: Member, run: Run, size_bytes: int, now: float) -> None:
         """Notes that a unit was handed to a relayer."""
         first, count = run
         record = self._relayers[member]
-        unit = OutUnit(first, count, pushed_at=now)
+        unit = OutUnit(first, count, size_bytes, pushed_at=now)
         record.out[first] = unit
         record.uncredited_count += 1
         record.given[first] = count
@@ -368,6 +368,7 @@ class Seeder:
         record.last_credit_at = now
         record.is_paused = False
         record.pause_s = 0.0
+        self._cutter.size.credited(unit.credited_at - unit.pushed_at, unit.size_bytes)
         self._learn(record, unit.credited_at - unit.pushed_at, unit.vouched_at - unit.pushed_at)
         if unit.first not in record.given:
             self._forget(member, unit.first)

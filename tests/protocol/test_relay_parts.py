@@ -299,13 +299,33 @@ def test_units_stay_within_their_bounds(size: int, receivers: int, uplink: float
 
 def test_units_grow_while_they_come_fast_and_shrink_again() -> None:
     unit = UnitSize()
-    unit.plan(object_bytes=1 << 20, receivers=16, uplink_bytes_per_s=None)
+    unit.plan(object_bytes=1 << 27, receivers=16, uplink_bytes_per_s=None)
     for step in range(4000):
         unit.given(step / 2000)
     assert unit.aim_bytes == UNIT_BYTES_MAX
     for step in range(100):
         unit.given(10 + step / 10)
-    assert unit.aim_bytes == UNIT_BYTES_MIN
+    assert unit.aim_bytes == UNIT_BYTES_THIN_MAX
+
+
+def test_units_grow_where_most_credits_come_at_once_and_not_for_a_few_liars() -> None:
+    for fast_share, grows in ((0.8, True), (0.3, False)):
+        unit = UnitSize()
+        unit.plan(object_bytes=1 << 27, receivers=16, uplink_bytes_per_s=None)
+        for step in range(400):
+            delay_s = 0.001 if step % 10 < 10 * fast_share else 0.2
+            unit.credited(delay_s, UNIT_BYTES_THIN_MAX)
+            unit.given(step / 100)
+        assert (unit.aim_bytes == UNIT_BYTES_MAX) is grows
+
+
+def test_units_of_a_small_image_stay_a_sixteenth_of_each_share() -> None:
+    unit = UnitSize()
+    unit.plan(object_bytes=1 << 24, receivers=16, uplink_bytes_per_s=None)
+    for step in range(400):
+        unit.credited(0.001, unit.aim_bytes)
+        unit.given(step / 100)
+    assert unit.aim_bytes == (1 << 24) // (16 * 16)
 
 
 @given(st.lists(st.integers(1, 40_000), min_size=1, max_size=300), st.data())
