@@ -37,7 +37,13 @@ from protocol.authorised import AuthorisedManifest
 from protocol.bitfield import Bitfield
 from protocol.download import Download
 from protocol.download_state import DownloadState
-from protocol.errors import DigestMismatchError, PolicyError, StorageError, VerificationError
+from protocol.errors import (
+    DigestMismatchError,
+    LocalProtocolError,
+    PolicyError,
+    StorageError,
+    VerificationError,
+)
 from protocol.exchange_events import (
     Blame,
     ChunkRefused,
@@ -450,8 +456,13 @@ class Fetch:
         held: list[Bitfield] = []
 
         def prepare() -> None:
-            if not self._is_complete(component):
+            try:
                 download = self._store.begin(component.digest, component.size, recipe)
+            except LocalProtocolError:
+                # Complete already, perhaps since a moment by another manifest's fetch.
+                if not self._is_complete(component):
+                    raise
+            else:
                 self._downloads[number] = self._tails[number].download = download
                 self.reused_bytes += self._store.reuse(download)
             bits = self._store.have(component.digest)

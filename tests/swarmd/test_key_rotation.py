@@ -24,6 +24,7 @@ from swarmd.key_rotation import (
 from swarmd.keys.key_file import is_encrypted_file, load_key_file
 from swarmd.keys.key_writer import replace_key_file
 from swarmd.keys.passphrase import no_passphrase
+from swarmd.keys.sealing_key import SEALING_KEY_NAME
 
 PASSPHRASE = b"correct horse battery staple"
 PURPOSES = (KeyPurpose.TRANSPORT, KeyPurpose.NODE)
@@ -124,6 +125,7 @@ def test_an_interrupted_installation_is_finished(
 
 def test_encrypted_keys_stay_encrypted(node: tuple[DataDir, RotationTarget]) -> None:
     data, target = node
+    data.key_path(SEALING_KEY_NAME).unlink()  # not an identity: it is not rotated
     for path in data.keys.glob("*.key"):
         replace_key_file(path, load_key_file(path), PASSPHRASE)
     make_rotation(data, target, lambda _what: PASSPHRASE, SeededEntropy(2))
