@@ -61,16 +61,20 @@ RETRY_S = 0.2
 class Everybody:
     """Admits whoever proved a key."""
 
-    def peer_class(self, peer: PeerKey) -> PeerClass:
+    def peer_class(self, _peer: PeerKey) -> PeerClass:
+        """Everybody is a member."""
         return PeerClass.MEMBER
 
-    def may_connect(self, peer: PeerKey) -> bool:
+    def may_connect(self, _peer: PeerKey) -> bool:
+        """Everybody may."""
         return True
 
-    def may_open(self, peer: PeerKey, protocol: str) -> bool:
+    def may_open(self, _peer: PeerKey, _protocol: str) -> bool:
+        """Everybody may."""
         return True
 
-    def may_gossip(self, peer: PeerKey) -> bool:
+    def may_gossip(self, _peer: PeerKey) -> bool:
+        """Nobody does."""
         return False
 
 
@@ -80,10 +84,12 @@ class Rules:
 
     authorised: set[ManifestId] = field(default_factory=set)
 
-    def may_serve(self, peer: bytes, manifest_id: ManifestId) -> bool:
+    def may_serve(self, _peer: bytes, manifest_id: ManifestId) -> bool:
+        """Whether it was proved to be authorised."""
         return manifest_id in self.authorised
 
-    def may_ask(self, peer: bytes, manifest_id: ManifestId) -> bool:
+    def may_ask(self, _peer: bytes, manifest_id: ManifestId) -> bool:
+        """Likewise."""
         return manifest_id in self.authorised
 
 
@@ -91,13 +97,16 @@ class Score:
     """Tells of offences, which no benchmark should see."""
 
     def blame(self, peer: bytes, offence: Offence, detail: str) -> None:
+        """Writes it down."""
         sys.stderr.write(f"blamed {peer.hex()[:8]}: {offence.value}: {detail}\n")
 
     def stalled(self, peer: bytes) -> None:
+        """Likewise."""
         sys.stderr.write(f"stalled {peer.hex()[:8]}\n")
 
 
 def say(line: str) -> None:
+    """Tells the driver."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -167,6 +176,7 @@ class Peer:
         return authorised
 
     def address(self) -> str:
+        """Where to reach this peer."""
         return self.network.listen_addresses[0].multiaddr
 
 

@@ -20,7 +20,6 @@ from typing import Final, Protocol
 
 from protocol.runs import Pair, iterate_runs
 
-
 _WORD: Final = 2**64 - 1
 
 

@@ -374,6 +374,7 @@ class NetworkSection:
             forward=False,
             relay=RelayMode.LEAF if self.relay is RelayMode.ON else self.relay,
         )
+
     packing: PackingMode = field(default=PackingMode.AUTO, metadata=_by(_packing))
     """Whether chunks are compressed on their way to peers."""
     relay: RelayMode = field(default=RelayMode.ON, metadata=_by(_relay))

@@ -55,7 +55,7 @@ COMMENTS: Final[dict[str, str]] = {
     'for peers; let it through the firewall too. 0 takes a free one, "off" does without lanes.',
     "network.packing": 'Whether chunks are compressed on their way to peers: "auto" does unless a\n'
     'peer takes more than 8 MiB/s, "always" or "never".',
-    "network.relay": 'Whether chunks of images that are fetched are taken unasked and passed on:\n'
+    "network.relay": "Whether chunks of images that are fetched are taken unasked and passed on:\n"
     '"on", "leaf" (taken, never passed on: metered links) or "off".',
     "network.site": "Name of this node's local network, at most 32 bytes: nodes of the same name\n"
     "are served first, and an image crosses between two names once. Empty: none.",
