@@ -20,8 +20,10 @@ SMALL_BYTES: Final = 32 * KIB
 BUFFER_BYTES: Final = 1 * MIB + 8 * KIB
 """The largest frame of chunks with its head (exchange.md, X3). What a shorter frame leaves over
 of a buffer that was never full has no memory behind it. Longer frames have one of their own."""
-POOL_BYTES_MAX: Final = 8 * MIB
-"""Memory of all buffers that are kept."""
+POOL_BYTES_MAX: Final = 20 * MIB
+"""Memory of all buffers that are kept: what the exchange may have in flight (exchange.md, X44), and
+what is being received. Buffers beside the pool come from and return to the heaps of many threads,
+which costs their memory several times over."""
 LOOKS_MAX: Final = 4
 """Buffers that are looked at before another one is made, those handed out longest ago first."""
 
