@@ -214,7 +214,6 @@ class Story:
             swarm.wait(node, manifest, "complete")
         makespan_s = CLOCK.monotonic() - authorised
         after = swarm.transfer()
-        reused = max(0, after.reused - before.reused)
         self.images.append(
             {
                 "name": f"{pair.name} {pair.new_version if is_new else pair.old_version}",
@@ -223,8 +222,8 @@ class Story:
                 "manifest": manifest,
                 "authorised_ms": round((authorised - asked) * 1000),
                 "makespan_s": round(makespan_s, 3),
-                "bytes_fetched": max(0, after.written - before.written - reused),
-                "bytes_reused": reused,
+                "bytes_fetched": max(0, after.fetched - before.fetched),
+                "bytes_reused": max(0, after.reused - before.reused),
             }
         )
         same = all(swarm.is_offered(node, _digest(image)) for node in swarm.gateways)

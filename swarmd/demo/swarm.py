@@ -30,12 +30,12 @@ POLL_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """Bytes that gateways wrote and, of these, took from images they held."""
+    """Where the bytes of images on gateways came from."""
 
-    written: int
-    """Chunk bytes written, from wherever."""
+    fetched: int
+    """From peers, patches included."""
     reused: int
-    """Of these, taken from images already held."""
+    """Copied from images already held, or made from one by a patch."""
 
 
 class Swarm:
@@ -151,16 +151,16 @@ class Swarm:
         return content is not None and hashlib.sha256(content).hexdigest() == digest
 
     def transfer(self) -> Transfer:
-        """Bytes written and reused by all gateways, those of killed processes included."""
-        stores = [self.status(node)["store"] for node in self.gateways] + self._ended
+        """Bytes fetched and reused by all gateways, those of killed processes included."""
+        counts = [self.status(node)["exchange"] for node in self.gateways] + self._ended
         return Transfer(
-            written=sum(store["written_bytes"] for store in stores),
-            reused=sum(store["reused_bytes"] for store in stores),
+            fetched=sum(count["fetched_bytes"] for count in counts),
+            reused=sum(count["reused_bytes"] + count["patched_bytes"] for count in counts),
         )
 
     def kill_gateway(self, node: NodeProcess) -> None:
         """Kills a gateway as a power failure would; its counters so far are remembered."""
-        self._ended.append(self.status(node)["store"])
+        self._ended.append(self.status(node)["exchange"])
         node.kill()
 
     def offences(self, node: NodeProcess) -> dict[str, int]:
