@@ -32,7 +32,6 @@ from protocol.exchange_events import (
     Stop,
     TimerFired,
 )
-from protocol.relay_chunks import bit_runs
 from protocol.relay_events import (
     ChunksDropped,
     ChunksGained,
@@ -46,11 +45,10 @@ from protocol.relay_events import (
     RelayInput,
     RelayReceived,
     RelaySettings,
-    SendPossession,
 )
 from protocol.relay_gate import PullGate
 from protocol.relay_giving import Giving
-from protocol.relay_members import HOLDING, Member
+from protocol.relay_hearing import Hearing
 from protocol.relay_messages import (
     RUNS_MAX,
     Complaint,
@@ -103,8 +101,7 @@ class Relay:
         self._receiving = Receiving(state, self._gate)
         self._giving = Giving(state)
         self._news = NewsBoard(state.chance)
-        self._banned: dict[PeerId, None] = {}
-        self._has_relayed = False
+        self._hearing = Hearing(state, self._gate, self._giving)
         self._is_stopped = False
 
     @property
@@ -115,7 +112,7 @@ class Relay:
     @property
     def tells_news(self) -> bool:
         """Whether this machine tells members what is gained, so that HAVE need not."""
-        return self._has_relayed
+        return self._state.has_relayed
 
     def is_receiving(self, number: int) -> bool:
         """Whether pushes of an object are welcome here: then this machine judges what is told."""
@@ -164,12 +161,8 @@ class Relay:
                 self._on_message(event.peer, event.message, now)
             case ChunksGained():
                 self._on_gained(event.object_number, event.indices, now)
-            case PeerRequested():
-                self._on_requested(event)
-            case PeerGained():
-                self._on_told(event.peer, event.object_number, event.indices, now)
-            case PeerPossession():
-                self._on_possession(event, now)
+            case PeerRequested() | PeerGained() | PeerPossession():
+                self._on_claim(event, now)
             case PushRefused():
                 first = self._number(event.object_number, event.index)
                 self._receiving.refused(event.peer, event.object_number, first)
@@ -222,7 +215,7 @@ class Relay:
         self._gate.ready(number, now)
         if event.held:
             for member in state.members:
-                self._report(member, number)
+                self._hearing.report(member, number)
 
     def _on_dropped_object(self, number: int) -> None:
         """Pushes of an object are not welcome any more; what is held of it stays."""
@@ -230,11 +223,6 @@ class Relay:
             self._gate.done(number)
             self._receiving.lost(*self._state.whole(number))
             self._state.set_role(number, None)
-
-    def _report(self, member: Member, number: int) -> None:
-        """Tells who holds all what need not be pushed here."""
-        if member.roles.get(number) in HOLDING:
-            self._state.effects.append(SendPossession(peer=member.peer, object_number=number))
 
     def _on_gained(self, number: int, indices: Iterable[int], now: float) -> None:
         state = self._state
@@ -249,7 +237,7 @@ class Relay:
             runs += absent
         if not runs:
             return
-        if self._has_relayed:
+        if self._state.has_relayed:
             self._news.note(
                 runs,
                 now,
@@ -285,104 +273,28 @@ class Relay:
     # Members -------------------------------------------------------------------------------------
 
     def _on_presence(self, event: PeerJoined | PeerLeft | PeerBanned, now: float) -> None:
-        if isinstance(event, PeerJoined):
-            self._on_joined(event.peer)
-            return
-        if isinstance(event, PeerBanned):
-            self._banned[event.peer] = None
-        self._on_left(event.peer, now)
+        match event:
+            case PeerJoined():
+                self._hearing.joined(event.peer)
+            case PeerLeft():
+                self._hearing.left(event.peer, now)
+            case PeerBanned():
+                self._hearing.banned(event.peer, now)
 
-    def _on_joined(self, peer: PeerId) -> None:
-        if self._state.members.find(peer) is not None:
-            raise LocalProtocolError("a peer joined twice")
-        if peer in self._banned:
-            return
-        member = self._state.members.join(peer)
-        if member is not None:
-            # Without roles, too: whoever holds the manifest begins to take part by hearing of it.
-            self._state.tell_ready(member)
-            self._giving.joined()
-
-    def _on_left(self, peer: PeerId, now: float) -> None:
-        member = self._state.members.find(peer)
-        if member is None:
-            return
-        touched = dict.fromkeys((*member.roles, *member.seeded))
-        self._giving.left(member)
-        self._state.members.leave(member)
-        self._gate.lost_sender(peer)
-        for number in touched:
-            self._gate.seeders_changed(number, now)
-            self._giving.review(number, now)
-
-    def _on_ready(self, member: Member, message: Ready, now: float) -> None:
-        state, before = self._state, member.roles
-        if any(number >= state.layout.component_count for number, _ in message.roles):
-            raise ExchangeOffenceError(Offence.MALFORMED, "a role for an object that is not there")
-        state.members.take_ready(member, message)
-        for number in dict.fromkeys((*before, *member.roles)):
-            role, old = member.roles.get(number), before.get(number)
-            if role is not old:
-                self._on_role(member, number, role, now)
-        for number in dict.fromkeys((*before, *member.roles)):
-            self._giving.review(number, now)
-
-    def _on_role(self, member: Member, number: int, role: Role | None, now: float) -> None:
-        state = self._state
-        if role is Role.SEEDS:
-            member.seeded[number] = None
-            self._has_relayed = True
-        # Before anybody's possession is told: what may be pushed soon is not to be asked for.
-        self._gate.seeders_changed(number, now)
-        if role in HOLDING:
-            if role is Role.HOLDS:
-                self._on_holds(member, number, now)
-            if state.roles.get(number) is Role.RESUMES:
-                self._report(member, number)
-        if not member.receives(number):
-            self._giving.stopped_receiving(member, number)
-
-    def _on_holds(self, member: Member, number: int, now: float) -> None:
-        whole = self._state.whole(number)
-        for run in member.known.absent_runs(*whole):
-            self._giving.noted(member, run, now)
-        member.known.add(*whole)
-        self._gate.announced_all(member, number, now)
-
-    # What others hold ----------------------------------------------------------------------------
-
-    def _on_told(self, peer: PeerId, number: int, indices: Iterable[int], now: float) -> None:
-        member = self._state.members.find(peer)
-        if member is not None:
-            for run in self._numbered(number, indices):
-                self._told(member, number, run, now)
-
-    def _told(self, member: Member, number: int, run: Run, now: float) -> None:
-        for fresh in member.known.absent_runs(*run):
-            self._giving.noted(member, fresh, now)
-        member.known.add(*run)
-        self._gate.told(member, number, run, now)
-
-    def _on_possession(self, event: PeerPossession, now: float) -> None:
+    def _on_claim(self, event: PeerRequested | PeerGained | PeerPossession, now: float) -> None:
         member, number = self._state.members.find(event.peer), event.object_number
         if member is None:
             return
-        first, count = self._state.whole(number)
-        fresh = event.bits & ~member.known.window(first, count)
-        member.known.remove(first, count)
-        member.known.add(first, count, event.bits)
-        member.reported[number] = None
-        for run in bit_runs(fresh, first, count):
-            self._giving.noted(member, run, now)
-        self._giving.review(number, now)
-        self._gate.told_object(member, number, event.bits, now)
-
-    def _on_requested(self, event: PeerRequested) -> None:
-        """The upload answers: pushing the same would send it twice."""
-        member = self._state.members.find(event.peer)
-        if member is not None:
-            for run in self._numbered(event.object_number, event.indices):
-                member.known.add(*run)
+        match event:
+            case PeerRequested():
+                # The upload answers: pushing the same would send it twice.
+                for run in self._numbered(number, event.indices):
+                    member.known.add(*run)
+            case PeerGained():
+                for run in self._numbered(number, event.indices):
+                    self._hearing.told(member, number, run, now)
+            case PeerPossession():
+                self._hearing.told_object(member, number, event.bits, now)
 
     # Messages ------------------------------------------------------------------------------------
 
@@ -398,10 +310,10 @@ class Relay:
             case News():
                 member.load_bytes = message.queued_bytes
                 for number, run in self._checked(message.runs):
-                    self._told(member, number, run, now)
+                    self._hearing.told(member, number, run, now)
             case Skip():
                 for number, run in self._checked(message.runs):
-                    self._told(member, number, run, now)
+                    self._hearing.told(member, number, run, now)
                     self._gate.open(run)
             case Credit():
                 self._check_number(message.firsts[-1])
@@ -411,7 +323,7 @@ class Relay:
                 if culprit is not None:
                     self._giving.complained(culprit, member)
             case Ready():
-                self._on_ready(member, message, now)
+                self._hearing.ready(member, message, now)
             case _:
                 assert_never(message)
 
@@ -468,7 +380,7 @@ class Relay:
 
     def _act(self, now: float) -> None:
         self._giving.act(now)
-        self._has_relayed = self._has_relayed or bool(self._giving.seeders)
+        self._state.has_relayed = self._state.has_relayed or bool(self._giving.seeders)
         self._gate.act(now)
         if self._news.due_at is not None and now >= self._news.due_at:
             self._tell_news(now)

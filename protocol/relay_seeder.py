@@ -60,6 +60,9 @@ PAUSE_S_START: Final = 4.0
 """First pause of a relayer without progress, seconds; doubles with each."""
 PAUSE_S_MAX: Final = 64.0
 """Longest pause, seconds."""
+CLAIMANTS_MAX: Final = 1024
+"""Members whose claims are remembered, so that none counts twice; who told least lately goes first.
+"""
 _CLAIMS_MAX: Final = 255
 """Claims that are counted of one chunk."""
 GIVEN_MAX: Final = 1024
@@ -94,6 +97,7 @@ class Seeder:
         self._step = 0
         self._helps = False
         self._returned: deque[Run] = deque()
+        self._claimants: dict[PeerId, ChunkSet] = {}
         self._units: dict[int, tuple[Member, OutUnit]] = {}
         self._relayers: dict[Member, RelayerRecord] = {}
         self._buckets: list[dict[Member, None]] = [{} for _ in range(2 * ALLOWANCE_MAX)]
@@ -316,11 +320,21 @@ class Seeder:
             self._resume(member, record)
 
     def announced(self, peer: PeerId, first: int, count: int, now: float) -> None:
-        """Notes that a member told for the first time that it holds chunks of this object.
+        """Notes that a member told that it holds chunks of this object.
 
-        That vouches for whoever relayed them to it, and if enough members tell the same, the chunks
+        Each member counts once for a chunk, however often it says so, leaves and comes back. That
+        vouches for whoever relayed them to it, and if enough members tell the same, the chunks
         need not be pushed by this node.
         """
+        claimed = self._claimants.pop(peer, None) or ChunkSet()
+        self._claimants[peer] = claimed
+        if len(self._claimants) > CLAIMANTS_MAX:
+            del self._claimants[next(iter(self._claimants))]
+        for run in claimed.absent_runs(first, count):
+            self._count(peer, *run, now)
+        claimed.add(first, count)
+
+    def _count(self, peer: PeerId, first: int, count: int, now: float) -> None:
         self._count_claims(first, count)
         numbers: Iterable[int] = range(first, first + count)
         if count > len(self._units):
@@ -331,6 +345,8 @@ class Seeder:
                 self._vouch(*entry, now)
 
     def _count_claims(self, first: int, count: int) -> None:
+        if self._peek() is None:
+            return  # nothing is fresh: who holds it decides nothing any more
         start = first - self._cutter.start
         for position in range(start, start + count):
             claims = self._claims[position]

@@ -48,6 +48,8 @@ class RelayState:
         """This node's part for each ready object."""
         self.members: Final = MemberTable()
         """Everybody else."""
+        self.has_relayed = False
+        """Whether somebody seeded, here or elsewhere, since the start."""
         self.relay_delay: Final = QuantileEstimate(0.25)
         """How long units that this node relays take to leave for half of the others."""
         self.effects: list[RelayEffect] = []
