@@ -25,11 +25,16 @@ WINDOW_BYTES_MAX: Final = 4 * MIB
 WINDOW_SLACK_S: Final = 0.1
 """Queue at the peer that covers its disk reads and our writes, seconds (measured as above: 0.25
 costs a fifth of the makespan)."""
+WINDOW_SLACK_NEAR_S: Final = 0.4
+"""The same at a peer nearby, seconds: where processors are the limit, not links, small requests
+make rates small, which would keep requests small."""
+NEAR_RTT_S: Final = 0.005
+"""A round trip, storage included, that only peers of the same network have, seconds."""
 REQUEST_BYTES_MAX: Final = 1 * MIB
 """Most bytes of one request, and of what a peer reads for us at once."""
 REQUEST_BYTES_AIM: Final = 512 * KIB
 """Requests are not smaller than this where half of the window allows it: below it, what a message
-costs is felt at rates above 5 MiB/s. Thinner links have smaller windows and keep a quarter."""
+costs is felt. Half of a window covers a round trip, so that two of them keep a link busy."""
 REQUESTS_OPEN_MAX: Final = 64
 """Unanswered requests at one peer for one manifest; a server has room for several times as many."""
 DEADLINE_S_MIN: Final = 2.0
@@ -132,9 +137,7 @@ class PeerFlow:
         if len(self.requests) >= REQUESTS_OPEN_MAX or now < self.busy_until or self.is_stalled:
             return 0
         room = self.window_bytes - self.outstanding_bytes
-        share = self.window_bytes // 4
-        if self.window_bytes >= REQUEST_BYTES_AIM:
-            share = max(share, min(self.window_bytes // 2, REQUEST_BYTES_AIM))
+        share = max(self.window_bytes // 4, min(self.window_bytes // 2, REQUEST_BYTES_AIM))
         if self.requests and room < share:
             return 0
         return max(1, min(share, REQUEST_BYTES_MAX))
@@ -180,7 +183,9 @@ class PeerFlow:
         self.rate = sample if self.rate is None else (self.rate + sample) / 2
         self._meter_started_at = now
         self._meter_bytes = 0
-        aim = int(self.rate * (2 * (self.rtt_s or 0.0) + WINDOW_SLACK_S))
+        rtt_s = self.rtt_s or 0.0
+        slack_s = WINDOW_SLACK_NEAR_S if rtt_s < NEAR_RTT_S else WINDOW_SLACK_S
+        aim = int(self.rate * (2 * rtt_s + slack_s))
         aim = min(aim, 2 * self.window_bytes)
         self.window_bytes = min(max(aim, WINDOW_BYTES_MIN), WINDOW_BYTES_MAX)
 
