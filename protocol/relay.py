@@ -103,6 +103,8 @@ class Relay:
         self._news = NewsBoard(state.chance)
         self._hearing = Hearing(state, self._gate, self._giving)
         self._is_stopped = False
+        self.held_until: float | None = None
+        """Until when the scheduler holds pushes back for the sake of another image, seconds."""
 
     @property
     def manifest_id(self) -> ManifestId:
@@ -131,8 +133,7 @@ class Relay:
     def deadline(self) -> float | None:
         """When the host must feed `TimerFired`, seconds; None: not needed."""
         times = [*self._gate.due_times(), *self._giving.due_times()]
-        if self._news.due_at is not None:
-            times.append(self._news.due_at)
+        times += (time for time in (self._news.due_at, self.held_until) if time is not None)
         return min(times, default=None)
 
     def handle(self, event: RelayInput, now: float) -> list[RelayEffect]:
@@ -150,6 +151,8 @@ class Relay:
             LocalProtocolError: the host's input makes no sense; nothing has changed.
         """
         self._state.effects = []
+        if self.held_until is not None and now >= self.held_until:
+            self.held_until = None
         if not self._is_stopped:
             self._on_event(event, now)
             self._act(now)
@@ -350,6 +353,11 @@ class Relay:
     def has_work(self) -> bool:
         """Whether `next_push` may find something once peers take frames."""
         return bool(self._giving.duties.duty_count or self._giving.seeders)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the image is being relayed here: pushes go out, are owed, or are expected."""
+        return not self._is_stopped and (self.has_work or self._gate.is_expecting)
 
     @property
     def is_pressing(self) -> bool:

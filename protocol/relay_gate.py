@@ -93,6 +93,11 @@ class PullGate:
         """Ends watching an object."""
         self._objects.pop(number, None)
 
+    @property
+    def is_expecting(self) -> bool:
+        """Whether pushes of some object are expected."""
+        return any(gate.is_gated for gate in self._objects.values())
+
     def is_gated(self, number: int) -> bool:
         """Whether only opened chunks of an object may be asked for."""
         gate = self._objects.get(number)

@@ -19,6 +19,12 @@ LOWER_SHARE: Final = 10
 """Of so many bytes, one is left to images of lower priority while they have something to push."""
 SLOTS_MIN: Final = 2
 """Least number of pushes under way at once."""
+LOWER_SLOTS: Final = 1
+"""Pushes of lower priority under way at once while one of higher priority is being relayed."""
+HOLD_S: Final = 0.1
+"""Images of lower priority wait while one of higher priority is being relayed, unless it had
+nothing to push for so long, seconds: what would start in a gap of a few milliseconds shares the
+uplink with the urgent push behind it."""
 
 
 class RelayScheduler:
@@ -27,10 +33,12 @@ class RelayScheduler:
     def __init__(self) -> None:
         """Starts without images."""
         self._relays: dict[ManifestId, tuple[int, Relay]] = {}
-        self._order: list[Relay] = []
+        self._groups: list[list[Relay]] = []
         self._busy: dict[PeerId, int] = {}
         self._blocked: dict[PeerId, None] = {}
         self._owed_bytes = 0.0
+        self._urgent_at = 0.0
+        self._lower_busy: dict[PeerId, None] = {}
 
     def add(self, relay: Relay, *, priority: int) -> None:
         """Adds an image; a larger number is more urgent, equal ones take turns.
@@ -51,19 +59,25 @@ class RelayScheduler:
             self._sort()
 
     def _sort(self) -> None:
-        entries = sorted(self._relays.values(), key=lambda entry: -entry[0])
-        self._order = [relay for _, relay in entries]
+        groups: dict[int, list[Relay]] = {}
+        for priority, relay in self._relays.values():
+            groups.setdefault(priority, []).append(relay)
+        self._groups = [groups[priority] for priority in sorted(groups, reverse=True)]
+
+    @property
+    def _all(self) -> list[Relay]:
+        return [relay for _, relay in self._relays.values()]
 
     @property
     def open_slots(self) -> int:
         """Pushes that may be started now."""
-        wanted = min((relay.slots for relay in self._order if relay.has_work), default=SLOTS_MIN)
+        wanted = min((relay.slots for relay in self._all if relay.has_work), default=SLOTS_MIN)
         return max(wanted - (len(self._busy) - len(self._blocked)), 0)
 
     @property
     def is_pressing(self) -> bool:
         """Whether fresh units wait for the uplink: requests should be answered only behind them."""
-        return any(relay.is_pressing for relay in self._order)
+        return any(relay.is_pressing for relay in self._all)
 
     @property
     def under_way(self) -> int:
@@ -87,54 +101,68 @@ class RelayScheduler:
             if push is None:
                 break
             self._busy[push.peer] = push.size_bytes
-            for relay in self._order:
+            for relay in self._all:
                 relay.set_writable(push.peer, is_writable=False)
         return effects
 
     def _next(self, now: float, effects: list[tuple[Relay, RelayEffect]]) -> SendPush | None:
-        order = self._order
-        if len(order) > 1 and self._owed_bytes > 0:
-            # The lower ones first for once; the first again if they have nothing.
-            order = [*order[1:], order[0]]
-        for relay in order:
-            push = None
-            for effect in relay.next_push(now):
-                effects.append((relay, effect))
-                if isinstance(effect, SendPush):
-                    push = effect
+        urgent, lower = self._split()
+        has_room = not lower or len(self._lower_busy) < LOWER_SLOTS
+        if self._owed_bytes > 0 and has_room:
+            # The lower ones first for once; the urgent again if they have nothing.
+            push = self._next_of(lower, now, effects)
             if push is not None:
-                self._account(relay, push)
+                self._owed_bytes -= push.size_bytes
+                self._lower_busy[push.peer] = None
                 return push
-        self._owed_bytes = 0.0
+        push = self._next_of(urgent, now, effects)
+        if push is not None:
+            self._urgent_at = now
+            if lower:
+                # What nobody below could use is not saved up: at most one push's worth.
+                owed = self._owed_bytes + push.size_bytes / (LOWER_SHARE - 1)
+                self._owed_bytes = min(owed, push.size_bytes)
+            return push
+        if not has_room:
+            return None
+        if now < self._urgent_at + HOLD_S:
+            for group in lower:
+                for relay in group:
+                    relay.held_until = self._urgent_at + HOLD_S
+            return None
+        push = self._next_of(lower, now, effects)
+        if push is not None:
+            self._lower_busy[push.peer] = None
+        return push
+
+    def _split(self) -> tuple[list[list[Relay]], list[list[Relay]]]:
+        """The most urgent images that are being relayed, and those of lower priority."""
+        for position, group in enumerate(self._groups):
+            if any(relay.is_active for relay in group):
+                return self._groups[: position + 1], self._groups[position + 1 :]
+        return self._groups, []
+
+    def _next_of(
+        self, groups: list[list[Relay]], now: float, effects: list[tuple[Relay, RelayEffect]]
+    ) -> SendPush | None:
+        """The first push of these images; of equal ones, whoever was served goes behind."""
+        for group in groups:
+            for relay in tuple(group):
+                for effect in relay.next_push(now):
+                    effects.append((relay, effect))
+                    if isinstance(effect, SendPush):
+                        group.remove(relay)
+                        group.append(relay)
+                        return effect
         return None
-
-    def _account(self, relay: Relay, push: SendPush) -> None:
-        if len(self._order) < 2:
-            return
-        if relay is self._order[0]:
-            # What nobody below could use is not saved up: at most one push's worth.
-            self._owed_bytes = min(
-                self._owed_bytes + push.size_bytes / (LOWER_SHARE - 1), push.size_bytes
-            )
-        else:
-            self._owed_bytes -= push.size_bytes
-            self._rotate(relay)
-
-    def _rotate(self, relay: Relay) -> None:
-        """Equals take turns: who was served goes behind the others of its priority."""
-        priority = self._relays[relay.manifest_id][0]
-        same = [r for r in self._order if self._relays[r.manifest_id][0] == priority]
-        if len(same) > 1:
-            entry = self._relays.pop(relay.manifest_id)
-            self._relays[relay.manifest_id] = entry
-            self._sort()
 
     def push_sent(self, peer: PeerId) -> None:
         """Notes that the transport took the push to a peer, or that it could not be made."""
         if self._busy.pop(peer, None) is None:
             return
         self._blocked.pop(peer, None)
-        for relay in self._order:
+        self._lower_busy.pop(peer, None)
+        for relay in self._all:
             relay.set_writable(peer, is_writable=True)
 
     def push_blocked(self, peer: PeerId) -> None:
@@ -146,3 +174,4 @@ class RelayScheduler:
         """Notes that a peer's stream ended: what was under way to it never arrives."""
         self._busy.pop(peer, None)
         self._blocked.pop(peer, None)
+        self._lower_busy.pop(peer, None)
