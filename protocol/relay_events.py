@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from protocol.digest import ManifestId
 from protocol.exchange_events import (
     ObjectDropped,
-    Offence,
     PeerBanned,
     PeerId,
     PeerJoined,
@@ -260,18 +259,6 @@ class PullFreed:
     """Position of the object in the manifest."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlameRelay:
-    """A peer provably broke the relay's rules: score and disconnect it."""
-
-    peer: PeerId
-    """Whom it concerns."""
-    offence: Offence
-    """What for."""
-    detail: str
-    """What was expected and what came."""
-
-
 RelayEffect = (
     SendRelay
     | SendPossession
@@ -283,7 +270,6 @@ RelayEffect = (
     | PullGated
     | PullOpened
     | PullFreed
-    | BlameRelay
 )
 """Everything the relay's machines return."""
 

@@ -9,8 +9,8 @@ All relays share one scheduler, which hands out pushes as links take them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol, TypeVar, assert_never
+from collections.abc import Iterable
+from typing import Final
 
 import trio
 
@@ -28,38 +28,25 @@ from protocol.exchange_events import (
     PeerId,
     PeerJoined,
     PeerLeft,
-    PeerMessage,
-    Send,
     Stop,
     TimerFired,
 )
 from protocol.exchange_messages import BitfieldMessage, Have, Request
 from protocol.relay import Relay
 from protocol.relay_events import (
-    AskPossession,
-    BlameRelay,
     ChunksDropped,
     ChunksGained,
     ObjectReady,
-    PeerClaims,
-    PeerClaimsObject,
     PeerGained,
     PeerPossession,
     PeerRequested,
     PullFreed,
-    PullGated,
-    PullOpened,
     PushRefused,
-    RelayEffect,
     RelayInput,
     RelayReceived,
     RelaySettings,
-    SendPossession,
-    SendPush,
-    SendRelay,
-    TakePush,
 )
-from protocol.relay_messages import Ready, RelayMessage, encode_relay
+from protocol.relay_messages import Ready, RelayMessage
 from protocol.relay_scheduler import RelayScheduler
 from protocol.relay_statistics import RelayStatistics
 from protocol.runs import Runs
@@ -69,13 +56,12 @@ from swarmd.services.exchange_library import ServedLibrary
 from swarmd.services.exchange_link import PeerLink
 from swarmd.services.exchange_links import LinkTable
 from swarmd.services.exchange_pushed import PushOutcome
-from swarmd.services.exchange_relay_frames import RelayFrame
-from swarmd.services.exchange_relay_seat import RelaySeat
+from swarmd.services.exchange_relay_effects import RelayEffects
+from swarmd.services.exchange_relay_host import RelayHost
+from swarmd.services.exchange_relay_seat import RelaySeat, priority_of
 from swarmd.services.exchange_relay_sender import PushSender
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 SEATS_MAX: Final = 64
 """Manifests relayed at once; to peers of others this node is one that does not relay."""
@@ -87,30 +73,6 @@ offence; the oldest is forgotten first."""
 TURN_S_MAX: Final = 1.0
 """Longest time an answer waits because fresh units want the uplink, seconds."""
 _ENTROPY_BOUND: Final = 2**62
-
-
-class RelayHost(Protocol):
-    """The service, as its relays see it."""
-
-    def now(self) -> float:
-        """Seconds, monotonic."""
-        ...
-
-    def may_relay(self, peer: PeerId, manifest_id: ManifestId) -> bool:
-        """Whether a peer may take part in a manifest's relay now."""
-        ...
-
-    async def in_thread(self, call: Callable[[], T]) -> T:
-        """Runs blocking work in a worker thread."""
-        ...
-
-    def blame_relay(self, peer: PeerId, offence: Offence, detail: str) -> None:
-        """Scores a peer and ends its link."""
-        ...
-
-    def found_rot(self, authorised: AuthorisedManifest, number: int, indices: Runs) -> None:
-        """Takes note of chunks that rotted."""
-        ...
 
 
 class RelayDesk:
@@ -148,6 +110,9 @@ class RelayDesk:
         self._links = links
         self._sender = sender
         self._host = host
+        self._effects = RelayEffects(
+            links=links, library=library, sender=sender, host=host, on_left=self._left
+        )
         self._scheduler = RelayScheduler()
         self._seats: dict[ManifestId, RelaySeat] = {}
         self._welcomed: dict[PeerId, dict[ManifestId, None]] = {}
@@ -161,7 +126,7 @@ class RelayDesk:
     async def run(self) -> None:
         """Keeps the relays' time until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+            self._nursery = self._effects.nursery = nursery
             try:
                 while True:
                     self._changed = trio.Event()
@@ -169,7 +134,7 @@ class RelayDesk:
                         await self._changed.wait()
                     self._wake()
             finally:
-                self._nursery = None
+                self._nursery = self._effects.nursery = None
 
     def _next_at(self) -> float:
         times = [seat.relay.deadline for seat in self._seats.values()]
@@ -200,11 +165,13 @@ class RelayDesk:
         """Chunk bytes handed to links in pushes, since the start."""
         return self._sender.pushed_bytes
 
-    def _open(self, authorised: AuthorisedManifest) -> RelaySeat | None:
+    def _open(self, authorised: AuthorisedManifest, *, is_fetched: bool) -> RelaySeat | None:
         """The relay of a manifest, begun if there is none yet and room for one."""
         seat = self._seats.get(authorised.manifest_id)
-        if seat is not None or self._settings is None or len(self._seats) >= SEATS_MAX:
+        if seat is not None or self._settings is None:
             return seat
+        if len(self._seats) >= SEATS_MAX and not (is_fetched and self._make_room()):
+            return None
         relay = Relay(
             manifest_id=authorised.manifest_id,
             own_key=self._own_key,
@@ -214,10 +181,18 @@ class RelayDesk:
         )
         seat = RelaySeat(authorised, relay, idle_until=self._host.now() + IDLE_S)
         self._seats[authorised.manifest_id] = seat
-        self._scheduler.add(relay, priority=0)
+        self._scheduler.add(relay, priority=priority_of(authorised))
         for link in self._links:
             self._join(seat, link)
         return seat
+
+    def _make_room(self) -> bool:
+        """Ends the relay of something that is not fetched here: what is fetched comes first."""
+        for seat in self._seats.values():
+            if seat.fetch is None:
+                self._close(seat)
+                return True
+        return False
 
     def _close(self, seat: RelaySeat) -> None:
         for link in self._links:
@@ -246,7 +221,7 @@ class RelayDesk:
 
     def fetch_begins(self, fetch: Fetch) -> None:
         """Takes part in the relay of what is fetched."""
-        seat = self._open(fetch.authorised)
+        seat = self._open(fetch.authorised, is_fetched=True)
         if seat is not None:
             seat.fetch = fetch
 
@@ -416,7 +391,7 @@ class RelayDesk:
         authorised = self._library.authorised(manifest_id)
         if authorised is None or self._nursery is None:
             return None
-        seat = self._open(authorised)
+        seat = self._open(authorised, is_fetched=False)
         if seat is not None:
             self._nursery.start_soon(self._tell_held, seat)
         return seat
@@ -498,7 +473,8 @@ class RelayDesk:
     def _feed(self, seat: RelaySeat, event: RelayInput) -> None:
         if seat.is_closed:
             return
-        self._execute_all(seat, seat.relay.handle(event, self._host.now()))
+        for effect in seat.relay.handle(event, self._host.now()):
+            self._effects.execute(seat, effect)
         self._pump()
         self._changed.set()
 
@@ -511,93 +487,15 @@ class RelayDesk:
             for relay, effect in self._scheduler.next_effects(self._host.now()):
                 seat = self._seats.get(relay.manifest_id)
                 if seat is not None:
-                    self._execute(seat, effect)
+                    self._effects.execute(seat, effect)
+                    self._changed.set()
         finally:
             self._is_pumping = False
         if not self._scheduler.is_pressing:
             self._calmed.set()
-
-    def _execute_all(self, seat: RelaySeat, effects: Sequence[RelayEffect]) -> None:
-        for effect in effects:
-            self._execute(seat, effect)
-
-    def _execute(self, seat: RelaySeat, effect: RelayEffect) -> None:
-        match effect:
-            case SendRelay():
-                link = self._links.get(effect.peer)
-                if link is not None:
-                    link.send_relayed(RelayFrame(encode_relay(effect.message), seat.manifest_id))
-            case SendPush():
-                self._push(seat, effect)
-            case TakePush():
-                if seat.fetch is not None:
-                    seat.fetch.take_push(effect)
-            case PullGated() | PullOpened() | PullFreed():
-                if seat.fetch is not None:
-                    seat.fetch.feed(effect)
-            case PeerClaims() | PeerClaimsObject():
-                self._pass_claims(seat, effect)
-            case SendPossession() | AskPossession():
-                self._speak_of_possession(seat, effect)
-            case BlameRelay():
-                self._host.blame_relay(effect.peer, effect.offence, effect.detail)
-            case _:
-                assert_never(effect)
-
-    def _push(self, seat: RelaySeat, effect: SendPush) -> None:
-        link = self._links.get(effect.peer)
-        if link is None or self._nursery is None:
-            self._left(effect.peer)
-            return
-        push = self._sender.from_memory(seat, effect)
-        if push is not None:
-            self._hand_over(seat, link, encode_relay(push))
-        else:
-            self._nursery.start_soon(self._read_and_push, seat, link, effect)
-
-    async def _read_and_push(self, seat: RelaySeat, link: PeerLink, effect: SendPush) -> None:
-        push, rotten = await self._sender.read(seat, effect, link.meter)
-        if rotten:
-            self._host.found_rot(seat.authorised, effect.object_number, rotten)
-        if push is None or seat.is_closed or link.is_closed:
-            self._left(effect.peer)
-        else:
-            self._hand_over(seat, link, encode_relay(push))
-
-    def _hand_over(
-        self, seat: RelaySeat, link: PeerLink, parts: Sequence[bytes | memoryview]
-    ) -> None:
-        peer = link.peer
-        self._sender.begins(peer, self._host.now())
-        link.send_relayed(RelayFrame(parts, seat.manifest_id, lambda: self._left(peer)))
-        self._changed.set()
 
     def _left(self, peer: PeerId) -> None:
         """The transport took a push, or it was not made."""
         self._sender.left(peer)
         self._scheduler.push_sent(peer)
         self._pump()
-
-    def _pass_claims(self, seat: RelaySeat, effect: PeerClaims | PeerClaimsObject) -> None:
-        """Tells the download what it may ask a peer for."""
-        fetch = seat.fetch
-        if fetch is None or not fetch.machine.has_peer(effect.peer):
-            return
-        for message in seat.as_told(effect):
-            fetch.feed(PeerMessage(peer=effect.peer, message=message))
-
-    def _speak_of_possession(self, seat: RelaySeat, effect: SendPossession | AskPossession) -> None:
-        """Tells a peer what is held here, or asks what it holds."""
-        link = self._links.get(effect.peer)
-        served = self._library.find(seat.manifest_id)
-        if link is None or served is None:
-            return
-        if isinstance(effect, SendPossession):
-            message = BitfieldMessage(
-                manifest_id=seat.manifest_id,
-                component=effect.object_number,
-                bits=served.possession[effect.object_number].encode(),
-            )
-            link.send(Send(peer=effect.peer, message=message, served=seat.manifest_id))
-        elif seat.fetch is not None and seat.fetch.machine.has_peer(effect.peer):
-            link.send(Send(peer=effect.peer, message=seat.fetch.machine.interest))

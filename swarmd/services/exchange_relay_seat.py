@@ -15,6 +15,16 @@ from protocol.relay_events import PeerClaims, PeerClaimsObject
 from protocol.runs import Runs
 from swarmd.services.exchange_fetch import Fetch
 
+URGENCY: Final = "urgency"
+"""Name of the manifest's metadata that says how urgent an image is; approvers see it."""
+_PRIORITIES: Final = {"high": 1, "low": -1}
+"""Other texts, and none, are in between."""
+
+
+def priority_of(authorised: AuthorisedManifest) -> int:
+    """How urgent an image is where several are relayed; larger comes first."""
+    return _PRIORITIES.get(authorised.manifest.metadata.get(URGENCY, ""), 0)
+
 
 class RelaySeat:
     """See the module's docstring."""

@@ -24,7 +24,6 @@ from protocol.exchange_messages import BitfieldMessage, ExchangeMessage, Have, I
 from protocol.relay import Relay
 from protocol.relay_events import (
     AskPossession,
-    BlameRelay,
     ChunksGained,
     ObjectReady,
     PeerClaims,
@@ -245,8 +244,6 @@ class RelayDesk:
                 self._speak_of_possession(part, effect)
             case PeerClaims() | PeerClaimsObject():
                 self._pass_possession(part, effect)
-            case BlameRelay():
-                self._owner.cut(int.from_bytes(effect.peer, "big"), effect.offence)
             case _:
                 assert_never(effect)
 
