@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -139,7 +140,11 @@ def release_of(
 
 
 def authorised_release(
-    components: tuple[Component, ...], *, sequence: int = 1, group: str = "lab"
+    components: tuple[Component, ...],
+    *,
+    sequence: int = 1,
+    group: str = "lab",
+    metadata: Mapping[str, str] | None = None,
 ) -> AuthorisedManifest:
     """An authorised manifest that names components."""
     manifest = Manifest(
@@ -150,6 +155,7 @@ def authorised_release(
         sequence=sequence,
         groups=(group,),
         components=components,
+        metadata=metadata or {},
     )
     signed = sign_manifest(manifest, PrivateKey(bytes(32)), ChainId(sha256(b"chain")))
     return AuthorisedManifest(
