@@ -101,7 +101,7 @@ class Giving:
             if len(receivers) < max(state.settings.receivers_min, others + 1):
                 return
             seeder = self._open(number, now)
-        seeder.set_members(len(receivers))
+        seeder.fresh.set_members(len(receivers))
         self.size.plan(
             object_bytes=seeder.object_bytes,
             receivers=len(receivers),
@@ -110,8 +110,8 @@ class Giving:
         for member in receivers:
             if not member.is_leaf:
                 seeder.admit(member, is_local=state.is_near(member))
-        seeder.set_others(m.peer for m in state.members if number in m.seeded)
-        if not self._must_wait(number, now) and seeder.has_fresh:
+        seeder.fresh.set_others(m.peer for m in state.members if number in m.seeded)
+        if not self._must_wait(number, now) and seeder.fresh.has_fresh:
             state.set_role(number, Role.SEEDS)
 
     def _must_wait(self, number: int, now: float) -> bool:
@@ -127,7 +127,7 @@ class Giving:
             return True
         del self._wait_until[number]
         first, count = self._state.whole(number)
-        self._seeders[number].known_before(
+        self._seeders[number].fresh.known_before(
             member.known.window(first, count) for member in self._state.members.receivers(number)
         )
         return False
@@ -231,7 +231,7 @@ class Giving:
     def is_pressing(self) -> bool:
         """Whether fresh units wait for nothing but the uplink."""
         return any(
-            not seeder.is_saturated and seeder.has_fresh
+            not seeder.is_saturated and seeder.fresh.has_fresh
             for number, seeder in self._seeders.items()
             if number not in self._wait_until
         )
@@ -259,20 +259,20 @@ class Giving:
             if seeder.is_saturated and not self.duties.duty_count:
                 self._relay_own(number, seeder, now)
             return None
-        run = seeder.next_unit()
+        run = seeder.fresh.next_unit()
         if run is None:
             return None
         seeder.given(member, run, self._state.size_of(run), now)
         self.size.given(now)
         self.given_count += 1
-        if seeder.is_exhausted:
+        if seeder.fresh.is_exhausted:
             # The last unit is out: whoever lacks something may ask for it from now on.
             self._state.set_role(number, Role.HOLDS)
         return self._push(member, run, PushFlag.RELAYER, ())
 
     def _relay_own(self, number: int, seeder: Seeder, now: float) -> None:
         """Passes a unit to everybody itself: no relayer has room for it, and the uplink is idle."""
-        run = seeder.next_unit()
+        run = seeder.fresh.next_unit()
         if run is None:
             return
         receivers = list(self._state.members.receivers(number))
@@ -340,16 +340,16 @@ class Giving:
             if now >= self._wait_until.get(number, now + 1):
                 self.review(number, now)
             self._help(number, seeder, now)
-            if number not in self._wait_until and seeder.is_exhausted:
+            if number not in self._wait_until and seeder.fresh.is_exhausted:
                 state.set_role(number, Role.HOLDS)
 
     def _help(self, number: int, seeder: Seeder, now: float) -> None:
         """Goes on with other seeders' stripes some time after this node's own are given out."""
-        if not seeder.waits_to_help:
+        if not seeder.fresh.waits_to_help:
             self._help_at.pop(number, None)
         elif now >= self._help_at.setdefault(number, now + HELP_S):
             del self._help_at[number]
-            seeder.help_others()
+            seeder.fresh.help_others()
 
     def clear(self) -> None:
         """Drops every queue."""

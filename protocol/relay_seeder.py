@@ -10,7 +10,6 @@ it works; only complaints of many members end its role for good. See docs/spec/r
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import Final
@@ -18,6 +17,7 @@ from typing import Final
 from protocol.exchange_events import PeerId
 from protocol.relay_chunks import ChunkSet
 from protocol.relay_estimates import DelayEstimate, QuantileEstimate
+from protocol.relay_fresh import FreshUnits
 from protocol.relay_members import ALLOWANCE_START, Member, OutUnit, RelayerRecord
 from protocol.relay_messages import Run
 from protocol.relay_units import SeedShare, UnitCutter
@@ -63,8 +63,6 @@ PAUSE_S_MAX: Final = 64.0
 CLAIMANTS_MAX: Final = 1024
 """Members whose claims are remembered, so that none counts twice; who told least lately goes first.
 """
-_CLAIMS_MAX: Final = 255
-"""Claims that are counted of one chunk."""
 GIVEN_MAX: Final = 1024
 """Units remembered of one relayer in case it is convicted; the oldest are forgotten first."""
 
@@ -85,18 +83,10 @@ class Seeder:
         """
         self.object_bytes: Final = object_bytes
         """Size of the object."""
+        self.fresh: Final = FreshUnits(share=share, cutter=cutter, have=have)
+        """What is left to give."""
         self._share = share
         self._cutter = cutter
-        self._have = have
-        self._taken = ChunkSet()
-        self._claims = bytearray(cutter.end - cutter.start)
-        self.witnesses_min = 2
-        """Members that must claim a chunk before it counts as held elsewhere: what fewer claim may
-        be a lie that would keep it from the others."""
-        self._cursor = cutter.start
-        self._step = 0
-        self._helps = False
-        self._returned: deque[Run] = deque()
         self._claimants: dict[PeerId, ChunkSet] = {}
         self._units: dict[int, tuple[Member, OutUnit]] = {}
         self._relayers: dict[Member, RelayerRecord] = {}
@@ -112,87 +102,6 @@ class Seeder:
         """Units given out again, since the start."""
         self.doubtful_count = 0
         """Credits believed though nobody vouched for them in time, since the start."""
-
-    # What is fresh -------------------------------------------------------------------------------
-
-    def set_members(self, count: int) -> None:
-        """Notes how many receive the object: more than a third of them must tell the same."""
-        self.witnesses_min = max(2, (count - 1) // 3 + 1)
-
-    def known_before(self, claims: Iterable[int]) -> None:
-        """Notes what members held before any unit was given.
-
-        Args:
-            claims: for each member what it claims; bit `i` stands for the object's chunk `i`.
-        """
-        # at_least[k]: chunks that k + 1 of the members so far claim.
-        at_least = [0] * self.witnesses_min
-        for claim in claims:
-            for position in range(self.witnesses_min - 1, 0, -1):
-                at_least[position] |= at_least[position - 1] & claim
-            at_least[0] |= claim
-        start, end = self._cutter.start, self._cutter.end
-        self._taken.add(start, end - start, at_least[-1])
-
-    def set_others(self, others: Iterable[PeerId]) -> None:
-        """Notes who else seeds; a share that fell to this node is looked at from its start."""
-        if self._share.set_others(others):
-            self._cursor, self._step = self._cutter.start, 0
-            self._helps = False
-
-    def give_back(self, run: Run) -> None:
-        """Returns a unit that was taken out and given to nobody."""
-        self._returned.appendleft(run)
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether no unit is left to give."""
-        may_help = self._share.has_others and not self._helps
-        return not self._returned and not may_help and self._peek() is None
-
-    @property
-    def waits_to_help(self) -> bool:
-        """Whether this node's own stripes are given out, and those of other seeders are not its."""
-        is_done = not self._returned and self._peek() is None
-        return is_done and self._share.has_others and not self._helps
-
-    def help_others(self) -> None:
-        """Goes on with the stripes of other seeders."""
-        self._helps = True
-
-    @property
-    def has_fresh(self) -> bool:
-        """Whether a unit is left that was never given."""
-        return self._peek() is not None
-
-    def _peek(self) -> Run | None:
-        """The next fresh unit: own stripes ascending, then others' from the end.
-
-        Each chunk is passed once, however often this is called.
-        """
-        while self._cursor < self._cutter.end:
-            if self._is_own_fresh(self._cursor):
-                return self._cutter.unit_at(self._cursor, self._is_own_fresh)
-            self._cursor += 1
-        if self._helps:
-            while self._step < self._share.steps:
-                number = self._share.from_end(self._step)
-                if number < self._cutter.end and self._is_fresh(number):
-                    return self._cutter.unit_at(number, self._is_fresh)
-                self._step += 1
-        return None
-
-    def _is_known(self, run: Run) -> bool:
-        """Whether enough members hold a unit that was given back."""
-        start = run[0] - self._cutter.start
-        enough = min(self.witnesses_min, _CLAIMS_MAX)
-        return min(self._claims[start : start + run[1]]) >= enough
-
-    def _is_fresh(self, number: int) -> bool:
-        return number not in self._taken and number in self._have
-
-    def _is_own_fresh(self, number: int) -> bool:
-        return self._is_fresh(number) and self._share.is_own(number)
 
     @property
     def _allowance_start(self) -> int:
@@ -215,17 +124,6 @@ class Seeder:
     def _preferred(self) -> int:
         """0: relayers of this node's own site, as long as one works; 1: those of other sites."""
         return 0 if self._usable_local else 1
-
-    def next_unit(self) -> Run | None:
-        """Takes the next unit out, returned ones first."""
-        while self._returned:
-            run = self._returned.popleft()
-            if not self._is_known(run):
-                return run
-        unit = self._peek()
-        if unit is not None:
-            self._taken.add(*unit)
-        return unit
 
     def choose(self) -> Member | None:
         """The relayer to give the next unit to; None if none takes frames and has allowance."""
@@ -335,7 +233,7 @@ class Seeder:
         claimed.add(first, count)
 
     def _count(self, peer: PeerId, first: int, count: int, now: float) -> None:
-        self._count_claims(first, count)
+        self.fresh.claimed(first, count)
         numbers: Iterable[int] = range(first, first + count)
         if count > len(self._units):
             numbers = [number for number in self._units if first <= number < first + count]
@@ -343,17 +241,6 @@ class Seeder:
             entry = self._units.get(number)
             if entry is not None and entry[0].peer != peer:
                 self._vouch(*entry, now)
-
-    def _count_claims(self, first: int, count: int) -> None:
-        if self._peek() is None:
-            return  # nothing is fresh: who holds it decides nothing any more
-        start = first - self._cutter.start
-        for position in range(start, start + count):
-            claims = self._claims[position]
-            if claims < self.witnesses_min and claims < _CLAIMS_MAX:
-                self._claims[position] = claims + 1
-                if claims + 1 >= min(self.witnesses_min, _CLAIMS_MAX):
-                    self._taken.add(self._cutter.start + position, 1)
 
     def _vouch(self, member: Member, unit: OutUnit, now: float) -> None:
         if not unit.vouchers:
@@ -499,7 +386,7 @@ class Seeder:
         record.given.pop(unit.first, None)
         self._forget(member, unit.first)
         if unit.vouchers < SETTLED_VOUCHERS:
-            self._returned.append((unit.first, unit.count))
+            self.fresh.give_back((unit.first, unit.count))
             self.reinjected_count += 1
 
     def _arm(self, member: Member, record: RelayerRecord, at: float) -> None:
@@ -515,7 +402,7 @@ class Seeder:
         if record is None:
             return
         for first, count in record.given.items():
-            self._returned.append((first, count))
+            self.fresh.give_back((first, count))
             self._forget(member, first)
         self.reinjected_count += len(record.given)
         record.given.clear()

@@ -64,7 +64,7 @@ from swarmd.services.exchange_relay_sender import PushSender
 logger = logging.getLogger(__name__)
 
 SEATS_MAX: Final = 64
-"""Manifests relayed at once; to peers of others this node is one that does not relay."""
+"""Manifests relayed at once; of others nothing is relayed here."""
 IDLE_S: Final = 60.0
 """A relay that nobody receives by, of a manifest that is not fetched, ends after this, seconds."""
 WELCOMES_MAX: Final = 256
@@ -240,8 +240,7 @@ class RelayDesk:
             self._ready(seat, number, recipe, held)
 
     def _ready(self, seat: RelaySeat, number: int, recipe: Recipe, held: Bitfield) -> None:
-        event = ObjectReady(object_number=number, lengths=recipe.lengths, held=held.bits)
-        self._feed(seat, event)
+        self._feed(seat, ObjectReady(object_number=number, lengths=recipe.lengths, held=held.bits))
 
     def dropped(self, fetch: Fetch, number: int) -> None:
         """Welcomes no more pushes of an object that is not wanted any more."""

@@ -44,7 +44,7 @@ class Bench:
         self.members = [Member(bytes((number,)) * 32) for number in range(relayers)]
         for number, member in enumerate(self.members):
             self.seeder.admit(member, is_local=number >= far)
-        self.seeder.set_members(relayers)
+        self.seeder.fresh.set_members(relayers)
         self.now = 0.0
 
     def record(self, member: Member) -> RelayerRecord:
@@ -54,7 +54,7 @@ class Bench:
         """Gives units until nobody takes any more."""
         found = []
         while len(found) < limit and (member := self.seeder.choose()) is not None:
-            run = self.seeder.next_unit()
+            run = self.seeder.fresh.next_unit()
             if run is None:
                 break
             assert run[1] == 1
@@ -204,8 +204,8 @@ def test_one_that_claims_everything_keeps_nothing_from_the_others() -> None:
     liar = bench.members[0]
     for _ in range(10):
         bench.seeder.announced(liar.peer, 0, CHUNKS, 0.0)
-    assert bench.seeder.has_fresh
-    run = bench.seeder.next_unit()
+    assert bench.seeder.fresh.has_fresh
+    run = bench.seeder.fresh.next_unit()
     assert run is not None
     assert run[0] == 0
 
@@ -214,19 +214,19 @@ def test_what_more_than_a_third_hold_is_not_pushed() -> None:
     bench = Bench(6)
     for member in bench.members[:2]:
         bench.seeder.announced(member.peer, 0, 50, 0.0)
-    run = bench.seeder.next_unit()
+    run = bench.seeder.fresh.next_unit()
     assert run is not None
     assert run[0] == 50
     held = (1 << 120) - 1
-    bench.seeder.known_before([held, held, held])
-    run = bench.seeder.next_unit()
+    bench.seeder.fresh.known_before([held, held, held])
+    run = bench.seeder.fresh.next_unit()
     assert run is not None
     assert run[0] == 120
 
 
 def test_somebody_is_given_the_last_units_and_then_nothing_is_left() -> None:
     bench = Bench()
-    while not bench.seeder.is_exhausted:
+    while not bench.seeder.fresh.is_exhausted:
         for member, first in bench.give():
             bench.credit(member, first)
         bench.now += 0.01
