@@ -288,6 +288,13 @@ async def test_a_forged_end_is_never_an_end(tmp_path: Path) -> None:
         await far.reset()
 
 
+@pytest.mark.parametrize("is_server", [True, False])
+def test_no_release_of_python_lets_a_forged_end_pass(tmp_path: Path, is_server: bool) -> None:
+    """The option's default changed within Python 3.11."""
+    context = make_lane_identity(tmp_path).context if is_server else client_context()
+    assert ssl.OP_IGNORE_UNEXPECTED_EOF not in context.options
+
+
 async def test_an_end_of_the_peer_itself_is_an_end(tmp_path: Path) -> None:
     near, far = tls_pair(tmp_path)
     lane = Lane(near, peer_of(SERVER), lane_client().workers)
