@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from chunks.chunk_batches import RunBytes, WriteOutcome
-from chunks.store import ChunkStore, Download
+from chunks.store import ChunkStore, DiskFullError, Download
 from ledger.bodies.manifest import ApproveManifest, ProposeManifest
 from protocol.approval import Action
 from protocol.errors import ConfigError, StorageError, SwarmError, VerificationError
@@ -131,6 +131,13 @@ class FillingStore:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
+
+    def write_chunk(self, download: Download, index: int, data: bytes) -> tuple[int, ...]:
+        if self.room <= 0:
+            self.refusals += 1
+            raise DiskFullError("no space")
+        self.room -= 1
+        return self._store.write_chunk(download, index, data)
 
     def write_chunks(self, download: Download, runs: Sequence[RunBytes]) -> WriteOutcome:
         taken: list[RunBytes] = []
