@@ -38,6 +38,8 @@ class Tagged:
     """Epoch of the sender's engine."""
     content: Message | bytes | None
     """The message; None: the sender only tells its epoch."""
+    is_bad: bool = False
+    """Known to nobody but the invariants: the sender meant it to break a rule."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,133 @@
+"""Every adversary by name: what it attacks, in one line, and how to put it into a world.
+
+Tests, campaigns and scenarios choose from here. Which of the three constructors an adversary has
+says where it lives: in the seat of a validator (`seat`), among the peers of an exchange (`peer`),
+or among the members of a transfer over modelled links (`member`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from protocol.errors import ConfigError
+from swarmd.simulation.byzantine.chunk_corrupter import ChunkCorrupter
+from swarmd.simulation.byzantine.claiming_peer import ClaimingPeer
+from swarmd.simulation.byzantine.claiming_relayer import ClaimingRelayer
+from swarmd.simulation.byzantine.endless_peer import EndlessPeer
+from swarmd.simulation.byzantine.false_complainer import FalseComplainer
+from swarmd.simulation.byzantine.forking_proposer import add_forking_proposer
+from swarmd.simulation.byzantine.half_voter import HalfVoter
+from swarmd.simulation.byzantine.lying_relayer import LyingRelayer
+from swarmd.simulation.byzantine.misdealing_peer import MisdealingPeer
+from swarmd.simulation.byzantine.mute_relayer import MuteRelayer
+from swarmd.simulation.byzantine.nullifier import Nullifier
+from swarmd.simulation.byzantine.page_forger import PageForger
+from swarmd.simulation.byzantine.push_corrupter import PushCorrupter
+from swarmd.simulation.byzantine.silent_leader import SilentLeader
+from swarmd.simulation.byzantine.stalling_peer import StallingPeer
+from swarmd.simulation.byzantine.stalling_relayer import StallingRelayer
+from swarmd.simulation.byzantine.twin import add_twins
+from swarmd.simulation.consensus_cluster import Cluster
+from swarmd.simulation.exchange_host import ExchangeHost
+from swarmd.simulation.transfer_host import TransferHost
+
+
+class Plane(StrEnum):
+    """What an adversary attacks."""
+
+    CONSENSUS = "consensus"
+    """Agreement and progress of the validators."""
+    LEDGER = "ledger"
+    """What blocks, proofs and evidence say."""
+    EXCHANGE = "exchange"
+    """The transfer of chunks."""
+    GOSSIP = "gossip"
+    """The spreading of news."""
+    ROLLOUT = "rollout"
+    """What gateways install, and when."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adversary:
+    """One way to misbehave."""
+
+    name: str
+    """How tests and scenarios call it: lower case, words joined by underscores."""
+    plane: Plane
+    """What it attacks."""
+    summary: str
+    """One line for help texts and reports."""
+    seat: Callable[[Cluster, int], object] | None = None
+    """Adds it to a simulated chain in the place of a process, by index."""
+    peer: type[ExchangeHost] | None = None
+    """Takes the place of an honest `ExchangeHost`."""
+    member: type[TransferHost] | None = None
+    """Takes the place of an honest `TransferHost`."""
+    weight: int = 1
+    """How often it is drawn, relative to others of its plane."""
+
+
+def _seat(
+    name: str, summary: str, add: Callable[[Cluster, int], object], weight: int = 1
+) -> Adversary:
+    return Adversary(name=name, plane=Plane.CONSENSUS, summary=summary, seat=add, weight=weight)
+
+
+def _peer(name: str, summary: str, peer: type[ExchangeHost]) -> Adversary:
+    return Adversary(name=name, plane=Plane.EXCHANGE, summary=summary, peer=peer)
+
+
+def _member(name: str, summary: str, member: type[TransferHost]) -> Adversary:
+    return Adversary(name=name, plane=Plane.EXCHANGE, summary=summary, member=member)
+
+
+_ALL: Final = (
+    _seat("twin", "two processes hold one key and know nothing of each other", add_twins, 3),
+    _seat("forking_proposer", "leads on old parents, or with two blocks", add_forking_proposer, 3),
+    _seat("silent_leader", "votes, but shows nobody the blocks it leads", SilentLeader),
+    _seat("nullifier", "votes to skip every view at once", Nullifier),
+    _seat("half_voter", "shows each vote to one half of the others", HalfVoter),
+    _peer("chunk_corrupter", "answers in time, with one bit wrong in each chunk", ChunkCorrupter),
+    _peer("claiming_peer", "claims everything, holds nothing", ClaimingPeer),
+    _peer("endless_peer", "answers each request again and again", EndlessPeer),
+    _peer("misdealing_peer", "genuine chunks cut short, under wrong indices", MisdealingPeer),
+    _peer("page_forger", "recipe pages that describe another image", PageForger),
+    _peer("stalling_peer", "takes requests and never answers", StallingPeer),
+    _member("claiming_relayer", "claims to hold everything and sends nothing", ClaimingRelayer),
+    _member("false_complainer", "complains to everybody about everybody", FalseComplainer),
+    _member("lying_relayer", "credits every unit and passes none on", LyingRelayer),
+    _member("mute_relayer", "takes everything, passes nothing on", MuteRelayer),
+    _member("push_corrupter", "relays in time, with one bit wrong in each chunk", PushCorrupter),
+    _member("stalling_relayer", "does everything right, seconds late", StallingRelayer),
+)
+
+ADVERSARIES: Final[Mapping[str, Adversary]] = MappingProxyType({item.name: item for item in _ALL})
+"""All adversaries, by name."""
+
+
+def adversary(name: str) -> Adversary:
+    """Finds an adversary.
+
+    Raises:
+        ConfigError: there is none of this name; the message lists those that exist.
+    """
+    found = ADVERSARIES.get(name)
+    if found is None:
+        raise ConfigError(f"no adversary {name!r}; there are: {', '.join(sorted(ADVERSARIES))}")
+    return found
+
+
+def of_plane(plane: Plane) -> tuple[Adversary, ...]:
+    """All adversaries that attack a plane, in the order of the catalogue."""
+    return tuple(item for item in ADVERSARIES.values() if item.plane is plane)
+
+
+def draw_adversary(chance: random.Random, *, plane: Plane = Plane.CONSENSUS) -> Adversary:
+    """Draws one by weight, among those that can be put into a world of this plane."""
+    among = of_plane(plane)
+    return chance.choices(among, [item.weight for item in among])[0]
