@@ -362,10 +362,7 @@ class ConsensusHost:
         if time_ms is None:
             return None
         closed = is_closed(parent, self.epoch)
-        count = self.cluster.world.random.randrange(3) if self._pending and not closed else 0
-        transactions = tuple(
-            b"filler %d of view %d" % (number, request.view) for number in range(count)
-        )
+        transactions = self.draw_transactions(request) if self._pending and not closed else ()
         evidence = tuple(
             item
             for item in request.evidence
@@ -391,6 +388,20 @@ class ConsensusHost:
         )
         return Block(header, transactions, evidence, request.skips)
 
+    def draw_transactions(self, request: Build) -> tuple[bytes, ...]:
+        """What goes into a block of its own; fillers, unless a scenario knows something better."""
+        return tuple(
+            b"filler %d of view %d" % (number, request.view)
+            for number in range(self.cluster.world.random.randrange(3))
+        )
+
+    def are_valid(self, transactions: tuple[bytes, ...]) -> bool:  # noqa: ARG002
+        """Whether a proposal with these may be voted for; fillers always may."""
+        return True
+
+    def on_final(self, blocks: tuple[Block, ...], run: Run) -> None:
+        """Told of each run of blocks that became final here; scenarios override it."""
+
     def _next_validators(self, parent: Header, time_ms: int) -> Digest:
         """What a block of this epoch with this time must say about its successors."""
         if is_closed(parent, self.epoch):
@@ -412,6 +423,8 @@ class ConsensusHost:
             return False
         if header.next_validators != self._next_validators(parent, header.time_ms):
             return False
+        if not self.are_valid(block.transactions):
+            return False
         after = (header.log_size, header.log_root, header.state_root)
         return after == _executed(parent, block.transactions, block.skips, closed)
 
@@ -423,6 +436,7 @@ class ConsensusHost:
                 self.cluster.violate(f"host {self.actor} committed out of order")
         self.store.add(blocks, fillers, run.certificate)
         self.store.audit.append(run.certificate)
+        self.on_final(blocks, run)
         world = self.cluster.world
         height = blocks[-1].header.height
         if self.cluster.disk.commit_s == 0.0:
