@@ -47,6 +47,7 @@ OFFENDERS = [
     ),
     ("swallowed_errors", "swarmd/a.py", "try:\n    f()\nexcept BaseException:\n    g()\n"),
     ("entropy", "swarmd/simulation/a.py", "import random\nrandom.Random()\n"),
+    ("entropy", "swarmd/simulation/a.py", "import numpy\nnumpy.random.default_rng()\n"),
     (
         "swallowed_errors",
         "swarmd/a.py",
@@ -91,6 +92,7 @@ LAWFUL = [
         "try:\n    f()\nexcept BaseException:\n    g()\n    raise\n",
     ),
     ("entropy", "swarmd/simulation/a.py", "import random\nrandom.Random(seed)\n"),
+    ("entropy", "swarmd/simulation/a.py", "import numpy\nnumpy.random.default_rng(1)\n"),
     ("swallowed_errors", "swarmd/a.py", "try:\n    f()\nexcept Exception:\n    log(1)\n"),
     ("swallowed_errors", "swarmd/a.py", "try:\n    f()\nexcept OSError:\n    pass\n"),
     ("set_order", "ledger/a.py", "for x in sorted({1, 2}):\n    f(x)\n"),

@@ -66,6 +66,8 @@ CLOCK_CALLS: Final = (
     "datetime.datetime.utcnow", "datetime.datetime.today", "datetime.date.today",
 )  # fmt: skip
 """Calls that read a clock; `trio.current_time` is the event loop's and stays allowed in swarmd."""
+SEEDED: Final = ("random.Random", "numpy.random.default_rng")
+"""Generators that replay when they are given a seed."""
 ENTROPY_PREFIXES: Final = ("random.", "secrets.", "numpy.random.", "os.urandom", "uuid.uuid")
 """Calls that draw randomness."""
 FILE_CALLS: Final = (
@@ -192,7 +194,7 @@ def entropy(source: SourceFile) -> Iterator[str]:
     if source.package not in PACKAGES or is_excepted("entropy", source.path):
         return
     for node, name in source.calls():
-        if name == "random.Random" and node.args and is_excepted("seeded", source.path):
+        if name in SEEDED and node.args and is_excepted("seeded", source.path):
             continue
         if name.startswith(ENTROPY_PREFIXES) or name.endswith("PrivateKey.generate"):
             yield f"{source.where(node)}: {name}: take entropy as an argument"
