@@ -7,11 +7,11 @@ loopback. The sender sends frames of an exchange's size; the receiver hashes eve
 No disk. Reported are medians of MiB/s and of processor seconds of both processes per GiB; trust the
 ratios to `plain`, which encrypts nothing and is the floor.
 
-    lane     a lane: TLS on a socket of its own, steps in threads
+    lane     a lane: AES-GCM records on a socket of its own, steps in threads
     stream   a libp2p stream: Noise and yamux, on the trio thread
     trio     trio.SSLStream on a socket of its own
     threads  a blocking SSLSocket in a thread of its own
-    gcm      AES-GCM records over a blocking socket in a thread of its own
+    gcm      AES-GCM records of whole frames over a blocking socket in a thread of its own
     plain    a blocking socket in a thread of its own, no encryption
 """
 
@@ -41,6 +41,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from protocol.digest import ChainId
 from protocol.keys import PrivateKey
 from protocol.lane_offer import LaneOffer
+from swarmd.entropy import SystemEntropy
 from swarmd.net.address import PeerAddress, PeerKey
 from swarmd.net.config import NetworkConfig, PeerClass
 from swarmd.net.lane import Lane, LaneWorkers
@@ -55,7 +56,7 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 SECRETS: Final = {"send": PrivateKey(bytes([1]) * 32), "receive": PrivateKey(bytes([2]) * 32)}
 HOST: Final = "127.0.0.1"
-PROTOCOL: Final = "/bench/lane/1"
+PROTOCOL: Final = "/bench/lane/2"
 TOKEN: Final = bytes(range(32))
 KEY: Final = bytes(range(32))
 FRAME_BYTES_MAX: Final = 2 * MIB
@@ -157,7 +158,11 @@ async def send_lane(job: Job, announce: Callable[[object], None]) -> None:
     tokens = TokenBook()
     tokens.give(peer("receive"), TOKEN, trio.current_time())
     gate = LaneGate(
-        chain=ChainId(bytes(32)), era=lambda: 0, tokens=tokens, may_use=lambda _peer: True
+        chain=ChainId(bytes(32)),
+        era=lambda: 0,
+        tokens=tokens,
+        entropy=SystemEntropy(),
+        may_use=lambda _peer: True,
     )
     server = LaneServer(identity, gate, LaneWorkers(), serve)
     server.bind((HOST,), 0)
@@ -172,7 +177,11 @@ async def receive_lane(job: Job, told: list[object]) -> None:
     """Takes them."""
     offer = LaneOffer(port=int(str(told[0])), fingerprint=bytes.fromhex(str(told[1])), token=TOKEN)
     client = LaneClient(
-        key=SECRETS["receive"], chain=ChainId(bytes(32)), era=lambda: 0, workers=LaneWorkers()
+        key=SECRETS["receive"],
+        chain=ChainId(bytes(32)),
+        era=lambda: 0,
+        entropy=SystemEntropy(),
+        workers=LaneWorkers(),
     )
     lane = await client.open(peer("send"), offer, HOST)
     await swallow(job, lane.receive_frame)

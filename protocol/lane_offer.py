@@ -1,7 +1,8 @@
 """How a member hands out the key to its bulk lane, and how a lane is claimed with it.
 
 The offer travels on an authenticated control stream; the claim is the first thing said inside the
-lane's TLS connection. Rules: docs/spec/lane.md.
+lane's TLS connection. What both ends say there makes the keys of the records that follow. Rules:
+docs/spec/lane.md.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import ipaddress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from protocol.digest import ChainId, Digest
 from protocol.encoding import (
@@ -21,14 +25,21 @@ from protocol.encoding import (
 from protocol.errors import EncodingError
 from protocol.keys import SIGNATURE_BYTES, PublicKey, Signer, signing_context
 
-LANE_TAG: Final = "swarmd/lane/1"
-"""Domain of the signature in a claim."""
+LANE_TAG: Final = "swarmd/lane/2"
+"""Domain of the signature in a claim, and of the keys of records."""
 LANE_TOKEN_BYTES: Final = 32
 """Random bytes that name one permission to open a lane."""
-LANE_CLAIM_BYTES: Final = LANE_TOKEN_BYTES + SIGNATURE_BYTES
-"""Token and signature, without any frame around them."""
+LANE_SECRET_BYTES: Final = 32
+"""Random bytes that each end adds to the keys of a lane."""
+LANE_KEY_BYTES: Final = 32
+"""AES-256: as fast as AES-128 on a processor with AES instructions, and since nonces count from 0
+under every key, whoever records many lanes gains nothing from their number."""
+LANE_CLAIM_BYTES: Final = LANE_TOKEN_BYTES + SIGNATURE_BYTES + LANE_SECRET_BYTES
+"""Token, signature and the client's secret, without any frame around them."""
 LANE_WELCOME: Final = b"\x01"
-"""The one byte that answers a claim which is granted; one that is not ends the connection."""
+"""What begins the answer to a claim that is granted; one that is not ends the connection."""
+LANE_WELCOME_BYTES: Final = len(LANE_WELCOME) + LANE_SECRET_BYTES
+"""That byte and the server's secret."""
 LANE_LIFETIME_S: Final = 30
 """Seconds a token may wait to be used: a stream's round trips and three refused addresses."""
 LANE_ADDRESSES_MAX: Final = 4
@@ -138,20 +149,55 @@ def _claimed(token: bytes, fingerprint: Digest, chain: ChainId, era: int) -> byt
     return signing_context(LANE_TAG, chain, era) + encode_canonical([token, fingerprint])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LaneKeys:
+    """What protects the records of one lane, AES-256 keys of 32 bytes; never shown."""
+
+    client: bytes
+    """For what the client sends."""
+    server: bytes
+    """For what the server sends."""
+
+
+def derive_lane_keys(
+    token: bytes, fingerprint: Digest, *, client_secret: bytes, server_secret: bytes
+) -> LaneKeys:
+    """The keys of a lane from what both ends said under TLS (B31).
+
+    The token binds them to this one lane: it serves once, so keys never repeat even where random
+    numbers do.
+    """
+    size = 2 * LANE_KEY_BYTES
+    info = LANE_TAG.encode() + token
+    kdf = HKDF(algorithm=SHA256(), length=size, salt=fingerprint, info=info)
+    keys = kdf.derive(client_secret + server_secret)
+    return LaneKeys(client=keys[:LANE_KEY_BYTES], server=keys[LANE_KEY_BYTES:])
+
+
 def make_lane_claim(
-    token: bytes, fingerprint: Digest, key: Signer, *, chain: ChainId, era: int
+    token: bytes,
+    fingerprint: Digest,
+    key: Signer,
+    *,
+    client_secret: bytes,
+    chain: ChainId,
+    era: int,
 ) -> bytes:
-    """What a client says first: the token, and that it holds the key the token was given to."""
-    return token + key.sign(_claimed(token, fingerprint, chain, era))
+    """What a client says first: the token, that it holds the key it was given to, and a secret."""
+    return token + key.sign(_claimed(token, fingerprint, chain, era)) + client_secret
 
 
 def check_lane_claim(
     claim: bytes, fingerprint: Digest, key: PublicKey, *, chain: ChainId, era: int
-) -> None:
+) -> bytes:
     """Checks the signature of a claim whose token was found to belong to `key`.
+
+    Returns:
+        The client's secret.
 
     Raises:
         SignatureError: somebody else makes the claim, or it was made for another lane.
     """
-    token, signature = claim[:LANE_TOKEN_BYTES], claim[LANE_TOKEN_BYTES:]
-    key.verify(signature, _claimed(token, fingerprint, chain, era))
+    token, rest = claim[:LANE_TOKEN_BYTES], claim[LANE_TOKEN_BYTES:]
+    key.verify(rest[:SIGNATURE_BYTES], _claimed(token, fingerprint, chain, era))
+    return rest[SIGNATURE_BYTES:]

@@ -26,7 +26,7 @@ class ProtocolName(StrEnum):
     """Rings of sealed images and members' sealing keys, between members of a group."""
     EXCHANGE = "exchange/1"
     """Recipes and chunks, between members."""
-    LANE = "lane/1"
+    LANE = "lane/2"
     """Asks for a connection of its own for recipes and chunks, between members."""
     PEERS = "peers/1"
     """Where members are, and whether they can be reached, between members."""

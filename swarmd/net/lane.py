@@ -1,19 +1,19 @@
-"""One bulk lane: a TLS connection of its own that carries frames to and from an authenticated peer.
+"""One bulk lane: a connection of its own that carries frames to and from an authenticated peer.
 
 States: open -> ended (the peer said so, or the connection broke) -> closed (`reset`). To whoever
 uses it a lane is a stream of frames; docs/spec/lane.md says how it comes about.
 
 Who works where: small steps run on the trio thread, because handing work to a thread costs about as
 much as decrypting 64 KiB; while a direction moves more than that at a time its steps run in worker
-threads. One step of either direction runs at a time, since a TLS object is not made for two threads
-at once; no step waits for anything, so the wait for one is milliseconds.
+threads. The two directions share nothing, so a step of each may run at once; no step waits for
+anything.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import ssl
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -23,10 +23,10 @@ from protocol.errors import SwarmError, TransportError
 from protocol.exchange_messages import EXCHANGE_FRAME_BYTES_MAX
 from protocol.limits import GIB, KIB, MIB
 from swarmd.net.address import PeerKey, short_peer
-from swarmd.net.lane_buffers import FrameBuffers
-from swarmd.net.lane_cipher import LaneCipher, TLSCipher
+from swarmd.net.lane_buffers import FrameBuffers, RecordBuffers
+from swarmd.net.lane_cipher import LaneCipher
 from swarmd.net.lane_frames import FrameReceiver, FrameSender, Step
-from swarmd.net.lane_rate import GATHER_BYTES, RateMeter, gather_s, unsent_bytes_max
+from swarmd.net.lane_rate import RateMeter, record_bytes_max, unsent_bytes_max
 from swarmd.net.lane_socket import LaneSocket
 from swarmd.net.send_gate import SendGate
 
@@ -37,16 +37,14 @@ STEP_BYTES: Final = 2 * MIB
 with the exchange's longest frame what is received ahead of the exchange."""
 READABLE_BYTES_MAX: Final = 256 * KIB
 """The kernel wakes us no later than with this: decrypting goes on while more arrives."""
-RECORD_SPARE_BYTES: Final = 17 * KIB
-"""What OpenSSL may have taken from the kernel without having given it to us: one record."""
 FRAME_S: Final = 120.0
 """A frame once begun is complete within this time and what `FRAME_BYTES_PER_S_MIN` asks for, or the
 lane ends, seconds: twice what a sender waits for a frame to be taken."""
 FRAME_BYTES_PER_S_MIN: Final = 1 * KIB
 """A sender held to the least rate there is (16 KiB/s) shares it among its peers: 16 at this one."""
 LANE_BYTES_MAX: Final = 256 * GIB
-"""Bytes in one direction before the lane gives way to a new one: below the 2^24.5 full records that
-one AES-GCM key may protect (RFC 8446, section 5.5)."""
+"""Bytes in one direction before the lane gives way to a new one (B24): 2^34 blocks under one key of
+AES-GCM, below the 2^34.5 that RFC 8446, section 5.5, allows; 2^24 records of 16 KiB."""
 
 
 class LaneWorkers:
@@ -56,6 +54,8 @@ class LaneWorkers:
         """More threads would only queue for the interpreter's lock, the trio thread with them."""
         self.buffers: Final = FrameBuffers()
         """What frames are received into."""
+        self.record_buffers: Final = RecordBuffers()
+        """What records are kept in between socket and cipher."""
         self._limiter = trio.CapacityLimiter(os.cpu_count() or 1)
 
     async def run(self, step: Callable[[int], Step], budget_bytes: int) -> Step:
@@ -68,11 +68,11 @@ class Lane:
 
     def __init__(
         self,
-        sock: ssl.SSLSocket,
+        sock: socket.socket,
         peer: PeerKey,
         workers: LaneWorkers,
+        cipher: LaneCipher,
         *,
-        cipher: LaneCipher | None = None,
         frame_bytes_max: int = EXCHANGE_FRAME_BYTES_MAX,
     ) -> None:
         """Takes over a connection after handshake and claim.
@@ -81,22 +81,22 @@ class Lane:
             sock: non-blocking; closed by `reset`.
             peer: who is at the other end, as handshake and claim have shown.
             workers: run large steps.
-            cipher: what protects the bytes; by default the socket's TLS.
+            cipher: what protects the bytes on the socket.
             frame_bytes_max: bytes of one frame's body in either direction.
         """
         self._peer: Final = peer
         self._sock = sock
         self._options = LaneSocket(sock)
         self._workers = workers
-        cipher = cipher or TLSCipher(sock)
         self._receiver = FrameReceiver(cipher, workers.buffers, frame_bytes_max=frame_bytes_max)
         self._sender = FrameSender(cipher, frame_bytes_max=frame_bytes_max)
-        self._send_rate, self._receive_rate = RateMeter(), RateMeter()
+        self._send_rate = RateMeter()
+        self._sender.record_bytes_max = record_bytes_max(None)
         self._unsent_max = unsent_bytes_max(None)
         self._options.keep_unsent_below(self._unsent_max)
         self._receives_much = self._sends_much = False
-        self._is_stepping = False
-        self._turn = trio.lowlevel.ParkingLot()
+        self._stepping_count = 0
+        self._stepped = trio.lowlevel.ParkingLot()
         self._is_broken_off = False
         self._is_closed = False
         self._frame_since: float | None = None
@@ -184,7 +184,7 @@ class Lane:
         if self.gate is not None and self._admitted_bytes <= 0:
             self._admitted_bytes += await self.gate.admit(self._sender.queued_bytes)
         before_bytes = self._sender.sent_bytes
-        step = await self._alone(
+        step = await self._run(
             self._sender.step,
             in_thread=self._sends_much,
             budget_bytes=None if self.gate is None else self._admitted_bytes,
@@ -194,6 +194,7 @@ class Lane:
             self._admitted_bytes -= moved_bytes
         self._sends_much = moved_bytes >= INLINE_BYTES
         self._send_rate.note(moved_bytes, trio.current_time())
+        self._sender.record_bytes_max = record_bytes_max(self._send_rate.bytes_per_s)
         self._unsent_max = unsent_bytes_max(self._send_rate.bytes_per_s)
         if not self._is_broken_off:
             self._options.keep_unsent_below(self._unsent_max)
@@ -216,29 +217,24 @@ class Lane:
             if self._receiver.is_ended:
                 return None
             before_bytes = self._receiver.received_bytes
-            step = await self._alone(self._receiver.step, in_thread=self._receives_much)
+            step = await self._run(self._receiver.step, in_thread=self._receives_much)
             moved_bytes = self._receiver.received_bytes - before_bytes
             self._receives_much = moved_bytes >= INLINE_BYTES
-            self._receive_rate.note(moved_bytes, trio.current_time())
             if step is Step.READ and not self._receiver.has_frame:
-                await self._wait_for_data(moved_bytes)
+                await self._wait_for_data()
         self._frame_since = None
         return frame
 
-    async def _wait_for_data(self, last_bytes: int) -> None:
+    async def _wait_for_data(self) -> None:
         """Waits until a look at the socket is worth its price.
 
-        What a frame still lacks is certain to come, and nothing can be done before it is here. A
-        look that was woken and found nothing was woken by a part of a record.
+        What a record under way or a frame still lacks is certain to come, and nothing can be done
+        before it is here.
         """
-        missing_bytes = self._receiver.missing_bytes
-        certain_bytes = missing_bytes - RECORD_SPARE_BYTES
+        certain_bytes = self._receiver.certain_bytes
         self._options.be_readable_at(max(1, min(READABLE_BYTES_MAX, certain_bytes)))
-        with trio.move_on_at(self._frame_deadline(is_inside=missing_bytes > 0)):
+        with trio.move_on_at(self._frame_deadline(is_inside=certain_bytes > 0)):
             await self._wait(trio.lowlevel.wait_readable)
-            is_partial = missing_bytes > 0 or last_bytes == 0
-            if is_partial and certain_bytes < GATHER_BYTES:
-                await trio.sleep(gather_s(self._receive_rate.bytes_per_s))
 
     def _frame_deadline(self, *, is_inside: bool) -> float:
         """When the frame under way must be complete.
@@ -260,24 +256,22 @@ class Lane:
 
     # Both ----------------------------------------------------------------------------------------
 
-    async def _alone(
+    async def _run(
         self, step: Callable[[int], Step], *, in_thread: bool, budget_bytes: int | None = None
     ) -> Step:
-        """Runs one step while no other runs, where it is cheapest."""
-        most_bytes = STEP_BYTES if in_thread else INLINE_BYTES
-        while self._is_stepping:
-            await self._turn.park()
+        """Runs one step where it is cheapest."""
         self._check_open()
-        self._is_stepping = True
+        most_bytes = STEP_BYTES if in_thread else INLINE_BYTES
         if budget_bytes is not None:
             most_bytes = min(most_bytes, budget_bytes)
+        self._stepping_count += 1
         try:
             if in_thread:
                 return await self._workers.run(step, most_bytes)
             return step(most_bytes)
         finally:
-            self._is_stepping = False
-            self._turn.unpark_all()
+            self._stepping_count -= 1
+            self._stepped.unpark_all()
 
     async def _wait(self, wait: Callable[[int], Awaitable[None]]) -> None:
         self._check_open()
@@ -313,8 +307,8 @@ class Lane:
         """Breaks the lane off and closes its socket; never fails."""
         self.break_off()
         with trio.CancelScope(shield=True):
-            while self._is_stepping:
-                await self._turn.park()
+            while self._stepping_count:
+                await self._stepped.park()
         if self._is_closed:
             return
         self._is_closed = True

@@ -5,7 +5,10 @@ of what receiving costs. A frame is handed out as a view; Python itself says whe
 left, as a `bytearray` that is looked at cannot be resized. So nobody has to give a buffer back,
 and one that somebody keeps is never touched.
 
-Shared by the lanes of a node, and by their threads: each operation on the queue is atomic.
+What records are kept in between socket and cipher comes from buffers, too, but is given back: it is
+nobody else's.
+
+Shared by the lanes of a node, and by their threads: each operation on the queues is atomic.
 """
 
 from __future__ import annotations
@@ -26,6 +29,12 @@ what is being received. Buffers beside the pool come from and return to the heap
 which costs their memory several times over."""
 LOOKS_MAX: Final = 4
 """Buffers that are looked at before another one is made, those handed out longest ago first."""
+RECORD_BUFFER_BYTES: Final = 384 * KIB
+"""The largest record twice over a part: one that is received with what is read ahead, or one that
+is sent with a smaller one before it."""
+RECORD_BUFFERS_MAX: Final = 8
+"""Buffers for records that are kept, 3 MiB: those of the steps under way, of which each processor
+has one, and some for what sockets have taken in part."""
 
 
 class FrameBuffers:
@@ -62,6 +71,32 @@ class FrameBuffers:
     def clear(self) -> None:
         """Forgets every buffer; those in use live as long as their views."""
         self._buffers.clear()
+
+
+class RecordBuffers:
+    """Buffers for records; the one given back last is taken first, as it is in the cache."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._buffers: list[bytearray] = []
+
+    def __len__(self) -> int:
+        """Buffers that wait to be taken."""
+        return len(self._buffers)
+
+    def take(self, size_bytes: int) -> bytearray:
+        """A buffer of at least that many bytes, the caller's until it is given back."""
+        if not SMALL_BYTES < size_bytes <= RECORD_BUFFER_BYTES:
+            return bytearray(size_bytes)
+        try:
+            return self._buffers.pop()
+        except IndexError:
+            return bytearray(RECORD_BUFFER_BYTES)
+
+    def give(self, buffer: bytearray) -> None:
+        """Takes a buffer back that nobody looks at any more; forgets it if others are enough."""
+        if len(buffer) == RECORD_BUFFER_BYTES and len(self._buffers) < RECORD_BUFFERS_MAX:
+            self._buffers.append(buffer)
 
 
 def _is_free(buffer: bytearray) -> bool:

@@ -88,9 +88,6 @@ def client_context() -> ssl.SSLContext:
 def _context(side: int) -> ssl.SSLContext:
     context = ssl.SSLContext(side)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    # Some releases of Python 3.11 set it by default: the end of TCP, which anybody on the path can
-    # forge, would then pass for the peer's own (RFC 8446, section 6.1).
-    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     return context
 
 

@@ -7,7 +7,6 @@ import hashlib
 import hmac
 import os
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -17,13 +16,21 @@ import trio
 from protocol.digest import ChainId
 from protocol.errors import TransportError, VerificationError
 from protocol.keys import Signer
-from protocol.lane_offer import LANE_WELCOME, LaneOffer, make_lane_claim
+from protocol.lane_offer import (
+    LANE_SECRET_BYTES,
+    LANE_WELCOME,
+    LANE_WELCOME_BYTES,
+    LaneOffer,
+    derive_lane_keys,
+    make_lane_claim,
+)
+from swarmd.entropy import Entropy
 from swarmd.net.address import PeerKey, short_peer
 from swarmd.net.address_scope import connection_scope, scope_of
 from swarmd.net.lane import Lane, LaneWorkers
 from swarmd.net.lane_certificate import client_context
-from swarmd.net.lane_cipher import TLSCipher, wrap_tls
-from swarmd.net.lane_handshake import receive_exactly, send_exactly, shake_hands
+from swarmd.net.lane_cipher import RecordCipher
+from swarmd.net.lane_handshake import LaneOpening
 
 CONNECT_S: Final = 2.0
 """Seconds for TCP at all addresses together: what a firewall that drops packets costs."""
@@ -45,6 +52,8 @@ class LaneClient:
     """Whose peers these are."""
     era: Callable[[], int]
     """The era now."""
+    entropy: Entropy
+    """Makes secrets."""
     workers: LaneWorkers
     """Run large steps of lanes."""
 
@@ -79,23 +88,41 @@ class LaneClient:
 
     async def _claim(self, sock: socket.socket, peer: PeerKey, offer: LaneOffer) -> Lane:
         """Shows the token to the holder of the certificate, and to nobody else."""
-        secured: ssl.SSLSocket | None = None
         try:
-            secured = wrap_tls(sock, client_context(), server_side=False)
-            await shake_hands(secured)
-            shown = hashlib.sha256(secured.getpeercert(binary_form=True) or b"").digest()
+            opening = LaneOpening(sock, client_context(), server_side=False)
+            await opening.shake_hands()
+            shown = hashlib.sha256(opening.peer_certificate).digest()
             if not hmac.compare_digest(shown, offer.fingerprint):
                 raise WrongCertificateError(f"lane of {short_peer(peer)}: another certificate")
+            client_secret = self.entropy.token(LANE_SECRET_BYTES)
             claim = make_lane_claim(
-                offer.token, offer.fingerprint, self.key, chain=self.chain, era=self.era()
+                offer.token,
+                offer.fingerprint,
+                self.key,
+                client_secret=client_secret,
+                chain=self.chain,
+                era=self.era(),
             )
-            cipher = TLSCipher(secured)
-            await send_exactly(secured, cipher, claim)
-            if await receive_exactly(secured, cipher, len(LANE_WELCOME)) != LANE_WELCOME:
+            await opening.send(claim)
+            welcome = await opening.receive_exactly(LANE_WELCOME_BYTES)
+            if not welcome.startswith(LANE_WELCOME):
                 raise TransportError("the claim was answered with something else than a welcome")
-            return Lane(secured, peer, self.workers, cipher=cipher)
+            keys = derive_lane_keys(
+                offer.token,
+                offer.fingerprint,
+                client_secret=client_secret,
+                server_secret=welcome[len(LANE_WELCOME) :],
+            )
+            cipher = RecordCipher(
+                sock,
+                self.workers.record_buffers,
+                send_key=keys.client,
+                receive_key=keys.server,
+                early=opening.leave(),
+            )
+            return Lane(sock, peer, self.workers, cipher)
         except BaseException:
-            (secured or sock).close()
+            sock.close()
             raise
 
 

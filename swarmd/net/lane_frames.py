@@ -19,13 +19,13 @@ from protocol.framing import PREFIX_BYTES
 from protocol.limits import KIB
 from swarmd.net.lane_buffers import FrameBuffers
 from swarmd.net.lane_cipher import LaneCipher
+from swarmd.net.lane_records import RECORD_BYTES_MAX
 
 SEND_BYTES: Final = 64 * KIB
-"""Most bytes handed to the cipher in one call: four records, so that what is counted as unsent is
-true to 64 KiB while a call costs little beside encrypting."""
+"""Small parts copied together at most, and the record that carries them."""
 GATHER_BELOW_BYTES: Final = 32 * KIB
-"""Parts of a frame below this are copied together: a record and a system call for each would cost
-more than the copy. Larger parts are sent from where they are."""
+"""Parts of a frame below this are copied together: a record for each would cost more than the copy.
+Larger parts are encrypted from where they are."""
 READY_FRAMES_MAX: Final = 256
 """Frames cut in one step: a step's bytes as frames of one byte would take 100 MB of objects."""
 
@@ -78,6 +78,13 @@ class FrameReceiver:
     def body_bytes(self) -> int:
         """Bytes of the body under way; 0 while its length is not known."""
         return 0 if self._body is None else len(self._body)
+
+    @property
+    def certain_bytes(self) -> int:
+        """Bytes the socket surely brings before the next step can do anything, after READ; 0: the
+        peer may have nothing to say. Certain of an honest peer: others are waited for in vain.
+        """
+        return self._cipher.certain_bytes(self.missing_bytes)
 
     @property
     def has_frame(self) -> bool:
@@ -144,7 +151,9 @@ class FrameSender:
         self._cipher = cipher
         self._frame_bytes_max = frame_bytes_max
         self._views: deque[memoryview] = deque()
-        self._tried_bytes = 0
+        self._tried: list[memoryview] = []
+        self.record_bytes_max = RECORD_BYTES_MAX
+        """What is encrypted as one, bytes: the peer can use nothing of it before it has it all."""
         self.queued_bytes = 0
         """Bytes of the frame that the cipher has not taken yet."""
         self.sent_bytes = 0
@@ -169,48 +178,66 @@ class FrameSender:
     def step(self, budget_bytes: int) -> Step:
         """Sends at most `budget_bytes`, or what the last step began; returns WRITE, MORE or DONE.
 
-        What the cipher did not take is tried again as it was: part of it may be encrypted already.
+        What the cipher did not take is tried again as it was: it is encrypted already.
         """
         left_bytes = budget_bytes
         try:
             while self._views:
                 if left_bytes <= 0:
                     return Step.MORE
-                view = self._views[0]
-                tried_bytes = self._tried_bytes or min(SEND_BYTES, left_bytes, len(view))
-                count = self._cipher.send(view[:tried_bytes])
-                self._tried_bytes = tried_bytes if count is None else 0
+                self._tried = self._tried or self._next_pieces(left_bytes)
+                count = self._cipher.send(self._tried)
                 if count is None:
                     return Step.WRITE
-                self._note(view, count)
+                self._note(count)
                 left_bytes -= count
         except SwarmError as error:
             self.failure = error
             self._views.clear()
         return Step.DONE
 
-    def _note(self, view: memoryview, count: int) -> None:
+    def _next_pieces(self, left_bytes: int) -> list[memoryview]:
+        """What goes with the next call: one record, or a short one and what it is the head of."""
+        first = self._views[0]
+        piece = first[: min(self.record_bytes_max, left_bytes)]
+        left_bytes -= len(piece)
+        if len(piece) < len(first) or len(first) >= GATHER_BELOW_BYTES or not left_bytes:
+            return [piece]
+        if len(self._views) == 1:
+            return [piece]
+        return [piece, self._views[1][: min(self.record_bytes_max, left_bytes)]]
+
+    def _note(self, count: int) -> None:
         self.sent_bytes += count
         self.queued_bytes -= count
-        if count == len(view):
-            self._views.popleft()
-        else:
-            self._views[0] = view[count:]
+        for piece in self._tried:
+            view = self._views.popleft()
+            if len(piece) < len(view):
+                self._views.appendleft(view[len(piece) :])
+        self._tried = []
 
 
 def _gathered(prefix: bytes, parts: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
-    """The frame as few views: small parts copied together, up to 64 KiB, large ones as they are."""
-    small = bytearray(prefix)
+    """The frame as few views: small parts copied together, up to 64 KiB, large ones as they are.
+
+    The length goes with what is small only: a record that lies within one body is opened where that
+    is, while of one that begins before it the rest has to be moved there.
+    """
+    small, is_first = bytearray(prefix), True
     for part in parts:
         if len(part) < GATHER_BELOW_BYTES:
             small += part
             if len(small) < SEND_BYTES - GATHER_BELOW_BYTES:
                 continue
-            yield memoryview(small)
+            if is_first:
+                yield memoryview(prefix)
+                yield memoryview(small)[PREFIX_BYTES:]
+            else:
+                yield memoryview(small)
         else:
             if small:
                 yield memoryview(small)
             yield memoryview(part)
-        small = bytearray()
+        small, is_first = bytearray(), False
     if small:
         yield memoryview(small)

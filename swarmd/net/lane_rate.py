@@ -1,11 +1,11 @@
-"""How fast a lane is, and what follows from it: how much to keep unsent, how long to let gather.
+"""How fast a lane is, and what follows from it: how much to keep unsent, how long records are.
 
 Pure machines: time is an argument.
 
 On a thin link everything queued delays what is decided next and what else shares the link; on a
 fast one too small a queue costs a wake-up for every few records. So the bound follows the rate at
-which the connection takes bytes. Receiving likewise: on a thin link each packet is a wake-up that
-completes no record, so a few are left to gather first.
+which the connection takes bytes. Records likewise: nothing of one can be used before it is there
+whole, while short ones cost a call and a tag for every few kilobytes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from protocol.limits import KIB, MIB
+from swarmd.net.lane_records import RECORD_BYTES_MAX
 
 SPAN_S: Final = 0.02
 """A rate is measured over spans of at least this, seconds."""
@@ -24,13 +25,6 @@ UNSENT_BYTES_START: Final = 32 * KIB
 """Until a rate is known: 13 ms at 20 Mbit/s; a fast link leaves it behind within two spans."""
 UNSENT_S: Final = 0.0125
 """Seconds of sending kept ahead: a scheduler's time slice and the way through the event loop."""
-GATHER_BYTES: Final = 16 * KIB
-"""What a look at the socket should find: a record."""
-GATHER_S_MAX: Final = 0.004
-"""Longest wait for it, seconds: at 20 Mbit/s 10 KB a look instead of 1.4 KB, for a fifth of a round
-trip of 20 ms."""
-GATHER_S_MIN: Final = 0.001
-"""Shorter waits are not taken: epoll counts milliseconds."""
 
 
 class RateMeter:
@@ -69,13 +63,12 @@ def unsent_bytes_max(bytes_per_s: float | None) -> int:
     return limit_bytes
 
 
-def gather_s(bytes_per_s: float | None) -> float:
-    """How long to let packets gather before the next look, seconds; 0 where it is not worth it.
+def record_bytes_max(bytes_per_s: float | None) -> int:
+    """What a record carries at most; a power of two, and half of what is kept unsent.
 
     Args:
-        bytes_per_s: the rate of receiving; None: unknown yet.
+        bytes_per_s: the rate of sending; None: unknown yet.
     """
-    if not bytes_per_s:
-        return 0.0
-    wait_s = GATHER_BYTES / bytes_per_s
-    return min(wait_s, GATHER_S_MAX) if wait_s >= GATHER_S_MIN else 0.0
+    if bytes_per_s is None:
+        return UNSENT_BYTES_MIN
+    return min(RECORD_BYTES_MAX, max(UNSENT_BYTES_MIN, unsent_bytes_max(bytes_per_s) // 2))

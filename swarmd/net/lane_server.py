@@ -1,4 +1,4 @@
-"""Accepts lanes: TLS, then a claim, then one byte of welcome, all within a few seconds.
+"""Accepts lanes: TLS, then a claim, then a welcome, all within a few seconds.
 
 Whoever connects is nobody until it shows a token that this node gave to a peer, signed with that
 peer's transport key. Until then it holds one of few places; when they are all taken, the oldest of
@@ -11,7 +11,6 @@ import errno
 import ipaddress
 import logging
 import socket
-import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -23,15 +22,18 @@ from protocol.errors import SwarmError, TransportError
 from protocol.keys import PublicKey
 from protocol.lane_offer import (
     LANE_CLAIM_BYTES,
+    LANE_SECRET_BYTES,
     LANE_TOKEN_BYTES,
     LANE_WELCOME,
     check_lane_claim,
+    derive_lane_keys,
 )
+from swarmd.entropy import Entropy
 from swarmd.net.address import PeerKey, short_peer
 from swarmd.net.lane import Lane, LaneWorkers
 from swarmd.net.lane_certificate import LaneIdentity
-from swarmd.net.lane_cipher import TLSCipher, wrap_tls
-from swarmd.net.lane_handshake import receive_exactly, send_exactly, shake_hands
+from swarmd.net.lane_cipher import RecordCipher
+from swarmd.net.lane_handshake import LaneOpening
 from swarmd.net.lane_tokens import TokenBook
 
 logger = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ class LaneServerCounters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneGate:
-    """What decides about a claim."""
+    """What decides about a claim, and answers it."""
 
     chain: ChainId
     """Whose peers these are."""
@@ -79,6 +81,8 @@ class LaneGate:
     """The era now."""
     tokens: TokenBook
     """What was given out."""
+    entropy: Entropy
+    """Makes secrets."""
     may_use: Callable[[PeerKey], bool]
     """Whether a peer may have a lane now; the answer of a moment ago may be outdated."""
 
@@ -214,26 +218,39 @@ class LaneServer:
             SignatureError: the claim is somebody else's.
             OSError: the connection broke.
         """
-        secured: ssl.SSLSocket | None = None
         try:
-            secured = wrap_tls(sock, self._identity.context, server_side=True)
-            await shake_hands(secured)
-            cipher = TLSCipher(secured)
-            claim = await receive_exactly(secured, cipher, LANE_CLAIM_BYTES)
-            peer = self._judge(claim)
-            await send_exactly(secured, cipher, LANE_WELCOME)
-            return Lane(secured, peer, self._workers, cipher=cipher)
+            opening = LaneOpening(sock, self._identity.context, server_side=True)
+            await opening.shake_hands()
+            claim = await opening.receive_exactly(LANE_CLAIM_BYTES)
+            peer, client_secret = self._judge(claim)
+            server_secret = self._gate.entropy.token(LANE_SECRET_BYTES)
+            await opening.send(LANE_WELCOME + server_secret)
+            keys = derive_lane_keys(
+                claim[:LANE_TOKEN_BYTES],
+                self._identity.fingerprint,
+                client_secret=client_secret,
+                server_secret=server_secret,
+            )
+            cipher = RecordCipher(
+                sock,
+                self._workers.record_buffers,
+                send_key=keys.server,
+                receive_key=keys.client,
+                early=opening.leave(),
+            )
+            return Lane(sock, peer, self._workers, cipher)
         except BaseException:
-            (secured or sock).close()
+            sock.close()
             raise
 
-    def _judge(self, claim: bytes) -> PeerKey:
+    def _judge(self, claim: bytes) -> tuple[PeerKey, bytes]:
+        """Returns whose claim it is, and the client's secret."""
         gate = self._gate
         peer = gate.tokens.take(claim[:LANE_TOKEN_BYTES], trio.current_time())
         try:
             if peer is None:
                 raise TransportError("the token is unknown, used or expired")
-            check_lane_claim(
+            client_secret = check_lane_claim(
                 claim,
                 self._identity.fingerprint,
                 PublicKey(peer),
@@ -245,7 +262,7 @@ class LaneServer:
         except SwarmError:
             self.counters.refused += 1
             raise
-        return peer
+        return peer, client_secret
 
     # Use -----------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class LaneSurroundings:
     key: Signer
     """This node's transport key."""
     entropy: Entropy
-    """Makes tokens."""
+    """Makes tokens and secrets."""
     may_use: Callable[[PeerKey], bool]
     """Whether a peer may have a lane now."""
 
@@ -130,7 +130,11 @@ class LaneService:
         self._server: LaneServer | None = None
         self._serve = serve
         self._client = LaneClient(
-            key=around.key, chain=around.chain, era=around.era, workers=self._workers
+            key=around.key,
+            chain=around.chain,
+            era=around.era,
+            entropy=around.entropy,
+            workers=self._workers,
         )
         self._opened: dict[Lane, None] = {}
         self._opened_count = self._fallbacks = 0
@@ -167,6 +171,7 @@ class LaneService:
             chain=self._around.chain,
             era=self._around.era,
             tokens=self._tokens,
+            entropy=self._around.entropy,
             may_use=self._around.may_use,
         )
         server = LaneServer(identity, gate, self._workers, self._serve)

@@ -68,13 +68,9 @@ class LaneSocket:
         return answer[0]
 
     def break_off(self) -> None:
-        """Ends the connection in both directions and throws away what was not sent.
-
-        By the socket's own call: `SSLSocket.shutdown` would drop the TLS object, after which a step
-        in a worker thread receives ciphertext as if it were data.
-        """
+        """Ends the connection in both directions and throws away what was not sent."""
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             return  # the peer was faster

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +12,14 @@ import trio
 
 from protocol.digest import ChainId
 from protocol.keys import PrivateKey
-from protocol.lane_offer import LaneOffer
+from protocol.lane_offer import LaneKeys, LaneOffer
+from swarmd.entropy import SystemEntropy
 from swarmd.net.address import PeerKey
 from swarmd.net.lane import Lane, LaneWorkers
-from swarmd.net.lane_certificate import client_context, make_lane_identity
-from swarmd.net.lane_cipher import wrap_tls
+from swarmd.net.lane_certificate import make_lane_identity
+from swarmd.net.lane_cipher import RecordCipher
 from swarmd.net.lane_client import LaneClient
+from swarmd.net.lane_records import OVERHEAD_BYTES, RecordSealer
 from swarmd.net.lane_server import LaneGate, LaneServer
 from swarmd.net.lane_tokens import TokenBook
 
@@ -39,32 +40,57 @@ def peer_of(key: PrivateKey) -> PeerKey:
     return PeerKey(key.public.raw)
 
 
-def tls_pair(folder: Path) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
-    """Two ends of a TLS connection over loopback TCP, after the handshake, non-blocking."""
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a TCP connection over loopback, non-blocking."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near = socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
     near.setblocking(False)
     far.setblocking(False)
-    ends = (
-        wrap_tls(near, client_context(), server_side=False),
-        wrap_tls(far, make_lane_identity(folder).context, server_side=True),
-    )
-    waiting = list(ends)
-    while waiting:
-        end = waiting.pop(0)
-        try:
-            end.do_handshake()
-        except ssl.SSLWantReadError:
-            waiting.append(end)
-    return ends
+    return near, far
 
 
-def lane_pair(folder: Path) -> tuple[Lane, Lane]:
+KEYS = LaneKeys(client=bytes([0x11]) * 32, server=bytes([0x22]) * 32)
+"""The keys of lanes that come about without a handshake here."""
+
+
+def lane_on(sock: socket.socket, workers: LaneWorkers, *, is_client: bool) -> Lane:
+    """One end of a lane."""
+    mine, theirs = (KEYS.client, KEYS.server) if is_client else (KEYS.server, KEYS.client)
+    cipher = RecordCipher(sock, workers.record_buffers, send_key=mine, receive_key=theirs)
+    return Lane(sock, peer_of(SERVER if is_client else CLIENT), workers, cipher)
+
+
+def lane_pair() -> tuple[Lane, Lane]:
     """Two ends of a lane, the first one the client's."""
-    near, far = tls_pair(folder)
-    workers = LaneWorkers()
-    return Lane(near, peer_of(SERVER), workers), Lane(far, peer_of(CLIENT), workers)
+    (near, far), workers = socket_pair(), LaneWorkers()
+    return lane_on(near, workers, is_client=True), lane_on(far, workers, is_client=False)
+
+
+class Speaker:
+    """The server's end of a lane in an attacker's hands."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._sealer = RecordSealer(KEYS.server)
+
+    def seal(self, plain: bytes) -> bytes:
+        """The next record."""
+        out = bytearray(len(plain) + OVERHEAD_BYTES)
+        self._sealer.seal(plain, memoryview(out))
+        return bytes(out)
+
+    def say(self, plain: bytes) -> None:
+        """Sends the next record."""
+        assert self.sock.send(self.seal(plain)) == len(plain) + OVERHEAD_BYTES
+
+
+@contextmanager
+def lane_and_speaker() -> Iterator[tuple[Lane, Speaker]]:
+    """The client's end of a lane, and the hand that speaks to it; both sockets are closed after."""
+    near, far = socket_pair()
+    with near, far:
+        yield lane_on(near, LaneWorkers(), is_client=True), Speaker(far)
 
 
 async def echo(lane: Lane) -> None:
@@ -105,7 +131,11 @@ async def lane_port(
     suspended: set[PeerKey] = set()
     tokens = TokenBook()
     gate = LaneGate(
-        chain=CHAIN, era=lambda: 0, tokens=tokens, may_use=lambda peer: peer not in suspended
+        chain=CHAIN,
+        era=lambda: 0,
+        tokens=tokens,
+        entropy=SystemEntropy(),
+        may_use=lambda peer: peer not in suspended,
     )
     server = LaneServer(identity, gate, LaneWorkers(), serve)
     server.bind((host,), 0)
@@ -119,4 +149,6 @@ async def lane_port(
 
 def lane_client(key: PrivateKey = CLIENT) -> LaneClient:
     """A client that signs claims with a key."""
-    return LaneClient(key=key, chain=CHAIN, era=lambda: 0, workers=LaneWorkers())
+    return LaneClient(
+        key=key, chain=CHAIN, era=lambda: 0, entropy=SystemEntropy(), workers=LaneWorkers()
+    )

@@ -15,13 +15,18 @@ import trio.testing
 
 from protocol.digest import Digest
 from protocol.errors import RemoteProtocolError, TransportError
-from protocol.lane_offer import LANE_CLAIM_BYTES, LANE_LIFETIME_S, LaneOffer, make_lane_claim
+from protocol.lane_offer import (
+    LANE_CLAIM_BYTES,
+    LANE_LIFETIME_S,
+    LANE_SECRET_BYTES,
+    LaneOffer,
+    make_lane_claim,
+)
 from swarmd.net import lane_server
 from swarmd.net.lane import FRAME_S, Lane
 from swarmd.net.lane_certificate import client_context, make_lane_identity
-from swarmd.net.lane_cipher import TLSCipher, wrap_tls
 from swarmd.net.lane_client import WrongCertificateError, candidates
-from swarmd.net.lane_handshake import send_exactly, shake_hands
+from swarmd.net.lane_handshake import LaneOpening
 from swarmd.net.lane_server import CLAIM_S, HALF_OPEN_MAX, HALF_OPEN_PER_NETWORK_MAX
 from tests.support.lanes import (
     CHAIN,
@@ -30,12 +35,13 @@ from tests.support.lanes import (
     SERVER,
     THIEF,
     Port,
+    Speaker,
     echo,
+    lane_and_speaker,
     lane_client,
     lane_pair,
     lane_port,
     peer_of,
-    tls_pair,
 )
 from tests.support.network_nodes import until
 
@@ -65,13 +71,13 @@ async def ended(stream: trio.SocketStream) -> None:
     await stream.aclose()
 
 
-async def secure_dial(port: Port) -> ssl.SSLSocket:
+async def secure_dial(port: Port) -> tuple[socket.socket, LaneOpening]:
     """An attacker's own TLS connection to the lane port."""
-    raw = socket.create_connection((HOST, port.server.port or 0))
-    raw.setblocking(False)
-    sock = wrap_tls(raw, client_context(), server_side=False)
-    await shake_hands(sock)
-    return sock
+    sock = socket.create_connection((HOST, port.server.port or 0))
+    sock.setblocking(False)
+    opening = LaneOpening(sock, client_context(), server_side=False)
+    await opening.shake_hands()
+    return sock, opening
 
 
 # Tokens ------------------------------------------------------------------------------------------
@@ -104,9 +110,16 @@ async def test_a_claim_for_another_lane_or_chain_or_era_is_refused(tmp_path: Pat
         async with lane_port(tmp_path) as port:
             for fingerprint, era in ((other, 0), (port.offer_base.fingerprint, 1)):
                 offer = port.offer()
-                sock = await secure_dial(port)
-                claim = make_lane_claim(offer.token, fingerprint, CLIENT, chain=CHAIN, era=era)
-                await send_exactly(sock, TLSCipher(sock), claim)
+                sock, opening = await secure_dial(port)
+                claim = make_lane_claim(
+                    offer.token,
+                    fingerprint,
+                    CLIENT,
+                    client_secret=bytes(LANE_SECRET_BYTES),
+                    chain=CHAIN,
+                    era=era,
+                )
+                await opening.send(claim)
                 await until(lambda: port.server.half_open_count == 0)
                 sock.close()
             assert port.server.counters.refused == 2
@@ -226,9 +239,9 @@ async def test_a_silent_or_creeping_client_is_sent_away_in_time(
 async def test_a_client_that_never_claims_is_sent_away(tmp_path: Path) -> None:
     with trio.fail_after(LIMIT_S):
         async with lane_port(tmp_path) as port:
-            sock = await secure_dial(port)
-            await send_exactly(sock, TLSCipher(sock), bytes(LANE_CLAIM_BYTES - 1))
-            socket.socket.shutdown(sock, socket.SHUT_WR)
+            sock, opening = await secure_dial(port)
+            await opening.send(bytes(LANE_CLAIM_BYTES - 1))
+            sock.shutdown(socket.SHUT_WR)
             await until(lambda: port.server.counters.failed == 1)
             sock.close()
             await assert_works(port)
@@ -275,12 +288,12 @@ def test_an_ipv6_network_is_one_place() -> None:
 # Open lanes --------------------------------------------------------------------------------------
 
 
-async def test_a_forged_end_is_never_an_end(tmp_path: Path) -> None:
+async def test_a_forged_end_is_never_an_end() -> None:
     """Whoever sits on the path can close TCP, but not the stream inside."""
-    near, far = lane_pair(tmp_path)
+    near, far = lane_pair()
     with trio.fail_after(LIMIT_S):
         await far.send_frame((b"whole",))
-        socket.socket.shutdown(far._sock, socket.SHUT_WR)  # what a forger does
+        far._sock.shutdown(socket.SHUT_WR)  # what a forger does
         assert await near.receive_frame() == b"whole"
         with pytest.raises(TransportError):
             await near.receive_frame()
@@ -288,88 +301,78 @@ async def test_a_forged_end_is_never_an_end(tmp_path: Path) -> None:
         await far.reset()
 
 
-@pytest.mark.parametrize("is_server", [True, False])
-def test_no_release_of_python_lets_a_forged_end_pass(tmp_path: Path, is_server: bool) -> None:
-    """The option's default changed within Python 3.11."""
-    context = make_lane_identity(tmp_path).context if is_server else client_context()
-    assert ssl.OP_IGNORE_UNEXPECTED_EOF not in context.options
-
-
-async def test_an_end_of_the_peer_itself_is_an_end(tmp_path: Path) -> None:
-    near, far = tls_pair(tmp_path)
-    lane = Lane(near, peer_of(SERVER), lane_client().workers)
-    with trio.fail_after(LIMIT_S):
-        far.send(b"\0\0\0\x01x")
-        with pytest.raises(ssl.SSLWantReadError):
-            far.unwrap()  # sends close_notify
+async def test_an_end_of_the_peer_itself_is_an_end() -> None:
+    with trio.fail_after(LIMIT_S), lane_and_speaker() as (lane, speaker):
+        speaker.say(b"\0\0\0\x01x")
+        speaker.say(b"")
         assert await lane.receive_frame() == b"x"
         assert await lane.receive_frame() is None
         await lane.reset()
-    far.close()
 
 
 @pytest.mark.parametrize("prefix", [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\x20\0\0"])
-async def test_a_frame_out_of_bounds_ends_the_lane(tmp_path: Path, prefix: bytes) -> None:
-    near, far = tls_pair(tmp_path)
-    lane = Lane(near, peer_of(SERVER), lane_client().workers)
-    with trio.fail_after(LIMIT_S):
-        far.send(prefix)
+async def test_a_frame_out_of_bounds_ends_the_lane(prefix: bytes) -> None:
+    with trio.fail_after(LIMIT_S), lane_and_speaker() as (lane, speaker):
+        speaker.say(prefix)
         with pytest.raises(RemoteProtocolError):
             await lane.receive_frame()
         assert lane.is_broken_off
         await lane.reset()
-    far.close()
 
 
-async def test_a_frame_that_creeps_in_ends_the_lane(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+@pytest.mark.parametrize("is_record", [False, True])
+async def test_a_frame_or_record_that_creeps_in_ends_the_lane(
+    autojump_clock: trio.testing.MockClock, *, is_record: bool
 ) -> None:
-    """One byte a second never completes a frame, and does not hold its memory for ever."""
-    near, far = tls_pair(tmp_path)
-    lane = Lane(near, peer_of(SERVER), lane_client().workers)
+    """One byte a second never completes it, and does not hold its memory for ever."""
     failed = trio.Event()
 
-    async def receive() -> None:
+    async def receive(lane: Lane) -> None:
         # No offence: an honest peer whose link or rate is thin looks like this, too.
         with pytest.raises(TransportError):
             await lane.receive_frame()
         failed.set()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(receive)
-        far.send((1000).to_bytes(4, "big"))
-        started = trio.current_time()
-        while not failed.is_set():
-            far.send(b"x")
-            await trio.sleep(1)
-    assert FRAME_S <= trio.current_time() - started <= FRAME_S + 5
-    await lane.reset()
-    far.close()
+    with lane_and_speaker() as (lane, speaker):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive, lane)
+            if is_record:
+                speaker.sock.send((1000).to_bytes(4, "big"))
+            else:
+                speaker.say((1000).to_bytes(4, "big"))
+            started = trio.current_time()
+            while not failed.is_set():
+                if is_record:
+                    speaker.sock.send(b"x")
+                else:
+                    speaker.say(b"x")
+                await trio.sleep(1)
+        assert FRAME_S <= trio.current_time() - started <= FRAME_S + 5
+        await lane.reset()
 
 
+@pytest.mark.slow
 async def test_a_large_frame_of_a_peer_that_shares_the_least_rate_arrives(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     """16 KiB/s among ten peers: 256 KiB take longer than a small frame is ever waited for."""
     autojump_clock.autojump_threshold = 0.03  # the kernel moves windows in its own time
-    near, far = tls_pair(tmp_path)
-    lane = Lane(near, peer_of(SERVER), lane_client().workers)
     size, piece = 256 * 1024, 16 * 1024
 
-    async def send() -> None:
-        far.send(size.to_bytes(4, "big"))
+    async def send(speaker: Speaker) -> None:
+        speaker.say(size.to_bytes(4, "big"))
         for _ in range(size // piece):
             await trio.sleep(10)
-            far.send(bytes(piece))
+            speaker.say(bytes(piece))
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(send)
-        frame = await lane.receive_frame()
-    assert frame is not None
-    assert len(frame) == size
-    assert trio.current_time() > FRAME_S
-    await lane.reset()
-    far.close()
+    with lane_and_speaker() as (lane, speaker):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, speaker)
+            frame = await lane.receive_frame()
+        assert frame is not None
+        assert len(frame) == size
+        assert trio.current_time() > FRAME_S
+        await lane.reset()
 
 
 async def swallow(lane: Lane) -> None:

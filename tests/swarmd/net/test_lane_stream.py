@@ -24,11 +24,6 @@ from tests.support.lanes import (
 )
 
 
-def threads() -> int:
-    """Threads but the one that watches all lanes of the process, however many come and go."""
-    return sum(thread.name != "lane-watch" for thread in threading.enumerate())
-
-
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -52,7 +47,7 @@ async def test_a_lane_is_opened_with_an_offer(tmp_path: Path, host: str) -> None
 
 async def test_large_frames_both_ways_at_once(tmp_path: Path) -> None:
     bodies = [os.urandom(size) for size in (1, 70_000, EXCHANGE_FRAME_BYTES_MAX, 16_384, 32_768)]
-    near, far = lane_pair(tmp_path)
+    near, far = lane_pair()
 
     async def send(lane: Lane) -> None:
         for body in bodies:
@@ -75,7 +70,7 @@ async def test_large_frames_both_ways_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("parts", [[], [b""], [bytes(EXCHANGE_FRAME_BYTES_MAX), b"x"]])
 async def test_a_frame_out_of_bounds_is_our_own_defect(tmp_path: Path, parts: list[bytes]) -> None:
-    near, far = lane_pair(tmp_path)
+    near, far = lane_pair()
     with trio.fail_after(LIMIT_S):
         with pytest.raises(LocalProtocolError):
             await near.send_frame(parts)
@@ -86,10 +81,10 @@ async def test_a_frame_out_of_bounds_is_our_own_defect(tmp_path: Path, parts: li
 async def test_a_reset_in_full_transfer_leaves_no_thread_and_no_descriptor(
     tmp_path: Path,
 ) -> None:
-    before = descriptors(), threads()
+    before = descriptors(), threading.active_count()
     with trio.fail_after(LIMIT_S):
         for _ in range(3):
-            near, far = lane_pair(tmp_path)
+            near, far = lane_pair()
             received = trio.Event()
 
             async def send(lane: Lane = near) -> None:
@@ -110,11 +105,11 @@ async def test_a_reset_in_full_transfer_leaves_no_thread_and_no_descriptor(
             await near.reset()
             await far.reset()
     assert descriptors() <= before[0] + 2, "trio may keep a descriptor or two of its own"
-    assert threads() <= before[1] + (os.cpu_count() or 1), "trio caches threads"
+    assert threading.active_count() <= before[1] + (os.cpu_count() or 1), "trio caches threads"
 
 
 async def test_whoever_waits_is_told_of_a_reset(tmp_path: Path) -> None:
-    near, far = lane_pair(tmp_path)
+    near, far = lane_pair()
     failed = trio.Event()
 
     async def receive() -> None:
@@ -152,7 +147,7 @@ class Ration:
 
 @pytest.mark.parametrize("ration", [1000, 70_000, 10**9])
 async def test_a_gate_decides_how_much_goes(tmp_path: Path, ration: int) -> None:
-    near, far = lane_pair(tmp_path)
+    near, far = lane_pair()
     gate = near.gate = Ration(ration)
     body = os.urandom(300_000)
     with trio.fail_after(LIMIT_S):
