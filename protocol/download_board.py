@@ -55,11 +55,18 @@ class ByteBudget:
         """What may still be asked for; not above zero: nothing."""
         return self.limit_bytes - self.used_bytes
 
-    def room_for(self, peer: PeerId, now: float) -> int:
-        """What may still be asked of a peer."""
+    def room_for(self, peer: PeerId, wanted_bytes: int, now: float) -> int:
+        """What of so many bytes may be asked of a peer now; not above zero: nothing.
+
+        While much is in flight it is all or nothing: else every answer would free room for one
+        request of its size, and requests that were small once would stay small.
+        """
+        if self.used_bytes and self.room_bytes < min(wanted_bytes, self.limit_bytes // 8):
+            return 0
+        room_bytes = min(wanted_bytes, self.room_bytes)
         if self.allowance is None:
-            return self.room_bytes
-        return min(self.room_bytes, self.allowance.room_bytes(peer, now))
+            return room_bytes
+        return min(room_bytes, self.allowance.room_bytes(peer, now))
 
     def asked(self, peer: PeerId, size_bytes: int, now: float) -> None:
         """Notes that a peer is asked for so many bytes."""
@@ -108,9 +115,9 @@ class ChunkBoard:
         """Chunks of prepared components that are not stored."""
         return self._missing
 
-    def room_for(self, peer: PeerId, now: float) -> int:
-        """Bytes that may be asked of a peer now; not above zero: none."""
-        return self._budget.room_for(peer, now)
+    def room_for(self, peer: PeerId, wanted_bytes: int, now: float) -> int:
+        """What of so many bytes may be asked of a peer now; not above zero: nothing."""
+        return self._budget.room_for(peer, wanted_bytes, now)
 
     def prepare(self, component: int, held: int) -> None:
         """Adds a component's chunks, without those in `held` (by index), as missing and free."""

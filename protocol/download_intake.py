@@ -74,6 +74,7 @@ class DownloadIntake:
         flow.outstanding_bytes -= size_bytes
         self._core.chunks.answered(request, numbers, size_bytes)
         flow.answered(request, now, payload_bytes=size_bytes)
+        self._core.requests.rate.note(size_bytes, now)
 
     def _write_of(self, request: OpenRequest, message: Chunks, useful: int) -> WriteChunks:
         indices = Runs.of_bits(useful >> request.offset)

@@ -8,6 +8,7 @@ from typing import Final
 from protocol.digest import ManifestId
 from protocol.download_board import ChunkBoard
 from protocol.download_pages import PageBoard
+from protocol.download_rate import IntakeRate
 from protocol.exchange_events import Send
 from protocol.exchange_flow import OpenRequest, PeerFlow
 from protocol.exchange_layout import Layout, PageKey
@@ -40,6 +41,8 @@ class RequestComposer:
         self._pages = pages
         self._picker = picker
         self._next_id = lane << LANE_BITS
+        self.rate = IntakeRate()
+        """How fast chunks come; the owner notes them."""
         self.is_starved = False
         """Whether something was not asked for only because other downloads use the budget, or
         because a rate is used up."""
@@ -50,7 +53,7 @@ class RequestComposer:
         `is_alone` tells that no other peer is there to take from.
         """
         sends: list[Send] = []
-        while budget := flow.budget(now):
+        while budget := self._budget_of(flow, now):
             key = self._pages.next_for(flow)
             if key is not None:
                 sends.append(self._ask_page(flow, key, now))
@@ -58,7 +61,7 @@ class RequestComposer:
             candidates = self._chunks.free & flow.possession
             if candidates and flow.requests:
                 candidates &= ~flow.unanswered()
-            budget = min(budget, self._chunks.room_for(flow.peer, now))
+            budget = self._chunks.room_for(flow.peer, budget, now)
             if candidates and budget <= 0:
                 self.is_starved = True
             if not candidates or budget <= 0:
@@ -66,6 +69,9 @@ class RequestComposer:
             choice = self._select(candidates, budget, is_alone=is_alone)
             sends.append(self._ask_chunks(flow, choice, now))
         return sends
+
+    def _budget_of(self, flow: PeerFlow, now: float) -> int:
+        return flow.budget(now, self.rate.request_bytes_min(flow.rate))
 
     def endgame(self, flows: Iterable[PeerFlow], now: float) -> list[Send]:
         """Asks idle peers for what others still owe, once nothing else is left for them."""
@@ -77,7 +83,7 @@ class RequestComposer:
         sends: list[Send] = []
         for flow in idle:
             candidates = self._chunks.duplicable(now) & flow.possession
-            budget = min(flow.budget(now), self._chunks.room_for(flow.peer, now))
+            budget = self._chunks.room_for(flow.peer, flow.budget(now), now)
             if candidates and budget > 0:
                 choice = self._select(candidates, budget, is_alone=False)
                 sends.append(self._ask_chunks(flow, choice, now))

@@ -129,15 +129,17 @@ class PeerFlow:
         self._busy_pause_s = BUSY_S_START
         self._retry_pause_s = INTEREST_RETRY_S_START
 
-    def budget(self, now: float) -> int:
+    def budget(self, now: float, least_bytes: int = 0) -> int:
         """Bytes the next request may hold; 0: none now.
 
         A request is sent once its share of the window is free, so requests stay few and large.
+        With `least_bytes` window and share are that large at least.
         """
         if len(self.requests) >= REQUESTS_OPEN_MAX or now < self.busy_until or self.is_stalled:
             return 0
-        room = self.window_bytes - self.outstanding_bytes
-        share = max(self.window_bytes // 4, min(self.window_bytes // 2, REQUEST_BYTES_AIM))
+        window_bytes = max(self.window_bytes, least_bytes)
+        room = window_bytes - self.outstanding_bytes
+        share = max(window_bytes // 4, min(window_bytes // 2, REQUEST_BYTES_AIM), least_bytes)
         if self.requests and room < share:
             return 0
         return max(1, min(share, REQUEST_BYTES_MAX))

@@ -83,8 +83,11 @@ async def test_a_leecher_gets_two_components_from_files_to_files(tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 async def test_leechers_serve_each_other_while_they_fetch() -> None:
-    release = make_release(2, (3_000_000,), chunk_bytes=10_000)
+    # More than the seeder can have given to all of them before the first news is told.
+    size = 16_000_000
+    release = make_release(2, (size,), chunk_bytes=40_000)
     async with open_memory_network() as network:
         seeder = await seeded(network, release)
         leechers = [await network.add(f"leecher{i}", MemoryStore()) for i in range(3)]
@@ -93,8 +96,8 @@ async def test_leechers_serve_each_other_while_they_fetch() -> None:
             for leecher in leechers:
                 nursery.start_soon(leecher.service.fetch, release.authorised)
         sent = seeder.service.statistics().sent_bytes
-        assert sum(n.service.statistics().fetched_bytes for n in leechers) == 3 * 3_000_000
-        assert sent < 3 * 3_000_000
+        assert sum(n.service.statistics().fetched_bytes for n in leechers) == 3 * size
+        assert sent < 3 * size
         for leecher in leechers:
             assert not leecher.score.blames
 
