@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, dict[str, Entry]]] = {
     "Start here": {
         "demo": Entry("demo", "Run a whole network on this machine and watch it work."),
         "doctor": Entry("doctor", "Check a node's folder and say how to mend what is wrong."),
+        "sim": Entry("sim", "Simulate a swarm, with everything that may go wrong in it."),
     },
     "Set up": {
         "init": Entry("init", "Make the folder and the keys of a new node."),

@@ -249,6 +249,7 @@ class Swarm:
             samples=tuple(self._recorder.samples),
             frames=tuple(self._recorder.frames),
             seeders=scenario.seeders.count,
+            bad_members=len(parts.cast.members),
             bad_nodes=tuple(
                 position
                 for position, gateway in enumerate(parts.gateways[:FRAME_NODES_MAX])

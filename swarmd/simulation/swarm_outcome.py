@@ -126,6 +126,8 @@ class Outcome:
     """The first so many nodes of each frame."""
     bad_nodes: tuple[int, ...] = ()
     """Nodes of the frames that break the rules, by position."""
+    bad_members: int = 0
+    """Gateways that break the rules."""
     replay: str = ""
     """The command that runs it again."""
 

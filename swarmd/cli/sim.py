@@ -1,0 +1,222 @@
+"""`swarmd sim`: a whole swarm in this process, from one seed, without a daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import click
+
+from protocol.errors import ConfigError
+from swarmd.cli.options import examples, json_option, pass_output
+from swarmd.cli.output import Output, plain, table
+
+if TYPE_CHECKING:
+    from swarmd.control.protocol import JSON
+    from swarmd.simulation.scenario import Adversary, Scenario
+    from swarmd.simulation.swarm import OnStep
+    from swarmd.simulation.swarm_outcome import Outcome, Verdict
+
+_SEED_MAX: Final = 2**63 - 1
+"""Greatest seed."""
+_BAR_STEPS: Final = 1000
+"""Steps of the progress bar."""
+
+
+@click.command(
+    epilog=examples(
+        "swarmd sim --list",
+        "swarmd sim flash-crowd --seed 7",
+        "swarmd sim corrupters --nodes 40 --adversary mute_relayer=0.2 --report swarm.html",
+        "swarmd sim mine.toml --json",
+    )
+)
+@click.argument("scenario", required=False, metavar="[SCENARIO]")
+@click.option(
+    "--seed", type=click.IntRange(0, _SEED_MAX), default=1, show_default=True, metavar="S",
+    help="Decides all that is random; the same seed gives the same run.",
+)  # fmt: skip
+@click.option("--nodes", type=int, metavar="N", help="Gateways, instead of the scenario's.")
+@click.option(
+    "--adversary", "adversaries", multiple=True, metavar="NAME=SHARE",
+    help="Have nodes break the rules: a share such as 0.3, or a whole number of them.",
+)  # fmt: skip
+@click.option(
+    "--until", "until_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    help="End after this simulated time: replays a prefix.",
+)  # fmt: skip
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Write an HTML page with plots to FILE.",
+)  # fmt: skip
+@click.option("--list", "is_list", is_flag=True, help="List scenarios and adversaries, and exit.")
+@json_option
+@pass_output
+def sim(output: Output, /, scenario: str | None, is_list: bool, **options: Any) -> None:
+    """Simulate a swarm: validators authorise a release, gateways distribute it.
+
+    SCENARIO is a name from --list or a TOML file. Exits with 0 if every bound was kept (or, where
+    more is broken than anybody survives, if the swarm broke), with 1 if not.
+    """
+    if is_list:
+        _show_list(output)
+        return
+    if scenario is None:
+        raise click.UsageError("name a SCENARIO; --list shows those that come with the program")
+    outcome = _run(scenario, **options)
+    _show(output, outcome)
+    if not outcome.passed:
+        _explain(output, outcome)
+        click.get_current_context().exit(1)
+
+
+def _run(
+    name: str,
+    *,
+    seed: int,
+    nodes: int | None,
+    adversaries: tuple[str, ...],
+    until_s: float | None,
+    report: Path | None,
+) -> Outcome:
+    from dataclasses import replace
+
+    from swarmd.simulation.scenario_file import load_scenario
+    from swarmd.simulation.swarm import adapt, replay_command, run_scenario
+
+    added = tuple(_parse_adversary(text) for text in adversaries)
+    scenario = adapt(load_scenario(name), nodes=nodes, adversaries=added)
+    with _progress(scenario) as on_step:
+        outcome = run_scenario(scenario, seed, until_s=until_s, on_step=on_step)
+    prefix_s = outcome.prefix_s
+    if outcome.held or (prefix_s is not None and prefix_s >= outcome.simulated_s):
+        prefix_s = until_s
+    elif prefix_s is not None:
+        prefix_s = _confirmed_prefix(scenario, outcome, prefix_s, until_s)
+    command = replay_command(name, seed, nodes=nodes, adversaries=added, until_s=prefix_s)
+    outcome = replace(outcome, replay=command)
+    if report is not None:
+        from swarmd.simulation.report import render_report
+
+        report.write_text(render_report(outcome), "utf-8")
+    return outcome
+
+
+def _confirmed_prefix(
+    scenario: Scenario, outcome: Outcome, prefix_s: float, until_s: float | None
+) -> float | None:
+    """The shortest prefix of a failing run that is seen to break the same bound."""
+    from swarmd.simulation.swarm import STEP_S, run_scenario
+
+    name = outcome.failures[0].name
+    for candidate_s in (prefix_s + 0.01, prefix_s + STEP_S):
+        if candidate_s >= outcome.simulated_s:
+            break
+        if not run_scenario(scenario, outcome.seed, until_s=candidate_s).verdict(name).passed:
+            return candidate_s
+    return until_s
+
+
+def _parse_adversary(text: str) -> Adversary:
+    """Reads `NAME=0.3` or `NAME=2`."""
+    from swarmd.simulation.scenario import Adversary
+
+    name, _, amount = text.partition("=")
+    try:
+        if amount.isdecimal() and len(amount) < 7 and int(amount) >= 1:
+            return Adversary(name=name, count=int(amount))
+        return Adversary(name=name, share=float(amount))
+    except ValueError:
+        raise ConfigError(
+            f"--adversary: {text[:80]!r} is not NAME=SHARE, such as push_corrupter=0.3"
+        ) from None
+
+
+@contextlib.contextmanager
+def _progress(scenario: Scenario) -> Iterator[OnStep | None]:
+    """A bar on stderr, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(plain(scenario.name), total=_BAR_STEPS)
+
+        def show(now_s: float, share: float) -> None:
+            text = f"{plain(scenario.name)}: {now_s:.1f} simulated s"
+            bars.update(bar, description=text, completed=round(share * _BAR_STEPS))
+
+        yield show
+
+
+# Results -----------------------------------------------------------------------------------------
+
+
+def _show(output: Output, outcome: Outcome) -> None:
+    if output.json:
+        output.result(cast("JSON", outcome.document()))
+        return
+    size = f"{outcome.nodes} gateways, {outcome.validators} validators"
+    took = f"{outcome.simulated_s:.2f} simulated s, {outcome.height} blocks"
+    lines = [
+        f"{outcome.scenario}, seed {outcome.seed}: {size}, {took}, {outcome.event_count} events",
+        f"trace {outcome.trace_hash}",
+        "",
+        table(("verdict", "measured", "bound", "unit", "result"), _rows(outcome)),
+        *(f"expected to break: {reason}" for reason in outcome.expected_to_break),
+        "passed" if outcome.passed else "FAILED",
+    ]
+    output.result(None, "\n".join(lines))
+
+
+def _rows(outcome: Outcome) -> list[tuple[str, str, str, str, str]]:
+    from swarmd.simulation.swarm_outcome import text_of
+
+    def bound(verdict: Verdict) -> str:
+        return f"{'>=' if verdict.is_minimum else '<='} {verdict.bound:g}"
+
+    return [
+        (
+            verdict.name,
+            text_of(verdict.measured),
+            bound(verdict),
+            verdict.unit or "-",
+            "kept" if verdict.passed else f"broken after {verdict.failed_s:.2f} s",
+        )
+        for verdict in outcome.verdicts
+    ]
+
+
+def _explain(output: Output, outcome: Outcome) -> None:
+    """Says why a run failed, and how to see it again."""
+    if outcome.held:
+        output.reason("sim: expected to break, but every bound was kept")
+    else:
+        names = ", ".join(verdict.name for verdict in outcome.failures)
+        output.reason(f"sim: broken bounds: {names}")
+    click.echo(f"seed {outcome.seed}; replay: {plain(outcome.replay)}", err=True)
+
+
+def _show_list(output: Output) -> None:
+    from swarmd.simulation.byzantine.catalogue import ADVERSARIES
+    from swarmd.simulation.scenario_file import load_scenario, shipped_scenarios
+
+    scenarios = [
+        {"name": name, "summary": load_scenario(name).summary} for name in shipped_scenarios()
+    ]
+    usable = [each for each in ADVERSARIES.values() if each.seat or each.member]
+    adversaries = [
+        {
+            "name": each.name,
+            "place": "validator" if each.seat else "gateway",
+            "summary": each.summary,
+        }
+        for each in usable
+    ]
+    output.result(cast("JSON", {"scenarios": scenarios, "adversaries": adversaries}))
