@@ -45,7 +45,7 @@ from protocol.exchange_events import (
     TimerFired,
 )
 from protocol.exchange_flow import PeerFlow
-from protocol.exchange_messages import Interest
+from protocol.exchange_messages import Interest, Reject
 from protocol.picker import Picker
 from protocol.relay_chunks import ChunkSet
 from protocol.relay_events import PullFreed, PullGated, PullOpened
@@ -129,7 +129,7 @@ class Download:
         """When the host must feed `TimerFired`, seconds; None: not needed."""
         if self._core.state in (DownloadState.FINISHED, DownloadState.STOPPED):
             return None
-        retries = (flow.retry_at for flow in self._core.flows.values())
+        retries = (flow.retry_at for flow in self._core.retrying.values())
         times = [time for time in (self._next_check, *retries) if time is not None]
         return min(times, default=None)
 
@@ -195,11 +195,22 @@ class Download:
         if self._core.requests.is_starved:
             soon = now + STARVED_INTERVAL_S
             self._next_check = soon if self._next_check is None else min(self._next_check, soon)
-        elif self._next_check is None and any(
-            flow.requests or flow.busy_until > now for flow in self._core.flows.values()
-        ):
+        elif self._next_check is None and self._may_wait(event) and self._is_waiting(now):
             self._next_check = now + CHECK_INTERVAL_S
         return self._core.effects
+
+    def _may_wait(self, event: object) -> bool:
+        """Whether a wait can have begun: a request was sent, a peer said BUSY, a check is over.
+
+        Every input comes by here, so peers are looked at only where something changed.
+        """
+        if self._core.effects or isinstance(event, TimerFired):
+            return True
+        return isinstance(event, PeerMessage) and isinstance(event.message, Reject)
+
+    def _is_waiting(self, now: float) -> bool:
+        flows = self._core.flows.values()
+        return any(flow.requests or flow.busy_until > now for flow in flows)
 
     def _on_event(
         self, event: PeerJoined | PeerLeft | PeerBanned | Stop | TimerFired, now: float
@@ -243,11 +254,11 @@ class Download:
                 if sender is not None:
                     self._core.blame_chunk(sender, event)
                     self._core.banned[sender] = None
-                    self._core.flows.pop(sender, None)
+                    self._core.forget_peer(sender)
             case PeerLeft():
-                self._core.flows.pop(event.peer, None)
+                self._core.forget_peer(event.peer)
             case PeerBanned():
-                self._core.flows.pop(event.peer, None)
+                self._core.forget_peer(event.peer)
                 self._core.banned[event.peer] = None
             case _:
                 pass

@@ -56,6 +56,8 @@ class DownloadCore:
         """Recipe pages under way."""
         self.flows: dict[PeerId, PeerFlow] = {}
         """Peers that joined and may be asked."""
+        self.retrying: dict[PeerId, PeerFlow] = {}
+        """Those of them that said UNKNOWN at some time: only they may have a retry to wait for."""
         self.banned: dict[PeerId, None] = {}
         """Peers that will never be asked again."""
         self.state = DownloadState.RUNNING
@@ -106,7 +108,7 @@ class DownloadCore:
 
     def drop(self, peer: PeerId, now: float) -> None:
         """Ends what is asked of a peer that left, and asks others for it."""
-        flow = self.flows.pop(peer, None)
+        flow = self.forget_peer(peer)
         if flow is None:
             return
         self.picker.lost(flow.possession)
@@ -115,6 +117,11 @@ class DownloadCore:
             if request.page is not None:
                 self.pages.closed(request.page, request)
         self.fill_all(now)
+
+    def forget_peer(self, peer: PeerId) -> PeerFlow | None:
+        """Takes a peer out of the books, and returns its flow; nothing else follows."""
+        self.retrying.pop(peer, None)
+        return self.flows.pop(peer, None)
 
     def ban(self, peer: PeerId, now: float) -> None:
         """Never asks a peer again."""
@@ -133,7 +140,10 @@ class DownloadCore:
 
     def fill(self, flow: PeerFlow, now: float) -> None:
         """Asks one peer for as much as it may be asked for now."""
-        if self.state is DownloadState.RUNNING:
+        if self.state is not DownloadState.RUNNING:
+            return
+        # Most inputs leave nothing to ask this peer for, and every input comes by here.
+        if self.chunks.free & flow.possession or self.layout.has_pages_missing:
             self.effects += self.requests.fill(flow, now, is_alone=len(self.flows) == 1)
 
     def fill_all(self, now: float) -> None:

@@ -145,3 +145,4 @@ class DownloadIntake:
         flow.possession = 0
         if flow.retry_at is None:
             flow.said_unknown(now)
+            self._core.retrying[flow.peer] = flow

@@ -102,6 +102,11 @@ class Layout:
             for page in sorted(pages):
                 yield component, page
 
+    @property
+    def has_pages_missing(self) -> bool:
+        """Whether any page is not verified yet."""
+        return any(self._pages_left)
+
     def is_page_known(self, component: int, page: int) -> bool:
         """Whether a page is verified."""
         return page not in self._pages_left[component]
