@@ -121,6 +121,32 @@ def read_table(kind: type[Any], table: Mapping[str, object], where: str) -> Any:
     return kind(**values)
 
 
+def override(scenario: Scenario, document: Mapping[str, object]) -> Scenario:
+    """A scenario with some keys changed; tables are changed key by key, links and lists whole.
+
+    Args:
+        scenario: to begin with; stays as it is.
+        document: what a scenario's file may say.
+
+    Raises:
+        ConfigError: names the key and the reason.
+    """
+    hints = get_type_hints(Scenario)
+    changed: dict[str, object] = {}
+    for key, value in document.items():
+        if key not in hints:
+            raise ConfigError(f"{key[:80]}: unknown key{_nearest(key, list(hints))}")
+        if dataclasses.is_dataclass(hints[key]):
+            before = {
+                name: item
+                for name, item in dataclasses.asdict(getattr(scenario, key)).items()
+                if item is not None
+            }
+            value = {**before, **_table(value, key)}
+        changed[key] = _read_links(value) if key == "links" else _read(hints[key], value, key)
+    return dataclasses.replace(scenario, **changed)  # type: ignore[arg-type]
+
+
 def _read_links(value: object) -> Mapping[str, LinkClass]:
     links: dict[str, LinkClass] = {}
     for name, table in _table(value, "links").items():
@@ -137,7 +163,7 @@ def _read(hint: Any, value: object, what: str) -> object:
     if get_origin(hint) in (types.UnionType, Union):
         hint = next(each for each in get_args(hint) if each is not type(None))
     if get_origin(hint) is tuple:
-        if not isinstance(value, list) or len(value) > _ITEMS_MAX:
+        if not isinstance(value, list | tuple) or len(value) > _ITEMS_MAX:
             raise ConfigError(f"{what}: expected a list of at most {_ITEMS_MAX} tables")
         kind = get_args(hint)[0]
         return tuple(

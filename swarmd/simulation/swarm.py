@@ -221,7 +221,10 @@ class Swarm:
             else:
                 total += 1 + len(honest)
                 done += (Action.REVOKE, name) in book.final_s
-                done += sum(gateway.images.get(name) is Action.REVOKE for gateway in honest)
+                done += sum(
+                    gateway.images.get(name) is Action.REVOKE and not gateway.keeps(name)
+                    for gateway in honest
+                )
         if healed_s(self.scenario) is not None:
             total += 1
             done += self._observed.heal_s is not None
