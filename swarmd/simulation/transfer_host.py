@@ -71,6 +71,7 @@ from protocol.relay_messages import (
 )
 from protocol.upload import ServedManifest, Upload
 from swarmd.simulation.exchange_host import SimulatedRelease, peer_id
+from swarmd.simulation.frame_links import FrameNetwork
 from swarmd.simulation.links import FrameBlocked, FrameLeft, LinkNetwork, NodeLink
 from swarmd.simulation.transfer_events import (
     Done,
@@ -113,10 +114,13 @@ class Disk:
 class TransferHost:
     """See the module's docstring. Make it, add images, then `join` its peers."""
 
+    part_kind: type[ImagePart] = ImagePart
+    """What it holds of an image."""
+
     def __init__(
         self,
         world: World,
-        network: LinkNetwork,
+        network: LinkNetwork | FrameNetwork,
         link: NodeLink,
         *,
         disk: Disk | None = None,
@@ -168,7 +172,7 @@ class TransferHost:
             knows_recipe: whether the recipe is verified already.
             priority: of its relay; a larger number is more urgent.
         """
-        part = ImagePart(
+        part = self.part_kind(
             release,
             lane=len(self._parts),
             held=held,
@@ -295,12 +299,16 @@ class TransferHost:
         """Gives a message to the link some time later, past `outgoing`."""
         self._world.post(self.number, delay_s, Postponed(target, message))
 
-    def _put(self, target: int, message: WireMessage, token: object) -> None:
+    def size_of(self, message: WireMessage) -> int:
+        """What a message takes on the stream."""
         if isinstance(message, RelayMessage):
             parts = encode_relay(message)
         else:
             parts = encode_exchange_parts(message)
-        size = _FRAME_HEAD_BYTES + sum(map(len, parts))
+        return _FRAME_HEAD_BYTES + sum(map(len, parts))
+
+    def _put(self, target: int, message: WireMessage, token: object) -> None:
+        size = self.size_of(message)
         is_urgent = size <= _URGENT_BYTES_MAX and not isinstance(message, Chunks | Push)
         self._network.send(
             self.number, target, message, size_bytes=size, is_urgent=is_urgent, token=token
@@ -505,14 +513,16 @@ class TransferHost:
 
     def _is_told_by_relay(self, part: ImagePart, peer: int) -> bool:
         relay = part.relay
-        return relay is not None and relay.tells_news and relay.has_peer(peer_id(peer))
+        return relay is not None and relay.tells_news(peer_id(peer))
 
 
 def _is_due(deadline: float | None, now: float) -> bool:
     return deadline is not None and deadline <= now
 
 
-def join(network: LinkNetwork, newcomer: TransferHost, peers: Iterable[TransferHost]) -> None:
+def join(
+    network: LinkNetwork | FrameNetwork, newcomer: TransferHost, peers: Iterable[TransferHost]
+) -> None:
     """Opens streams between a node and others."""
     for peer in peers:
         if peer is not newcomer and not peer.is_gone:

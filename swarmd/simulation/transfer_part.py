@@ -199,11 +199,15 @@ class ImagePart:
         if ChunkId(sha256(data)) != self.release.recipes[component].digest(index):
             self.figures.bad_bytes += len(data)
             return False
+        self.gain(component, index, len(data))
+        return True
+
+    def gain(self, component: int, index: int, size_bytes: int) -> None:
+        """Keeps a chunk that was checked."""
         if index not in self.served.possession[component]:
             self.served.possession[component].add(index)
-            self.figures.gained_bytes += len(data)
+            self.figures.gained_bytes += size_bytes
             self._news.setdefault(component, {})[index] = None
-        return True
 
     def store_push(self, push: Push) -> tuple[list[int], list[int]]:
         """Checks and stores the chunks of a push: (indices that are new here, those that lie)."""
@@ -224,18 +228,19 @@ class ImagePart:
 
     def haves(self, runs: Sequence[Run]) -> list[BitfieldMessage | Have]:
         """Messages that say the same as runs of chunk numbers."""
-        messages: list[BitfieldMessage | Have] = []
+        bits: dict[int, int] = {}
         for first, count in runs:
             component = self._layout.component_of(first)
             start = first - self._layout.offset(component)
-            messages.append(
-                Have(
-                    manifest_id=self.release.manifest_id,
-                    component=component,
-                    indices=Runs(((start, count),)),
-                )
+            bits[component] = bits.get(component, 0) | ((1 << count) - 1) << start
+        return [
+            Have(
+                manifest_id=self.release.manifest_id,
+                component=component,
+                indices=Runs.of_bits(numbers),
             )
-        return messages
+            for component, numbers in bits.items()
+        ]
 
     @property
     def has_news(self) -> bool:

@@ -218,7 +218,7 @@ class RelayDesk:
     def feed(self, part: ImagePart, event: RelayInput) -> None:
         """Feeds the relay of an image."""
         if part.relay is not None:
-            for effect in part.relay.handle(event, self._owner.now):
+            for effect in _merge_claims(part.relay.handle(event, self._owner.now)):
                 self._execute(part, effect)
             self._pump()
 
@@ -295,3 +295,21 @@ class RelayDesk:
         assert len(message.chunks) == effect.count, "only what is held is pushed"
         part.figures.sent_bytes += effect.size_bytes
         self._owner.transmit(target, message, token)
+
+
+def _merge_claims(effects: list[RelayEffect]) -> list[RelayEffect]:
+    """Makes one of claims that follow each other: news of many runs is one input of a download."""
+    if len(effects) < 2:
+        return effects
+    merged: list[RelayEffect] = []
+    for effect in effects:
+        last = merged[-1] if merged else None
+        if (
+            isinstance(effect, PeerClaims)
+            and isinstance(last, PeerClaims)
+            and last.peer == effect.peer
+        ):
+            merged[-1] = PeerClaims(peer=last.peer, runs=(*last.runs, *effect.runs))
+        else:
+            merged.append(effect)
+    return merged

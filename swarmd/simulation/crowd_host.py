@@ -1,10 +1,10 @@
-"""A node of a swarm of thousands: the production machines, with the costs of one process left out.
+"""A node of a crowd of thousands: the production machines, with the costs of one process left out.
 
 Other than in `TransferHost`:
 
 - All nodes hold one copy of the content, so whether a chunk matches is asked of the object itself:
   the release's own bytes match, and only other bytes are hashed.
-- Frames of chunks are not encoded to learn their size; it is known.
+- Frequent messages are not encoded to learn their size; it is known, to some bytes.
 - Machines are asked for their deadline once a tick, not after every event: timers run late by up to
   a tick, which is to be short beside what they wait for.
 """
@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from protocol.exchange_messages import Chunks
+from protocol.exchange_messages import Chunks, Have, Request
 from protocol.relay_events import RelaySettings
-from protocol.relay_messages import Push
+from protocol.relay_messages import News, Push
 from swarmd.simulation.exchange_host import SimulatedRelease
 from swarmd.simulation.frame_links import FrameNetwork
 from swarmd.simulation.links import LinkNetwork, NodeLink
@@ -31,9 +31,13 @@ _FRAME_HEAD_BYTES: Final = 4 + 16
 """Length, kind, and the head of a frame of chunks, about."""
 _ENTRY_BYTES: Final = 8
 """What each chunk of a frame takes beside its bytes."""
+_CONTROL_BYTES: Final = 52
+"""A message about chunks without its runs: manifest id, kind, numbers."""
+_RUN_BYTES: Final = 5
+"""A run of chunks in such a message."""
 
 
-class SwarmPart(ImagePart):
+class CrowdPart(ImagePart):
     """What a node holds of an image whose bytes all nodes share."""
 
     def store(self, component: int, index: int, data: bytes | memoryview) -> bool:
@@ -46,10 +50,10 @@ class SwarmPart(ImagePart):
         return True
 
 
-class SwarmHost(TransferHost):
+class CrowdHost(TransferHost):
     """See the module's docstring."""
 
-    part_kind = SwarmPart
+    part_kind = CrowdPart
 
     def __init__(
         self,
@@ -104,6 +108,10 @@ class SwarmHost(TransferHost):
         if isinstance(message, Push):
             size = sum(len(chunk.data) for chunk in message.chunks)
             return 2 * _FRAME_HEAD_BYTES + _ENTRY_BYTES * len(message.chunks) + size
+        if isinstance(message, Have | Request):
+            return _CONTROL_BYTES + _RUN_BYTES * len(message.indices.pairs)
+        if isinstance(message, News):
+            return _CONTROL_BYTES + _RUN_BYTES * len(message.runs)
         return super().size_of(message)
 
 

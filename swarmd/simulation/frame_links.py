@@ -1,0 +1,196 @@
+"""Links for thousands of nodes: one event where `LinkNetwork` has one for each quantum of a frame.
+
+The same calls as `LinkNetwork`, for large units at links of some capacity. An uplink sends whole
+frames, its streams in turn; a frame passes through: it has arrived when its last byte has passed
+both links and the path between. Small messages take no turn. A receiver whose queue is longer than
+`queue_s_max` is sent nothing more until it is shorter, which is what a window does.
+
+Not modelled, other than in `LinkNetwork`: slow start, windows, acknowledgements, losses, standing
+queues of busy uplinks. Use it where a unit takes longer than those, and compare at small scale.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from swarmd.simulation.links import FrameLeft, LinkModel, NodeLink, NodeTraffic
+from swarmd.simulation.world import World
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """One direction between two nodes."""
+
+    target: _Node
+    frames: deque[tuple[object, int, object]] = field(default_factory=deque)
+    queued_bytes: int = 0
+    last_arrival: float = 0.0
+    is_dead: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    number: int
+    link: NodeLink
+    traffic: NodeTraffic = field(default_factory=NodeTraffic)
+    ring: deque[_Stream] = field(default_factory=deque)
+    is_busy: bool = False
+    down_free_at: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """The uplink is free for the next frame."""
+
+    node: _Node
+
+
+class FrameNetwork:
+    """See the module's docstring. An actor of the world; nodes are attached by their number."""
+
+    def __init__(self, world: World, model: LinkModel) -> None:
+        """Makes a network without nodes and adds it to the world."""
+        self._world = world
+        self._model = model
+        self._nodes: dict[int, _Node] = {}
+        self._streams: dict[tuple[int, int], _Stream] = {}
+        self.pipe_bytes: Final = 0.0
+        """Nothing: sites are not modelled here."""
+        self.number: Final = world.add(self)
+        """The network's number in the world."""
+
+    def attach(self, node: int, link: NodeLink) -> None:
+        """Gives an actor of the world a link."""
+        self._nodes[node] = _Node(node, link)
+
+    def connect(self, one: int, other: int) -> None:
+        """Opens a stream between two nodes, both directions; one that is open stays."""
+        for source, target in ((one, other), (other, one)):
+            if (source, target) not in self._streams:
+                self._streams[source, target] = _Stream(self._nodes[target])
+
+    def disconnect(self, one: int, other: int) -> None:
+        """Breaks the stream between two nodes: what is queued is gone."""
+        for key in ((one, other), (other, one)):
+            stream = self._streams.pop(key, None)
+            if stream is not None:
+                stream.is_dead = True
+                stream.frames.clear()
+
+    def traffic(self, node: int) -> NodeTraffic:
+        """What a node moved so far."""
+        return self._nodes[node].traffic
+
+    def queued_bytes(self, source: int, target: int) -> int:
+        """Stream bytes given to a stream that have not left; 0 where there is none."""
+        stream = self._streams.get((source, target))
+        return 0 if stream is None else stream.queued_bytes
+
+    def send(
+        self,
+        source: int,
+        target: int,
+        body: object,
+        *,
+        size_bytes: int,
+        is_urgent: bool = False,
+        token: object = None,
+    ) -> None:
+        """Sends a frame; see `LinkNetwork.send`."""
+        stream = self._streams.get((source, target))
+        if stream is None:
+            return
+        node = self._nodes[source]
+        if is_urgent:
+            self._send_small(node, stream, body, size_bytes)
+            return
+        if not stream.frames:
+            node.ring.append(stream)
+        stream.frames.append((body, size_bytes, token))
+        stream.queued_bytes += size_bytes
+        if not node.is_busy:
+            self._take_turn(node)
+
+    def _send_small(self, node: _Node, stream: _Stream, body: object, size_bytes: int) -> None:
+        wire_bytes = size_bytes + self._model.message_bytes
+        node.traffic.urgent_sent_bytes += wire_bytes
+        delay_s = wire_bytes / node.link.uplink_bytes_per_s + self._model.delay_s
+        self._count(node, stream, size_bytes, wire_bytes)
+        self._world.deliver(node.number, stream.target.number, delay_s, body)
+
+    def _take_turn(self, node: _Node) -> None:
+        """Sends one frame of the next stream whose receiver has room."""
+        now = self._world.now
+        latest = now + self._model.queue_s_max
+        soonest = float("inf")
+        ring = node.ring
+        for _ in range(len(ring)):
+            stream = ring.popleft()
+            if not stream.frames:
+                continue
+            free_at = stream.target.down_free_at
+            if free_at <= latest:
+                self._send_frame(node, stream, now)
+                return
+            ring.append(stream)
+            soonest = min(soonest, free_at - self._model.queue_s_max)
+        node.is_busy = bool(ring)
+        if ring:
+            self._post(max(soonest - now, 1e-6), node)
+
+    def _send_frame(self, node: _Node, stream: _Stream, now: float) -> None:
+        body, size_bytes, token = stream.frames.popleft()
+        stream.queued_bytes -= size_bytes
+        if stream.frames:
+            node.ring.append(stream)
+        wire_bytes = size_bytes * self._model.header_factor
+        self._count(node, stream, size_bytes, wire_bytes)
+        duration_s = wire_bytes / node.link.uplink_bytes_per_s
+        target = stream.target
+        queue_s = target.down_free_at - now
+        if queue_s > target.traffic.queue_s_max:
+            target.traffic.queue_s_max = queue_s
+        # Its first bytes arrive while its last have not left: the links are passed through.
+        target.down_free_at = max(
+            now + duration_s,
+            max(now, target.down_free_at) + wire_bytes / target.link.downlink_bytes_per_s,
+        )
+        stream.last_arrival = max(stream.last_arrival, target.down_free_at + self._model.delay_s)
+        node.is_busy = True
+        self._world.deliver(node.number, target.number, stream.last_arrival - now, body)
+        self._post(duration_s, node)
+        if token is not None:
+            self._world.post(node.number, duration_s, FrameLeft(target.number, token))
+
+    def _count(self, node: _Node, stream: _Stream, size_bytes: int, wire_bytes: float) -> None:
+        sent, received = node.traffic, stream.target.traffic
+        sent.sent_bytes += wire_bytes
+        sent.stream_sent_bytes += size_bytes
+        received.received_bytes += wire_bytes
+        received.stream_received_bytes += size_bytes
+
+    # Actor ---------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        """Never: all is posted."""
+        return None
+
+    def handle(self, event: object, now: float) -> None:  # noqa: ARG002
+        """Lets an uplink go on."""
+        if not isinstance(event, _Turn):
+            raise AssertionError(f"no event of a network: {event!r}")  # noqa: TRY004
+        self._take_turn(event.node)
+
+    def receive(self, source: int, message: object, now: float) -> None:
+        """Nobody sends to the network itself."""
+        raise AssertionError(f"{source} sent {message!r} to the network at {now}")
+
+    def wake(self, now: float) -> None:
+        """Never asked for."""
+        raise AssertionError(f"the network was woken at {now}")
+
+    def _post(self, delay_s: float, node: _Node) -> None:
+        self._world.post(self.number, delay_s, _Turn(node))
