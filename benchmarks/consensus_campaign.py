@@ -19,9 +19,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from swarmd.simulation.byzantine.catalogue import Plane, of_plane
 from swarmd.simulation.consensus_campaign import Outcome, Plan, run_seed
 from swarmd.simulation.consensus_cluster import Epochs
 
+NAMES = tuple(item.name for item in of_plane(Plane.CONSENSUS))
+"""Adversaries that take a validator's seat."""
 STATE_EVERY = 50
 """Seeds between two writes of the state file."""
 
@@ -70,7 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--start", type=int, default=0, help="first seed")
     parser.add_argument("--duration", type=float, default=60.0, help="simulated seconds of a seed")
     parser.add_argument("--real-signatures", type=int, default=0, help="further seeds with Ed25519")
-    parser.add_argument("--byzantine", choices=["twin", "fork", "none"], help="instead of by seed")
+    parser.add_argument("--byzantine", choices=[*NAMES, "none"], help="instead of by seed")
     parser.add_argument("--epoch", type=float, help="seconds of an epoch; none: it never ends")
     parser.add_argument("--reserves", type=int, default=2, help="processes that replace others")
     parser.add_argument("--state", type=Path, help="file to resume from and to write")

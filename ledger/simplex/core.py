@@ -21,6 +21,7 @@ from ledger.simplex.interface import (
     Effect,
     EpochEnded,
     Halt,
+    Load,
     Parameters,
     Persist,
     Record,
@@ -124,6 +125,19 @@ class Core:
             certificate
             for state in self._views.values()
             for certificate in (*state.certificates.values(), *state.skips.values())
+        )
+
+    @property
+    def load(self) -> Load:
+        """How much is held that is not final yet."""
+        views = self._views.values()
+        return Load(
+            views=len(views),
+            votes=sum(len(state.votes) for state in views),
+            certificates=sum(len(state.certificates) + len(state.skips) for state in views),
+            blocks=len(self._chain.blocks),
+            accused=len(self._accused),
+            writes=len(self._held),
         )
 
     @property

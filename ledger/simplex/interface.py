@@ -295,5 +295,23 @@ class Halt:
     """For the operator."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How much an engine holds that is not final yet; whatever peers send, each is bounded."""
+
+    views: int
+    """Views with any knowledge: from the last final one to 8 above the current one (C53)."""
+    votes: int
+    """Votes in them, at most one of each kind and signer."""
+    certificates: int
+    """Certificates in them, at most one of each kind and another nullify of each peer."""
+    blocks: int
+    """Blocks above the last final one: proposals judged, and what was asked for (C93)."""
+    accused: int
+    """Validators with evidence that no final block holds."""
+    writes: int
+    """Writes of the journal whose votes are held back (C70)."""
+
+
 Effect = Persist | Send | Build | Verify | Commit | EpochEnded | Serve | Blame | Halt
 """Everything an engine may ask for."""

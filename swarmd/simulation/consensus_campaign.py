@@ -13,8 +13,8 @@ from typing import Final
 
 from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import Parameters
-from swarmd.simulation.byzantine.forking_proposer import add_forking_proposer
-from swarmd.simulation.byzantine.twin import add_twins
+from protocol.errors import ConfigError
+from swarmd.simulation.byzantine.catalogue import adversary, draw_adversary
 from swarmd.simulation.consensus_cluster import Cluster, Epochs
 from swarmd.simulation.consensus_events import fingerprint
 from swarmd.simulation.consensus_host import ConsensusHost
@@ -23,9 +23,11 @@ from swarmd.simulation.world import Link, World
 
 FAULTY_SHARE: Final = 0.75
 """Part of the run with faults."""
+LIVE_BLOCKS: Final = 10
+"""Blocks that every honest validator must see become final once the network has healed."""
 GRACE_S: Final = 60.0
-"""How long after the end of the run a first new final block may still take: one view at the
-longest patience."""
+"""How long after the end of the run these may still take: a view at the longest patience, and a
+few whose leader misbehaves."""
 _CALM: Final = Link(latency_s=0.02, jitter_s=0.05)
 _PARAMETERS: Final = Parameters(delta_s=0.5, retry_s=0.5)
 
@@ -51,13 +53,31 @@ class Outcome:
     trace_hash: str
     """Equal for two runs of one seed."""
     heal_s: float
-    """Seconds from healing until every honest validator had a new final block."""
+    """Seconds from healing until every honest validator had ten new final blocks."""
     epochs: int
     """Epoch that the run ended in."""
     culprits: tuple[int, ...]
     """Processes that stored certificates convict."""
     faulty: tuple[int, ...]
     """Processes that misbehave."""
+    adversaries: tuple[str, ...] = ()
+    """How each of them misbehaves, by name in the catalogue."""
+    refused: int = 0
+    """Messages and blocks of misbehaving processes that honest ones refused."""
+    bad_received: int = 0
+    """Messages meant to be bad that reached an honest engine, each refused or ignored."""
+    convicted: tuple[int, ...] = ()
+    """Processes that evidence was found against while the chain ran."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether anything went wrong, safety or liveness."""
+        return bool(self.violations) or self.is_stuck
+
+    @property
+    def broken_at_s(self) -> float | None:
+        """When the first invariant broke, simulated seconds; None: none did."""
+        return float(self.violations[0].partition("s:")[0]) if self.violations else None
 
     @property
     def is_forked(self) -> bool:
@@ -92,7 +112,8 @@ class Plan:
     engine: type[Simplex] = Simplex
     """What honest validators run; tests plant defects here."""
     byzantine: str | None = None
-    """`twin`, `fork` or `none`; None lets the seed decide."""
+    """An adversary's name in the catalogue for all seats that misbehave, or `none`; None lets the
+    seed decide for each seat."""
     power_failures: bool = True
     """Whether honest validators crash."""
     epochs: Epochs | None = None
@@ -100,6 +121,17 @@ class Plan:
     faulty: int | None = None
     """Misbehaving processes, all in the first set; None: f, wherever the seed puts them. More than
     f fork the chain: then only accountability is promised."""
+    host: type[ConsensusHost] = ConsensusHost
+    """What honest validators are; tests plant defects here."""
+    faults_end_s: float | None = None
+    """Heal so early instead of after three quarters, with the same faults until then."""
+    stop_s: float | None = None
+    """Stop so early and judge safety alone."""
+
+    @property
+    def is_expected_to_break(self) -> bool:
+        """Whether more processes misbehave than any protocol can stand."""
+        return self.faulty is not None and self.faulty > (self.count - 1) // 3
 
 
 class Scenario:
@@ -122,8 +154,8 @@ class Scenario:
         )
         self.restarts = 0
         self._faults_end_s = plan.duration_s * FAULTY_SHARE
-        kind = plan.byzantine or self.chance.choice(["twin", "fork", "none"])
-        self._add_hosts(kind)
+        self.adversaries: list[str] = []
+        self._add_hosts(plan.byzantine)
         self._script = sorted(self._draw_faults(), key=lambda fault: fault[0])
 
     def _draw_link(self) -> Link:
@@ -135,22 +167,27 @@ class Scenario:
             duplication=chance.choice([0.0, 0.02]),
         )
 
-    def _add_hosts(self, kind: str) -> None:
+    def _add_hosts(self, kind: str | None) -> None:
         processes = list(range(len(self.cluster.actors)))
+        limit = self.cluster.validators.fault_limit
         faulty: list[int] = []
         if self.plan.faulty is not None:
             faulty = self.chance.sample(range(self.plan.count), self.plan.faulty)
+        elif kind is None:
+            faulty = self.chance.sample(processes, self.chance.randint(0, limit))
         elif kind != "none":
-            faulty = self.chance.sample(processes, self.cluster.validators.fault_limit)
+            faulty = self.chance.sample(processes, limit)
         self.faulty = faulty
-        for seat in processes:
-            if seat not in faulty:
+        for process in processes:
+            if process not in faulty:
                 skew_ms = self.chance.randrange(-300, 301)
-                ConsensusHost(self.cluster, seat, engine=self.plan.engine, skew_ms=skew_ms)
-            elif kind == "twin":
-                add_twins(self.cluster, seat)
-            else:
-                add_forking_proposer(self.cluster, seat)
+                self.plan.host(self.cluster, process, engine=self.plan.engine, skew_ms=skew_ms)
+                continue
+            chosen = draw_adversary(self.chance) if kind is None else adversary(kind)
+            if chosen.seat is None:
+                raise ConfigError(f"{chosen.name} does not attack the validators of a chain")
+            self.adversaries.append(chosen.name)
+            chosen.seat(self.cluster, process)
 
     # -- faults --------------------------------------------------------------------------------
 
@@ -238,15 +275,23 @@ class Scenario:
             each.set_pending(True)
             each.start()
         script = self._script
-        while script and script[0][0] < self._faults_end_s:
+        heal_at_s = self._faults_end_s
+        for early in (self.plan.faults_end_s, self.plan.stop_s):
+            heal_at_s = heal_at_s if early is None else min(heal_at_s, early)
+        while script and script[0][0] < heal_at_s:
             time, kind, host, duration_s = script.pop(0)
             self.world.run_until(time)
             script += self._apply(kind, host, duration_s)
             script.sort(key=lambda fault: fault[0])
-        self.world.run_until(self._faults_end_s)
+        self.world.run_until(heal_at_s)
         self._calm_down()
-        is_stuck, heal_s = self._await_progress()
-        self.world.run_until(self.plan.duration_s)
+        is_stuck, heal_s = False, 0.0
+        if self.plan.stop_s is None:
+            is_stuck, heal_s = self._await_progress()
+            self.world.run_until(self.plan.duration_s)
+        else:
+            self.world.run_until(self.plan.stop_s)
+        watch = self.cluster.watch
         return Outcome(
             self.seed,
             tuple(self.cluster.violations),
@@ -260,6 +305,10 @@ class Scenario:
             max(host.epoch for host in self.cluster.hosts),
             tuple(self.cluster.audit()),
             tuple(sorted(self.faulty)),
+            tuple(self.adversaries),
+            sum(watch.refusals.values()),
+            watch.bad_received,
+            tuple(sorted(self.cluster.convicted)),
         )
 
     def _calm_down(self) -> None:
@@ -271,8 +320,8 @@ class Scenario:
                 host.start()
 
     def _await_progress(self) -> tuple[bool, float]:
-        """Waits until every honest validator has two blocks above any final one at healing."""
-        goal = max(self.cluster.final, default=0) + 2
+        """Waits until every honest validator has ten blocks above any final one at healing."""
+        goal = max(self.cluster.final, default=0) + LIVE_BLOCKS
         start = self.world.now
         end = self.plan.duration_s + GRACE_S
         while self.world.now < end:

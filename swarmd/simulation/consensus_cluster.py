@@ -1,7 +1,7 @@
 """One simulated chain: its processes, the sets of its epochs, and the invariants.
 
-Checked after every commit: no two final blocks at one height, nobody honest convicted, halted or
-scored. Which processes sit in which epoch follows from the seed.
+What must always hold is in `swarmd.simulation.invariants`. Which processes sit in which epoch
+follows from the seed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
-from ledger.block import Block
 from ledger.certificate import Certificate, contradictions
 from ledger.header import Header, genesis_header
 from ledger.simplex.interface import Parameters
@@ -20,6 +19,7 @@ from ledger.vote import Signer
 from protocol.digest import BlockId, ChainId, sha256
 from protocol.merkle import EMPTY_ROOT
 from swarmd.simulation.consensus_store import Disk
+from swarmd.simulation.invariants import Watch
 from swarmd.simulation.signatures import KeyRing
 from swarmd.simulation.world import World
 
@@ -104,6 +104,10 @@ class Cluster:
         """The first final block seen at each height."""
         self.convicted: dict[int, None] = {}
         """Processes that evidence was found against."""
+        self.skew_ms_max = 0
+        """The worst honest clock is off by so much, milliseconds."""
+        self.watch: Final = Watch(self)
+        """Checks the invariants."""
         self.violations: list[str] = []
         """What must never happen, and did."""
 
@@ -157,6 +161,11 @@ class Cluster:
         """What signs a process's votes in an epoch."""
         return self.keys.signer(process, epoch)
 
+    @property
+    def now_ms(self) -> int:
+        """What a clock without error shows, milliseconds since 1970."""
+        return EPOCH_MS + int(self.world.now * 1000) + 1_000
+
     def is_due(self, start: Header, time_ms: int) -> bool:
         """Whether a block with this time closes the epoch that began on `start`."""
         return self.epochs is not None and time_ms >= start.time_ms + self.epochs.length_ms
@@ -190,10 +199,3 @@ class Cluster:
     def violate(self, what: str) -> None:
         """Notes a broken invariant."""
         self.violations.append(f"{self.world.now:.3f}s: {what}")
-
-    def check_commit(self, host: ConsensusHost, blocks: tuple[Block, ...]) -> None:
-        """Agreement: whoever is final at a height is the same everywhere."""
-        for block in blocks:
-            height = block.header.height
-            if self.final.setdefault(height, block.block_id) != block.block_id:
-                self.violate(f"disagreement at height {height}, host {host.actor}")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from ledger.block import Block, SkipProof, body_root
-from ledger.consensus_messages import Message, decode_message, encode_message
+from ledger.block import Block, body_root
+from ledger.consensus_messages import Message, VoteMessage, decode_message, encode_message
 from ledger.header import Header
 from ledger.journal import MemoryJournal
 from ledger.simplex.engine import Simplex
@@ -38,11 +38,12 @@ from ledger.simplex.interface import (
 )
 from ledger.simplex.rules import is_closed, proposal_time_ms, verify_time
 from ledger.vote import Evidence
-from protocol.digest import Digest, sha256
+from protocol.digest import Digest
 from protocol.errors import RemoteProtocolError, VerificationError
-from swarmd.simulation.consensus_cluster import EPOCH_MS, ERA, Cluster
+from swarmd.simulation.consensus_cluster import ERA, Cluster
 from swarmd.simulation.consensus_events import AskRun, Local, Stored, Tagged
-from swarmd.simulation.consensus_store import Run, Store, is_final_run
+from swarmd.simulation.consensus_store import Run, Store, executed, is_final_run
+from swarmd.simulation.invariants import WatchedJournal
 
 ASK_PAUSE_S: Final = 0.2
 """Least time between two questions for blocks, seconds."""
@@ -74,7 +75,7 @@ class ConsensusHost:
         self.cluster = cluster
         self.index = index
         self.is_honest = is_honest
-        self.journal = MemoryJournal()
+        self.journal: MemoryJournal = WatchedJournal()
         self.store = Store()
         self.engine: Simplex | None = None
         self.epoch = 1
@@ -82,6 +83,8 @@ class ConsensusHost:
         self.restored = False
         self._engine_type = engine
         self._skew_ms = skew_ms
+        if is_honest:
+            cluster.skew_ms_max = max(cluster.skew_ms_max, abs(skew_ms))
         self._run = 0
         self._engine_run = 0
         self._is_up = False
@@ -254,26 +257,31 @@ class ConsensusHost:
                 self._told_at[source] = now
                 self.cluster.world.send(self.actor, source, Tagged(self.epoch, None))
         elif self.engine is not None and message.content is not None:
-            self._feed_message(source, message.content)
+            engine = self.engine
+            before = (engine.view, engine.final.height)
+            refused = self._feed_message(source, message.content)
+            if message.is_bad:
+                self.cluster.watch.on_bad(self, before, refused=refused)
 
-    def _feed_message(self, source: int, content: Message | bytes) -> None:
-        """Feeds a message; scores the peer if the engine refuses it."""
+    def _feed_message(self, source: int, content: Message | bytes) -> bool:
+        """Feeds a message; scores the peer if the engine refuses it, and then returns True."""
         process = self.cluster.hosts[source].index
         peer = self.cluster.seat_of(process, self.epoch)
         if peer is None:
-            return
+            return False
         try:
             message = decode_message(content) if isinstance(content, bytes) else content
             self.feed(MessageReceived(peer, message))
         except (RemoteProtocolError, VerificationError) as error:
-            if self.cluster.is_honest(process):
-                self.cluster.violate(f"host {self.actor} scored honest validator {peer}: {error}")
+            self.cluster.watch.on_refused(self, process, error)
+            return True
+        return False
 
     def handle(self, event: object, _now: float) -> None:
         """Takes answers of the disk and the processor."""
         if isinstance(event, Local) and event.run == self._engine_run:
             if isinstance(event.event, Durable):
-                self.journal.sync(event.event.sequence)
+                self._sync(event.event.sequence)
             self.feed(event.event)
         elif isinstance(event, Stored) and event.run == self._run:
             self._on_stored(event.height)
@@ -289,11 +297,16 @@ class ConsensusHost:
         while self._queue and self.engine is not None:
             for effect in self.engine.handle(self._queue.popleft(), self.cluster.world.now):
                 self._execute(effect)
+            self.cluster.watch.after_input(self)
+
+    def _sync(self, sequence: int) -> None:
+        self.journal.sync(sequence)
+        self.cluster.watch.on_sync(self)
 
     def _later(self, delay_s: float, event: Input) -> None:
         if delay_s == 0.0:
             if isinstance(event, Durable):
-                self.journal.sync(event.sequence)
+                self._sync(event.sequence)
             self._queue.append(event)
             return
         world = self.cluster.world
@@ -303,6 +316,8 @@ class ConsensusHost:
         cluster = self.cluster
         match effect:
             case Send(to, message):
+                if isinstance(message, VoteMessage) and message.vote.signer == self.seat:
+                    cluster.watch.on_vote(self, message.vote)
                 self.transmit(to, message)
             case Persist(sequence, records):
                 self.journal.write(sequence, records)
@@ -311,8 +326,10 @@ class ConsensusHost:
                 self._later(cluster.disk.compute_s, Built(effect.view, self._build(effect)))
             case Verify(block, ancestors):
                 parent = ancestors[-1].header if ancestors else self.final
-                verdict = Verdict(block.block_id, self._is_valid(block, parent))
-                self._later(cluster.disk.compute_s, verdict)
+                cluster.watch.on_verify(self, block)
+                ok = self._is_valid(block, parent)
+                cluster.watch.on_verdict(self, block, ok=ok)
+                self._later(cluster.disk.compute_s, Verdict(block.block_id, ok))
             case Commit():
                 run = Run(effect.blocks, effect.fillers, effect.certificate)
                 self.store.audit += [*effect.skips, *effect.notarized]
@@ -336,10 +353,7 @@ class ConsensusHost:
         cluster = self.cluster
         validators = cluster.validators_of(evidence.epoch)
         evidence.verify(validators, cluster.chain, ERA, cluster.verifier)
-        culprit = cluster.seats(evidence.epoch)[evidence.signer]
-        cluster.convicted[culprit] = None
-        if cluster.is_honest(culprit):
-            cluster.violate(f"honest validator {culprit} convicted")
+        cluster.watch.on_evidence(self, evidence)
 
     def transmit(self, to: int, message: Message) -> None:
         """Sends a message to every process that holds a seat's key in this epoch."""
@@ -354,7 +368,7 @@ class ConsensusHost:
     # -- application ---------------------------------------------------------------------------
 
     def _now_ms(self) -> int:
-        return EPOCH_MS + int(self.cluster.world.now * 1000) + self._skew_ms + 1_000
+        return self.cluster.now_ms + self._skew_ms
 
     def _build(self, request: Build) -> Block | None:
         parent = request.parent
@@ -368,7 +382,9 @@ class ConsensusHost:
             for item in request.evidence
             if not closed and (item.epoch, item.signer) not in self.store.convicted
         )
-        log_size, log_root, state_root = _executed(parent, transactions, request.skips, closed)
+        log_size, log_root, state_root = executed(
+            parent, transactions, request.skips, closed=closed
+        )
         header = Header(
             chain=self.cluster.chain,
             era=ERA,
@@ -426,14 +442,11 @@ class ConsensusHost:
         if not self.are_valid(block.transactions):
             return False
         after = (header.log_size, header.log_root, header.state_root)
-        return after == _executed(parent, block.transactions, block.skips, closed)
+        return after == executed(parent, block.transactions, block.skips, closed=closed)
 
     def _adopt(self, blocks: tuple[Block, ...], fillers: tuple[Block, ...], run: Run) -> None:
         if self.is_honest:
-            self.cluster.check_commit(self, blocks)
-        for parent, block in zip([self.final, *(b.header for b in blocks)], blocks, strict=False):
-            if block.header.parent != parent.block_id:
-                self.cluster.violate(f"host {self.actor} committed out of order")
+            self.cluster.watch.on_commit(self, blocks, self.final)
         self.store.add(blocks, fillers, run.certificate)
         self.store.audit.append(run.certificate)
         self.on_final(blocks, run)
@@ -444,20 +457,3 @@ class ConsensusHost:
         else:
             delay_s = world.random.random() * self.cluster.disk.commit_s
             world.post(self.actor, delay_s, Stored(self._run, height))
-
-
-def _executed(
-    parent: Header,
-    transactions: tuple[bytes, ...],
-    skips: tuple[SkipProof, ...],
-    closed: bool,
-) -> tuple[int, Digest, Digest]:
-    """Log and state after a block: hash chains stand in for trees; a filler changes nothing."""
-    if closed:
-        return parent.log_size, parent.log_root, parent.state_root
-    content = b"".join(transactions) + b"".join(skip.certificate for skip in skips)
-    return (
-        parent.log_size + len(transactions),
-        sha256(parent.log_root + content),
-        sha256(parent.state_root + content),
-    )

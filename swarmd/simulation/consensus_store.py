@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
-from ledger.block import Block
+from ledger.block import Block, SkipProof
 from ledger.certificate import Certificate
 from ledger.consensus_messages import BLOCKS_COUNT_MAX, Blocks
 from ledger.handover import Handover
+from ledger.header import Header
 from ledger.simplex.interface import Serve
 from ledger.validators import ValidatorSet
+from protocol.digest import Digest, sha256
 
 RUN_BLOCKS_MAX: Final = 256
 """Blocks in one run to a host that is an epoch behind."""
@@ -138,4 +140,22 @@ def is_final_run(
         and all(block.header.epoch == validators.epoch for block in blocks)
         and all(not block.header.closes_epoch for block in run.blocks[:-1])
         and (run.blocks[-1].header.closes_epoch or not run.fillers)
+    )
+
+
+def executed(
+    parent: Header,
+    transactions: tuple[bytes, ...],
+    skips: tuple[SkipProof, ...],
+    *,
+    closed: bool,
+) -> tuple[int, Digest, Digest]:
+    """Log and state after a block: hash chains stand in for trees; a filler changes nothing."""
+    if closed:
+        return parent.log_size, parent.log_root, parent.state_root
+    content = b"".join(transactions) + b"".join(skip.certificate for skip in skips)
+    return (
+        parent.log_size + len(transactions),
+        sha256(parent.log_root + content),
+        sha256(parent.state_root + content),
     )

@@ -60,7 +60,7 @@ def test_one_seed_gives_one_trace() -> None:
     ("engine", "byzantine", "seeds"),
     [
         (NoFsyncBeforeSend, "none", 80),
-        (NoSkipCheck, "fork", 10),
+        (NoSkipCheck, "forking_proposer", 10),
         (FinalizeAfterNullify, "none", 20),
     ],
 )

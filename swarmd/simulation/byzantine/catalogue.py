@@ -15,23 +15,37 @@ from types import MappingProxyType
 from typing import Final
 
 from protocol.errors import ConfigError
+from swarmd.simulation.byzantine.asker import Asker
+from swarmd.simulation.byzantine.bad_block import BadBlock
+from swarmd.simulation.byzantine.boaster import Boaster
+from swarmd.simulation.byzantine.certificate_forger import CertificateForger
+from swarmd.simulation.byzantine.certificate_replayer import CertificateReplayer
 from swarmd.simulation.byzantine.chunk_corrupter import ChunkCorrupter
 from swarmd.simulation.byzantine.claiming_peer import ClaimingPeer
 from swarmd.simulation.byzantine.claiming_relayer import ClaimingRelayer
+from swarmd.simulation.byzantine.double_voter import DoubleVoter
 from swarmd.simulation.byzantine.endless_peer import EndlessPeer
+from swarmd.simulation.byzantine.evidence_spammer import EvidenceSpammer
 from swarmd.simulation.byzantine.false_complainer import FalseComplainer
 from swarmd.simulation.byzantine.forking_proposer import add_forking_proposer
+from swarmd.simulation.byzantine.future_flooder import FutureFlooder
 from swarmd.simulation.byzantine.half_voter import HalfVoter
+from swarmd.simulation.byzantine.impersonator import Impersonator
 from swarmd.simulation.byzantine.lying_relayer import LyingRelayer
 from swarmd.simulation.byzantine.misdealing_peer import MisdealingPeer
 from swarmd.simulation.byzantine.mute_relayer import MuteRelayer
+from swarmd.simulation.byzantine.mute_validator import MuteValidator
 from swarmd.simulation.byzantine.nullifier import Nullifier
 from swarmd.simulation.byzantine.page_forger import PageForger
 from swarmd.simulation.byzantine.push_corrupter import PushCorrupter
 from swarmd.simulation.byzantine.silent_leader import SilentLeader
+from swarmd.simulation.byzantine.skewed_clock import ClockAhead, ClockBehind
+from swarmd.simulation.byzantine.skipless_proposer import SkiplessProposer
+from swarmd.simulation.byzantine.stale_epoch import StaleEpoch
 from swarmd.simulation.byzantine.stalling_peer import StallingPeer
 from swarmd.simulation.byzantine.stalling_relayer import StallingRelayer
 from swarmd.simulation.byzantine.twin import add_twins
+from swarmd.simulation.byzantine.wrong_roots import WrongRoots
 from swarmd.simulation.consensus_cluster import Cluster
 from swarmd.simulation.exchange_host import ExchangeHost
 from swarmd.simulation.transfer_host import TransferHost
@@ -92,6 +106,21 @@ _ALL: Final = (
     _seat("silent_leader", "votes, but shows nobody the blocks it leads", SilentLeader),
     _seat("nullifier", "votes to skip every view at once", Nullifier),
     _seat("half_voter", "shows each vote to one half of the others", HalfVoter),
+    _seat("asker", "asks everybody for everything, all the time", Asker),
+    _seat("bad_block", "garbage, oversized blocks, foreign turns", BadBlock),
+    _seat("boaster", "claims to be far ahead and helps nobody", Boaster),
+    _seat("certificate_forger", "certificates of its own signature, or altered", CertificateForger),
+    _seat("certificate_replayer", "genuine old certificates, again and again", CertificateReplayer),
+    _seat("double_voter", "votes for and against everything, openly", DoubleVoter),
+    _seat("evidence_spammer", "accuses the honest, and itself repeatedly", EvidenceSpammer),
+    _seat("future_flooder", "signs votes for views nobody has reached", FutureFlooder),
+    _seat("impersonator", "votes and answers in the names of others", Impersonator),
+    _seat("mute_validator", "hears everything and never says a word", MuteValidator),
+    _seat("skipless_proposer", "leads without proof that views were skipped", SkiplessProposer),
+    _seat("stale_epoch", "says today what was true in an earlier epoch", StaleEpoch),
+    _seat("wrong_roots", "proposes blocks with wrong log, state or set", WrongRoots),
+    _seat("clock_ahead", "keeps every rule by a clock an hour ahead", ClockAhead),
+    _seat("clock_behind", "keeps every rule by a clock an hour behind", ClockBehind),
     _peer("chunk_corrupter", "answers in time, with one bit wrong in each chunk", ChunkCorrupter),
     _peer("claiming_peer", "claims everything, holds nothing", ClaimingPeer),
     _peer("endless_peer", "answers each request again and again", EndlessPeer),

@@ -11,7 +11,7 @@ from swarmd.simulation.byzantine.rogue import RogueHost
 class HalfVoter(RogueHost):
     """Withholds votes from every second seat; which half hears of a view changes with the view."""
 
-    def outgoing(self, seat: int, message: Message) -> Iterable[Message]:
+    def outgoing(self, seat: int, message: Message) -> Iterable[Message | bytes]:
         """Swallows votes to the half whose turn it is not."""
         if isinstance(message, VoteMessage) and (seat + message.vote.view) % 2:
             return ()

@@ -54,9 +54,13 @@ class RogueHost(ConsensusHost):
 
     # -- for subclasses ------------------------------------------------------------------------
 
-    def outgoing(self, _seat: int, message: Message) -> Iterable[Message]:
+    def outgoing(self, _seat: int, message: Message) -> Iterable[Message | bytes]:
         """What leaves instead of a message to a seat; by default the message."""
         return (message,)
+
+    def is_bad(self, _content: Message | bytes) -> bool:
+        """Whether what `outgoing` made breaks a rule that any receiver can check at once."""
+        return False
 
     def act(self) -> None:
         """Does something unasked; called every `pause_s` while the host is up and has a seat."""
@@ -127,7 +131,7 @@ class RogueHost(ConsensusHost):
         for seat in self.others:
             if to in (ALL, seat):
                 for item in self.outgoing(seat, message):
-                    self.say(seat, item)
+                    self.say(seat, item, is_bad=self.is_bad(item))
 
     @property
     def deadline(self) -> float | None:

@@ -11,6 +11,6 @@ from swarmd.simulation.byzantine.rogue import RogueHost
 class SilentLeader(RogueHost):
     """Swallows its own proposals."""
 
-    def outgoing(self, seat: int, message: Message) -> Iterable[Message]:
+    def outgoing(self, seat: int, message: Message) -> Iterable[Message | bytes]:
         """Passes on everything but proposals."""
         return () if isinstance(message, Propose) else super().outgoing(seat, message)
