@@ -82,7 +82,7 @@ class SwarmHost(TransferHost):
         """Nothing of what is withdrawn."""
         return None if manifest_id in self.withdrawn else super().find(manifest_id)
 
-    def outgoing(self, target: int, message: WireMessage) -> tuple[WireMessage, ...]:  # noqa: ARG002
+    def outgoing(self, _target: int, message: WireMessage) -> tuple[WireMessage, ...]:
         """Sends all messages, and notes pushes that must not be."""
         if isinstance(message, Push) and message.manifest_id in self.withdrawn:
             self.served_late.append((self.now, message.manifest_id))
