@@ -113,8 +113,15 @@ class Relay:
 
     @property
     def tells_news(self) -> bool:
-        """Whether this machine tells members what is gained, so that HAVE need not."""
-        return self._state.has_relayed
+        """Whether this machine tells members that receive what is gained, so that HAVE need not."""
+        return self._state.has_relayed and bool(self._state.roles)
+
+    def tells(self, peer: PeerId) -> bool:
+        """Whether a peer is told by this machine: a member that receives something."""
+        member = self._state.members.find(peer)
+        if member is None or not self.tells_news:
+            return False
+        return any(member.receives(number) for number in member.roles)
 
     def is_receiving(self, number: int) -> bool:
         """Whether pushes of an object are welcome here: then this machine judges what is told."""

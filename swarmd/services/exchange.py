@@ -570,14 +570,21 @@ class ExchangeService:
         return served is None or bool(indices.bits & ~served.possession[component].bits)
 
     def fetch_prepared(self, fetch: Fetch, event: ComponentPrepared, recipe: Recipe) -> None:
-        """Welcomes pushes of an object, unless a rate says that every byte is to be asked for."""
+        """Welcomes pushes of an object, unless every byte is to be asked for: a rate says so, or
+        much comes in.
+        """
         is_complete = event.held.bits.bit_count() == len(recipe.lengths)
-        if is_complete or self._traffic is None or self._traffic.takes_pushes:
+        is_welcome = fetch.takes_pushes and (self._traffic is None or self._traffic.takes_pushes)
+        if is_complete or is_welcome:
             self._relays.prepared(fetch, event.component, recipe, event.held)
 
     def fetch_dropped(self, fetch: Fetch, component: int) -> None:
         """Welcomes no more pushes of an object."""
         self._relays.dropped(fetch, component)
+
+    def fetch_is_fast(self, fetch: Fetch) -> None:
+        """Welcomes no more pushes: asking costs less where links are fast."""
+        self._relays.unwelcome(fetch)
 
     def fetch_pushed(self, fetch: Fetch, outcome: PushOutcome) -> None:
         """Keeps what was pushed, for whom it is passed on to, or blames who pushed it."""

@@ -36,6 +36,7 @@ from chunks.store import Download as StoreDownload
 from protocol.authorised import AuthorisedManifest
 from protocol.bitfield import Bitfield
 from protocol.download import Download
+from protocol.download_rate import IntakeRate
 from protocol.download_state import DownloadState
 from protocol.errors import (
     DigestMismatchError,
@@ -87,6 +88,9 @@ T = TypeVar("T")
 
 WRITE_BATCH_BYTES: Final = 2 * MIB
 """Most bytes handed to a worker thread at once: about 3 ms of hashing and writing."""
+PUSHED_BYTES_PER_S_MAX: Final = 12 * MIB
+"""What links of 100 Mbit/s cannot give, bytes per second: from there on pushes are not welcome,
+since links are not what bounds the transfer, and asking costs less for each byte."""
 DISK_FULL_RETRY_S: Final = 30.0
 """How often a paused download looks whether there is space again, seconds."""
 
@@ -130,6 +134,10 @@ class FetchOwner(Protocol):
         """Welcomes no more pushes of an object."""
         ...
 
+    def fetch_is_fast(self, fetch: Fetch) -> None:
+        """Welcomes no more pushes at all."""
+        ...
+
     def fetch_pushed(self, fetch: Fetch, outcome: PushOutcome) -> None:
         """Takes note of a push, before its chunks are told of as gained."""
         ...
@@ -169,6 +177,9 @@ class Fetch:
         """The logic."""
         self.fetched_bytes = 0
         """Chunk bytes from peers that were stored."""
+        self.takes_pushes = True
+        """Whether pushes are worth their price: not once much comes in."""
+        self._rate = IntakeRate()
         self.reused_bytes = 0
         """Bytes taken from images held already."""
         self._objects: Final = authorised.manifest.objects
@@ -375,7 +386,6 @@ class Fetch:
             await self._pause(component, [index for runs in full for index in runs])
 
     def _take_outcome(self, component: int, outcome: WriteOutcome) -> None:
-        self.fetched_bytes += outcome.stored_bytes
         if outcome.stored:
             gained = outcome.gained
             self.gained(component, gained)
@@ -387,6 +397,15 @@ class Fetch:
                 self._tails[component].hash_soon()
         for index, error in outcome.refused:
             self.feed(ChunkRefused(component=component, index=index, detail=str(error)))
+        self._came(outcome.stored_bytes)
+
+    def _came(self, size_bytes: int) -> None:
+        """Counts stored bytes that a peer sent, and how fast they come."""
+        self.fetched_bytes += size_bytes
+        self._rate.note(size_bytes, trio.current_time())
+        if self.takes_pushes and self._rate.bytes_per_s >= PUSHED_BYTES_PER_S_MAX:
+            self.takes_pushes = False
+            self._owner.fetch_is_fast(self)
 
     def _write_batch(self, messages: Sequence[WriteChunks], batch: _Batch) -> None:
         unpacker: ChunkUnpacker | None = None
@@ -552,12 +571,12 @@ class Fetch:
             return
         number = outcome.taken.push.object_number
         stored = Runs.of_bits(written.stored.bits | written.gained.bits)
-        self.fetched_bytes += written.stored_bytes
         self.gained(number, stored)
         self.feed(ChunksStored(component=number, indices=NO_CHUNKS, gained=stored))
         self._patching.got_on(number)
         if written.is_checkpoint_due:
             self._tails[number].checkpoint_soon()
+        self._came(written.stored_bytes)
 
     # What patches need ---------------------------------------------------------------------------
 

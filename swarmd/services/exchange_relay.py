@@ -28,6 +28,7 @@ from protocol.exchange_events import (
     PeerId,
     PeerJoined,
     PeerLeft,
+    Send,
     Stop,
     TimerFired,
 )
@@ -249,13 +250,17 @@ class RelayDesk:
             self._feed(seat, ObjectDropped(component=number))
 
     def unwelcome(self, fetch: Fetch) -> None:
-        """Welcomes no more pushes of a fetch, which goes on by asking."""
+        """Welcomes no more pushes of a fetch, which goes on by asking everybody, seeders too."""
         seat = self._seats.get(fetch.authorised.manifest_id)
         if seat is None or seat.fetch is not fetch:
             return
         for number in range(len(seat.images)):
             self._feed(seat, ObjectDropped(component=number))
             fetch.feed(PullFreed(object_number=number))
+        # What a relay is told of possession is less than what a download must know.
+        for link in self._links:
+            if fetch.machine.has_peer(link.peer):
+                link.send(Send(peer=link.peer, message=fetch.machine.interest))
 
     def gained(self, manifest_id: ManifestId, number: int, indices: Runs) -> None:
         """Tells what was verified."""
@@ -458,7 +463,7 @@ class RelayDesk:
     def tells(self, manifest_id: ManifestId, peer: PeerId) -> bool:
         """Whether a relay tells the peer what is gained."""
         seat = self._seats.get(manifest_id)
-        return seat is not None and seat.relay.tells_news and seat.relay.has_peer(peer)
+        return seat is not None and seat.relay.tells(peer)
 
     async def wait_turn(self) -> None:
         """Waits, briefly, until no fresh unit wants the uplink."""

@@ -513,7 +513,7 @@ class TransferHost:
 
     def _is_told_by_relay(self, part: ImagePart, peer: int) -> bool:
         relay = part.relay
-        return relay is not None and relay.tells_news(peer_id(peer))
+        return relay is not None and relay.tells(peer_id(peer))
 
 
 def _is_due(deadline: float | None, now: float) -> bool:
