@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -9,6 +10,7 @@ from chunks.memory_store import MemoryStore
 from chunks.store import ImageState
 from protocol.digest import sha256
 from protocol.relay_events import RelaySettings
+from swarmd.services import exchange_fetch
 from tests.support.exchange_nodes import Network, Node, Uplink, open_memory_network
 from tests.support.exchange_release import Release, make_release
 
@@ -46,3 +48,46 @@ async def test_a_seeder_sends_one_copy_and_the_others_the_rest(autojump_clock: M
         assert all(holds(leecher, release) for leecher in leechers)
         assert sent < 1.3 * 400_000
         assert took < 1.5 * 400_000 / RATE
+
+
+@pytest.mark.slow
+async def test_receivers_of_fast_links_leave_the_relay_and_serve_each_other_by_asking(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 2_000_000
+    release = make_release(13, (size,), chunk_bytes=4096)
+    async with open_memory_network() as network:
+        seeder = await add(network, "seeder", release, holds=True)
+        leechers = [await add(network, f"leech{n}", release, holds=False) for n in range(3)]
+        network.connect_all()
+        monkeypatch.setattr(exchange_fetch, "PUSHED_BYTES_PER_S_MAX", RATE / 4)
+        with trio.fail_after(3 * size / RATE):
+            async with trio.open_nursery() as nursery:
+                for leecher in leechers:
+                    nursery.start_soon(leecher.service.fetch, release.authorised)
+        assert all(holds(leecher, release) for leecher in leechers)
+        pushed = [
+            statistics.pushed_bytes
+            for leecher in leechers
+            for _, statistics in leecher.service.relay_statistics()
+        ]
+        assert 0 < sum(pushed) < size
+        assert seeder.service.statistics().sent_bytes < 2.5 * size
+
+
+async def test_who_refuses_pushes_midway_is_told_what_everybody_holds(
+    autojump_clock: MockClock,
+) -> None:
+    size = 400_000
+    release = make_release(14, (size,), chunk_bytes=4096)
+    async with open_memory_network() as network:
+        await add(network, "seeder", release, holds=True)
+        leechers = [await add(network, f"leech{n}", release, holds=False) for n in range(3)]
+        network.connect_all()
+        with trio.fail_after(6 * size / RATE):
+            async with trio.open_nursery() as nursery:
+                for leecher in leechers:
+                    nursery.start_soon(leecher.service.fetch, release.authorised)
+                await trio.sleep(0.5 * size / RATE)
+                leechers[0].service.refuse_pushes()
+        assert all(holds(leecher, release) for leecher in leechers)
