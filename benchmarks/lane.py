@@ -18,6 +18,7 @@ ratios to `plain`, which encrypts nothing and is the floor.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -30,7 +31,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sized
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +61,7 @@ TOKEN: Final = bytes(range(32))
 KEY: Final = bytes(range(32))
 FRAME_BYTES_MAX: Final = 2 * MIB
 WAITING_MAX: Final = 16
+HASHED_MAX: Final = 4
 
 
 class Everybody:
@@ -109,24 +110,21 @@ class Job:
 async def swallow(job: Job, receive: Callable[[], Awaitable[Sized | None]]) -> None:
     """Receives every frame and hashes it in a thread, up to 1 MiB at once as the exchange does."""
     limiter = trio.CapacityLimiter(1)
-    waiting: deque[Any] = deque()
-    changed = trio.Event()
+    given, taken = trio.open_memory_channel[Any](WAITING_MAX)
 
     def digest(bodies: list[Any]) -> None:
         for body in bodies:
             hashlib.sha256(body).digest()
 
     async def work() -> None:
-        nonlocal changed
         left = job.frames
         while left:
-            bodies = [waiting.popleft() for _ in range(min(len(waiting), 4))]
-            if not bodies:
-                changed = trio.Event()
-                await changed.wait()
-            elif bodies:
-                await trio.to_thread.run_sync(digest, bodies, limiter=limiter)
-                left -= len(bodies)
+            bodies = [await taken.receive()]
+            with contextlib.suppress(trio.WouldBlock):
+                while len(bodies) < HASHED_MAX:
+                    bodies.append(taken.receive_nowait())
+            await trio.to_thread.run_sync(digest, bodies, limiter=limiter)
+            left -= len(bodies)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(work)
@@ -134,11 +132,8 @@ async def swallow(job: Job, receive: Callable[[], Awaitable[Sized | None]]) -> N
             body = await receive()
             assert body is not None
             assert len(body) == job.frame_bytes
-            waiting.append(body)
-            changed.set()
+            await given.send(body)
             del body
-            while len(waiting) > WAITING_MAX:
-                await trio.lowlevel.checkpoint()
 
 
 # Variants on trio --------------------------------------------------------------------------------
