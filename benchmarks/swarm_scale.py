@@ -1,0 +1,100 @@
+"""One image to thousands of nodes in one process, by the production machines: one line of JSON.
+
+    python benchmarks/swarm_scale.py --nodes 2600 --mib 3072 --uplink-mbit 2400 --delay-ms 0.5
+
+Times are simulated and in fluid bounds; `cpu_s`, `us_per_delivery` and `rss_mib` say what the
+simulation cost. One seed gives one `trace`. The exit code is 1 if a node did not finish.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from protocol.limits import KIB, MIB
+from swarmd.simulation.crowd import Crowd, CrowdScenario
+from swarmd.simulation.links import NodeLink
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nodes", type=int, default=200)
+    parser.add_argument("--mib", type=float, default=256, help="size of the image")
+    parser.add_argument("--unit-kib", type=int, default=1024, help="size of its chunks")
+    parser.add_argument("--uplink-mbit", type=float, default=200)
+    parser.add_argument("--downlink-mbit", type=float, help="default: as the uplink")
+    parser.add_argument("--seeder-mbit", type=float, help="uplink of the seeder; default: the same")
+    parser.add_argument("--delay-ms", type=float, default=20, help="one way")
+    parser.add_argument("--peers", type=int, default=16, help="of each node")
+    parser.add_argument("--seeder-peers", type=int, default=64)
+    parser.add_argument("--pull", action="store_true", help="nobody relays")
+    parser.add_argument("--tick-ms", type=float, default=20, help="how late timers may be")
+    parser.add_argument("--until-s", type=float, default=3600, help="simulated; when to give up")
+    parser.add_argument("--seed", type=int, default=1)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Runs one transfer as the command line says."""
+    options = _arguments()
+    up = options.uplink_mbit * 125_000
+    down = up if options.downlink_mbit is None else options.downlink_mbit * 125_000
+    given = up if options.seeder_mbit is None else options.seeder_mbit * 125_000
+    wall, cpu = time.perf_counter(), time.process_time()
+    crowd = Crowd(
+        CrowdScenario(
+            nodes=options.nodes,
+            image_bytes=int(options.mib * MIB),
+            unit_bytes=options.unit_kib * KIB,
+            links=(NodeLink(uplink_bytes_per_s=up, downlink_bytes_per_s=down),),
+            seeder=NodeLink(uplink_bytes_per_s=given, downlink_bytes_per_s=down),
+            peers=options.peers,
+            seeder_peers=options.seeder_peers,
+            delay_s=options.delay_ms / 1000,
+            is_relayed=not options.pull,
+            tick_s=options.tick_ms / 1000,
+            seed=options.seed,
+        )
+    )
+    crowd.run(options.until_s)
+    figures = crowd.figures()
+    cpu_s, wall_s = time.process_time() - cpu, time.perf_counter() - wall
+    line = {
+        "nodes": options.nodes,
+        "mib": options.mib,
+        "unit_kib": options.unit_kib,
+        "uplink_mbit": options.uplink_mbit,
+        "peers": options.peers,
+        "relayed": not options.pull,
+        "seed": options.seed,
+        "complete": figures.is_complete,
+        "finished": len(figures.finished_s),
+        "bound_s": round(figures.bound_s, 3),
+        "p50": round(figures.ratio(0.5), 3),
+        "p99": round(figures.ratio(0.99), 3),
+        "max": round(figures.ratio(1.0), 3),
+        "seeder_share": round(figures.seeder_share, 3),
+        "origin_share": round(figures.seeder_share / options.nodes, 5),
+        "duplicates": round(figures.duplicate_share, 5),
+        "control": round(figures.control_share, 5),
+        "deliveries": figures.deliveries,
+        "events": figures.events,
+        "events_per_cpu_s": round(figures.events / cpu_s),
+        "us_per_delivery": round(cpu_s / figures.deliveries * 1e6),
+        "cpu_s": round(cpu_s, 1),
+        "wall_s": round(wall_s, 1),
+        "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "trace": figures.trace_hash,
+    }
+    print(json.dumps(line), flush=True)
+    return 0 if figures.is_complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
