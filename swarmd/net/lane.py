@@ -3,10 +3,10 @@
 States: open -> ended (the peer said so, or the connection broke) -> closed (`reset`). To whoever
 uses it a lane is a stream of frames; docs/spec/lane.md says how it comes about.
 
-Who works where: small steps run on the trio thread, because handing work to a thread costs about as
-much as decrypting 64 KiB; while a direction moves more than that at a time its steps run in worker
-threads. The two directions share nothing, so a step of each may run at once; no step waits for
-anything.
+Who works where: steps run on the trio thread, because handing work to a thread costs as much as
+decrypting 256 KiB with a processor that has AES instructions. Where a step turns out to take long,
+the next of its direction runs in a worker thread. The two directions share nothing, so a step of
+each may run at once; no step waits for anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from __future__ import annotations
 import math
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import trio
@@ -30,11 +32,14 @@ from swarmd.net.lane_rate import RateMeter, record_bytes_max, unsent_bytes_max
 from swarmd.net.lane_socket import LaneSocket
 from swarmd.net.send_gate import SendGate
 
-INLINE_BYTES: Final = 64 * KIB
-"""Work up to this is done on the trio thread: about 60 us, what a hop to a thread costs."""
+INLINE_BYTES: Final = 256 * KIB
+"""Work of one step on the trio thread: about 110 us, as much as a hop to a thread and back."""
+INLINE_S: Final = 0.0005
+"""A step that takes more processor time than this has the next one run in a thread, seconds: votes
+and timers of the node wait for the trio thread. Reached by processors without AES instructions."""
 STEP_BYTES: Final = 2 * MIB
-"""Work of one step in a thread: 3 ms at the speed of one core; bounds how long `reset` waits, and
-with the exchange's longest frame what is received ahead of the exchange."""
+"""Work of one step in a thread: 1 ms at the speed of one core, 60 ms without AES instructions;
+bounds how long `reset` waits, and with the longest frame what is received ahead of the exchange."""
 READABLE_BYTES_MAX: Final = 256 * KIB
 """The kernel wakes us no later than with this: decrypting goes on while more arrives."""
 FRAME_S: Final = 120.0
@@ -58,9 +63,9 @@ class LaneWorkers:
         """What records are kept in between socket and cipher."""
         self._limiter = trio.CapacityLimiter(os.cpu_count() or 1)
 
-    async def run(self, step: Callable[[int], Step], budget_bytes: int) -> Step:
+    async def run(self, work: Callable[[], tuple[Step, float]]) -> tuple[Step, float]:
         """Runs one step in a thread, once one is free."""
-        return await trio.to_thread.run_sync(step, budget_bytes, limiter=self._limiter)
+        return await trio.to_thread.run_sync(work, limiter=self._limiter)
 
 
 class Lane:
@@ -94,7 +99,7 @@ class Lane:
         self._sender.record_bytes_max = record_bytes_max(None)
         self._unsent_max = unsent_bytes_max(None)
         self._options.keep_unsent_below(self._unsent_max)
-        self._receives_much = self._sends_much = False
+        self._is_costly: dict[FrameSender | FrameReceiver, bool] = {}
         self._stepping_count = 0
         self._stepped = trio.lowlevel.ParkingLot()
         self._is_broken_off = False
@@ -184,15 +189,10 @@ class Lane:
         if self.gate is not None and self._admitted_bytes <= 0:
             self._admitted_bytes += await self.gate.admit(self._sender.queued_bytes)
         before_bytes = self._sender.sent_bytes
-        step = await self._run(
-            self._sender.step,
-            in_thread=self._sends_much,
-            budget_bytes=None if self.gate is None else self._admitted_bytes,
-        )
+        step = await self._run(self._sender, None if self.gate is None else self._admitted_bytes)
         moved_bytes = self._sender.sent_bytes - before_bytes
         if self.gate is not None:
             self._admitted_bytes -= moved_bytes
-        self._sends_much = moved_bytes >= INLINE_BYTES
         self._send_rate.note(moved_bytes, trio.current_time())
         self._sender.record_bytes_max = record_bytes_max(self._send_rate.bytes_per_s)
         self._unsent_max = unsent_bytes_max(self._send_rate.bytes_per_s)
@@ -216,10 +216,7 @@ class Lane:
             self._check(self._receiver.failure)
             if self._receiver.is_ended:
                 return None
-            before_bytes = self._receiver.received_bytes
-            step = await self._run(self._receiver.step, in_thread=self._receives_much)
-            moved_bytes = self._receiver.received_bytes - before_bytes
-            self._receives_much = moved_bytes >= INLINE_BYTES
+            step = await self._run(self._receiver)
             if step is Step.READ and not self._receiver.has_frame:
                 await self._wait_for_data()
         self._frame_since = None
@@ -257,21 +254,23 @@ class Lane:
     # Both ----------------------------------------------------------------------------------------
 
     async def _run(
-        self, step: Callable[[int], Step], *, in_thread: bool, budget_bytes: int | None = None
+        self, machine: FrameSender | FrameReceiver, budget_bytes: int | None = None
     ) -> Step:
         """Runs one step where it is cheapest."""
         self._check_open()
+        in_thread = self._is_costly.get(machine, False)
         most_bytes = STEP_BYTES if in_thread else INLINE_BYTES
         if budget_bytes is not None:
             most_bytes = min(most_bytes, budget_bytes)
+        work = partial(_timed, machine.step, most_bytes)
         self._stepping_count += 1
         try:
-            if in_thread:
-                return await self._workers.run(step, most_bytes)
-            return step(most_bytes)
+            step, cost_s = await self._workers.run(work) if in_thread else work()
         finally:
             self._stepping_count -= 1
             self._stepped.unpark_all()
+        self._is_costly[machine] = cost_s > INLINE_S
+        return step
 
     async def _wait(self, wait: Callable[[int], Awaitable[None]]) -> None:
         self._check_open()
@@ -315,3 +314,9 @@ class Lane:
         self._sock.close()
         if self.on_closed is not None:
             self.on_closed(self)
+
+
+def _timed(step: Callable[[int], Step], budget_bytes: int) -> tuple[Step, float]:
+    """Runs a step; says what it took of the processor, seconds: waiting for others counts not."""
+    started = time.thread_time()
+    return step(budget_bytes), time.thread_time() - started

@@ -64,6 +64,7 @@ def receiver(wire: Wire) -> FrameReceiver:
     return FrameReceiver(wire, FrameBuffers(), frame_bytes_max=BOUND)
 
 
+@pytest.mark.slow
 @given(
     bodies=st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=8),
     pieces=st.lists(st.integers(0, 40), max_size=60),

@@ -284,6 +284,7 @@ def test_a_record_is_as_ever() -> None:
 # Any cut -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(
     frames=st.lists(
         st.lists(st.integers(1, 120_000) | st.integers(1, 200), min_size=1, max_size=6),

@@ -143,6 +143,30 @@ async def test_without_a_lane_there_is_a_stream(tmp_path: Path, missing: str) ->
             await stream.aclose()
 
 
+async def test_a_peer_that_knows_lanes_of_tls_records_only_is_served_over_a_stream(
+    tmp_path: Path,
+) -> None:
+    """The protocol's id decides: nothing is asked, nothing dialed, nothing negotiated."""
+    assert LANE.endswith("/lane/2")
+    questions: list[bytes | None] = []
+
+    async def offer(stream: Stream) -> None:
+        questions.append(await stream.receive_frame())
+
+    with trio.fail_after(LIMIT_S):
+        async with member(1, tmp_path, is_old=True) as old, member(2, tmp_path) as client:
+            before = LANE.removesuffix("2") + "1"
+            old.network.handle(before, offer, streams_per_peer_max=1, deadline_s=5.0)
+            await client.network.connect(old.network.listen_addresses)
+            stream = await client.open(old.network.peer)
+            assert isinstance(stream, Stream)
+            await assert_echoes(stream)
+            await stream.aclose()
+            with pytest.raises(TransportError):
+                await old.network.open_stream(client.network.peer, before)
+    assert not questions
+
+
 async def test_a_blocked_port_is_paid_for_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,6 +11,7 @@ import trio.testing
 
 from protocol.errors import LocalProtocolError, TransportError
 from protocol.exchange_messages import EXCHANGE_FRAME_BYTES_MAX
+from swarmd.net import lane as lane_module
 from swarmd.net.lane import Lane
 from tests.support.lanes import (
     CLIENT,
@@ -45,7 +46,13 @@ async def test_a_lane_is_opened_with_an_offer(tmp_path: Path, host: str) -> None
             await lane.reset()
 
 
-async def test_large_frames_both_ways_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_costly", [False, True])
+async def test_large_frames_both_ways_at_once(
+    monkeypatch: pytest.MonkeyPatch, *, is_costly: bool
+) -> None:
+    """On the trio thread, or in threads where steps take long, as without AES instructions."""
+    if is_costly:
+        monkeypatch.setattr(lane_module, "INLINE_S", -1.0)
     bodies = [os.urandom(size) for size in (1, 70_000, EXCHANGE_FRAME_BYTES_MAX, 16_384, 32_768)]
     near, far = lane_pair()
 
@@ -64,12 +71,13 @@ async def test_large_frames_both_ways_at_once(tmp_path: Path) -> None:
                 nursery.start_soon(send, lane)
                 nursery.start_soon(receive, lane)
     assert near.sent_bytes == far.received_bytes
+    assert set(near._is_costly.values()) == {is_costly}
     await near.reset()
     await far.reset()
 
 
 @pytest.mark.parametrize("parts", [[], [b""], [bytes(EXCHANGE_FRAME_BYTES_MAX), b"x"]])
-async def test_a_frame_out_of_bounds_is_our_own_defect(tmp_path: Path, parts: list[bytes]) -> None:
+async def test_a_frame_out_of_bounds_is_our_own_defect(parts: list[bytes]) -> None:
     near, far = lane_pair()
     with trio.fail_after(LIMIT_S):
         with pytest.raises(LocalProtocolError):
@@ -78,9 +86,7 @@ async def test_a_frame_out_of_bounds_is_our_own_defect(tmp_path: Path, parts: li
         await far.reset()
 
 
-async def test_a_reset_in_full_transfer_leaves_no_thread_and_no_descriptor(
-    tmp_path: Path,
-) -> None:
+async def test_a_reset_in_full_transfer_leaves_no_thread_and_no_descriptor() -> None:
     before = descriptors(), threading.active_count()
     with trio.fail_after(LIMIT_S):
         for _ in range(3):
@@ -108,7 +114,7 @@ async def test_a_reset_in_full_transfer_leaves_no_thread_and_no_descriptor(
     assert threading.active_count() <= before[1] + (os.cpu_count() or 1), "trio caches threads"
 
 
-async def test_whoever_waits_is_told_of_a_reset(tmp_path: Path) -> None:
+async def test_whoever_waits_is_told_of_a_reset() -> None:
     near, far = lane_pair()
     failed = trio.Event()
 
@@ -146,7 +152,7 @@ class Ration:
 
 
 @pytest.mark.parametrize("ration", [1000, 70_000, 10**9])
-async def test_a_gate_decides_how_much_goes(tmp_path: Path, ration: int) -> None:
+async def test_a_gate_decides_how_much_goes(ration: int) -> None:
     near, far = lane_pair()
     gate = near.gate = Ration(ration)
     body = os.urandom(300_000)
