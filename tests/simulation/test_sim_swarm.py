@@ -211,6 +211,45 @@ def test_every_adversary_is_survived(name: str) -> None:
     assert outcome.adversaries == ((name, 1),)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "one-way", "target": "all", "share": 0.25, "start_s": 1.2, "end_s": 6.0},
+        {"kind": "crash", "target": "all", "share": 0.25, "start_s": 1.4, "end_s": 4.0},
+        {"kind": "loss", "target": "all", "loss": 0.5, "start_s": 0.5, "end_s": 6.0},
+        {"kind": "slow-disk", "share": 1.0, "start_s": 0.0, "verify_ms": 500.0},
+        {"kind": "partition", "share": 1.0, "start_s": 0.5, "end_s": 5.0},
+    ],
+    ids=lambda fault: str(fault["kind"]),
+)
+def test_faults_bite_and_are_survived(fault: dict[str, Any]) -> None:
+    calm = run_scenario(SMALL, 1)
+    outcome = run_scenario(small(faults=[fault], image={"size_kib": 256}), 1)
+    assert outcome.held, outcome.explain()
+    last = max(each.finished_s[-1] for each in outcome.releases)
+    assert last > max(each.finished_s[-1] for each in calm.releases)
+    assert outcome.trace_hash != calm.trace_hash
+
+
+@pytest.mark.parametrize("kind", ["partition", "one-way"])
+def test_who_is_cut_off_for_good_gets_nothing(kind: str) -> None:
+    fault = {"kind": kind, "share": 0.5, "start_s": 0.5}
+    scenario = small(faults=[fault], duration_s=6.0)
+    outcome = run_scenario(scenario, 1)
+    assert outcome.verdict("complete").measured == 0.5
+    assert not outcome.passed
+
+
+@pytest.mark.slow
+def test_peers_are_limited_where_that_is_asked() -> None:
+    swarm = Swarm(small(gateways={"count": 20, "peers": 5}), 1)
+    streams = [len(gateway.node.peers) for gateway in swarm.parts.gateways]
+    assert max(streams) <= 5
+    assert min(streams) >= 2
+    assert swarm.run().held
+
+
 # Ledger and images -------------------------------------------------------------------------------
 
 

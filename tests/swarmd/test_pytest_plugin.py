@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -9,25 +10,24 @@ from pathlib import Path
 
 import pytest
 
+from swarmd.simulation.scenario_file import parse_scenario
+
 pytest_plugins = ["pytester"]
 
-NEWCOMER = """
-def test_release_survives_corrupters(swarm):
-    outcome = swarm.run(
-        nodes=8,
-        links={"thin": {"up_mbit": 20, "down_mbit": 20}},
-        adversaries={"push_corrupter": 0.25},
-        expect={"makespan_max": 12},
-    )
-    assert outcome.held, outcome.explain()
-    assert outcome.verdict("nothing-bad-kept").passed
-    assert len(outcome.releases[0].finished_s) == 6
-
-
+ROOT = Path(__file__).parents[2]
+BROKEN = """
 def test_release_survives_half_the_validators_mute(swarm):
     outcome = swarm.run(nodes=2, adversaries={"mute_validator": 2}, duration_s=12)
     assert outcome.held
 """
+
+
+def documented(language: str) -> str:
+    """The first block of a language in the page for users."""
+    page = (ROOT / "docs" / "simulating.md").read_text("utf-8")
+    found = re.search(rf"```{language}\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    return found[1]
 
 
 def plugin_arguments() -> list[str]:
@@ -44,7 +44,7 @@ def run(pytester: pytest.Pytester, text: str, *arguments: str) -> pytest.RunResu
 
 @pytest.mark.slow
 def test_a_newcomers_test_fails_when_the_adversary_wins(pytester: pytest.Pytester) -> None:
-    result = run(pytester, NEWCOMER)
+    result = run(pytester, documented("python") + BROKEN)
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -55,6 +55,11 @@ def test_a_newcomers_test_fails_when_the_adversary_wins(pytester: pytest.Pyteste
         ]
     )
     assert result.duration < 20
+
+
+def test_the_documented_scenario_is_one() -> None:
+    scenario = parse_scenario(documented("toml"))
+    assert [plan.name for plan in scenario.releases] == ["1.0", "1.1"]
 
 
 @pytest.mark.slow
@@ -91,8 +96,7 @@ def test_loading_the_plugin_imports_nothing_else_of_ours() -> None:
         "ours = {'swarmd', 'chunks', 'ledger', 'protocol'}\n"
         "print(sorted(name for name in sys.modules if name.split('.')[0] in ours))"
     )
-    root = Path(__file__).parents[2]
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert ended.stdout.strip() == "['swarmd', 'swarmd.pytest_plugin']"
