@@ -85,17 +85,15 @@ def _run(
     from dataclasses import replace
 
     from swarmd.simulation.scenario_file import load_scenario
-    from swarmd.simulation.swarm import adapt, replay_command, run_scenario
+    from swarmd.simulation.swarm import adapt, replay_command, run_scenario, shortest_prefix_s
 
     added = tuple(_parse_adversary(text) for text in adversaries)
     scenario = adapt(load_scenario(name), nodes=nodes, adversaries=added)
     with _progress(scenario) as on_step:
         outcome = run_scenario(scenario, seed, until_s=until_s, on_step=on_step)
-    prefix_s = outcome.prefix_s
-    if outcome.held or (prefix_s is not None and prefix_s >= outcome.simulated_s):
-        prefix_s = until_s
-    elif prefix_s is not None:
-        prefix_s = _confirmed_prefix(scenario, outcome, prefix_s, until_s)
+    prefix_s = until_s
+    if not outcome.passed and not outcome.held:
+        prefix_s = shortest_prefix_s(scenario, outcome) or until_s
     command = replay_command(name, seed, nodes=nodes, adversaries=added, until_s=prefix_s)
     outcome = replace(outcome, replay=command)
     if report is not None:
@@ -103,21 +101,6 @@ def _run(
 
         report.write_text(render_report(outcome), "utf-8")
     return outcome
-
-
-def _confirmed_prefix(
-    scenario: Scenario, outcome: Outcome, prefix_s: float, until_s: float | None
-) -> float | None:
-    """The shortest prefix of a failing run that is seen to break the same bound."""
-    from swarmd.simulation.swarm import STEP_S, run_scenario
-
-    name = outcome.failures[0].name
-    for candidate_s in (prefix_s + 0.01, prefix_s + STEP_S):
-        if candidate_s >= outcome.simulated_s:
-            break
-        if not run_scenario(scenario, outcome.seed, until_s=candidate_s).verdict(name).passed:
-            return candidate_s
-    return until_s
 
 
 def _parse_adversary(text: str) -> Adversary:

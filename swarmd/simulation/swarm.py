@@ -34,6 +34,10 @@ FRAME_NODES_MAX: Final = 96
 """Nodes that frames show."""
 FRAME_EDGES_MAX: Final = 200
 """Edges of one frame, the busiest."""
+PREFIX_STEP_S: Final = 0.01
+"""How much longer than the moment a bound broke a prefix is: times are written so, seconds."""
+PREFIX_PROBES: Final = 5
+"""Runs that look for a shorter prefix: together they take three times the whole run at most."""
 OnStep = Callable[[float, float], None]
 """Told now and then: simulated seconds so far, and the share of the work that is done."""
 
@@ -111,6 +115,37 @@ def replay_command(
     if until_s is not None:
         words += ["--until", f"{until_s:.2f}"]
     return shlex.join(words)
+
+
+def shortest_prefix_s(scenario: Scenario, outcome: Outcome) -> float | None:
+    """The shortest prefix found that breaks the first broken bound of a run, too.
+
+    Where time breaks a bound the moment is known; else it is halved in on. Every answer was tried.
+
+    Args:
+        scenario: that was run.
+        outcome: that broke a bound.
+
+    Returns:
+        Simulated seconds; None if nothing shorter than the run was found.
+    """
+    name = outcome.failures[0].name
+
+    def breaks(until_s: float) -> bool:
+        return not run_scenario(scenario, outcome.seed, until_s=until_s).verdict(name).passed
+
+    known_s = outcome.prefix_s
+    if known_s is not None and known_s + PREFIX_STEP_S < outcome.simulated_s:
+        found_s = round(known_s + PREFIX_STEP_S, 2)
+        return found_s if breaks(found_s) else None
+    low_s, high_s = 0.0, outcome.simulated_s
+    for _ in range(PREFIX_PROBES):
+        middle_s = round((low_s + high_s) / 2, 2)
+        if breaks(middle_s):
+            high_s = middle_s
+        else:
+            low_s = middle_s
+    return high_s if high_s < outcome.simulated_s else None
 
 
 class Swarm:

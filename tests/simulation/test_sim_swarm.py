@@ -21,6 +21,7 @@ from swarmd.simulation.swarm import (
     adapt,
     replay_command,
     run_scenario,
+    shortest_prefix_s,
 )
 from swarmd.simulation.swarm_build import breaking_reasons
 from swarmd.simulation.swarm_gateway import Gateway, SwarmHost
@@ -127,8 +128,28 @@ def test_a_broken_bound_is_seen_in_its_prefix() -> None:
     prefix = run_scenario(scenario, 1, until_s=broken.failed_s + 0.01)
     assert not prefix.verdict("makespan-max").passed
     assert prefix.simulated_s < outcome.simulated_s
+    assert shortest_prefix_s(scenario, outcome) == pytest.approx(broken.failed_s + 0.01, abs=0.01)
     before = run_scenario(scenario, 1, until_s=broken.failed_s - 0.01)
     assert before.verdict("makespan-max").passed
+
+
+@pytest.mark.slow
+def test_a_prefix_is_halved_in_on_where_bytes_break_a_bound() -> None:
+    scenario = small(expect={"seeder_images": 0.5})
+    outcome = run_scenario(scenario, 1)
+    (broken,) = outcome.failures
+    assert broken.failed_s == outcome.simulated_s
+    prefix_s = shortest_prefix_s(scenario, outcome)
+    assert prefix_s is not None
+    assert 1.0 < prefix_s < outcome.simulated_s - 0.5
+    assert not run_scenario(scenario, 1, until_s=prefix_s).held
+
+
+def test_what_only_the_end_breaks_has_no_prefix() -> None:
+    scenario = small(faults=[{"share": 0.5, "start_s": 0.5}], duration_s=2.0, image={"size_kib": 8})
+    outcome = run_scenario(scenario, 1)
+    assert [verdict.name for verdict in outcome.failures] == ["complete"]
+    assert shortest_prefix_s(scenario, outcome) is None
 
 
 # More than anybody survives ----------------------------------------------------------------------
