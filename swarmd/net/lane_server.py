@@ -35,6 +35,7 @@ from swarmd.net.lane_certificate import LaneIdentity
 from swarmd.net.lane_cipher import RecordCipher
 from swarmd.net.lane_handshake import LaneOpening
 from swarmd.net.lane_tokens import TokenBook
+from swarmd.token_bucket import TokenBuckets
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,15 @@ HALF_OPEN_MAX: Final = 64
 """Connections that have made no claim yet."""
 HALF_OPEN_PER_NETWORK_MAX: Final = 8
 """Such connections from one IPv4 address or one IPv6 /64."""
+HANDSHAKES_PER_S: Final = 50.0
+"""Handshakes begun in the long run: at 0.7 ms each 4 % of a processor."""
+HANDSHAKES_BURST: Final = 100.0
+"""Handshakes begun at once: a hundred gateways that come back together."""
+HANDSHAKES_PER_NETWORK_PER_S: Final = 10.0
+"""Of these, from one IPv4 address or IPv6 /64: five of them have to work together to shut others
+out, who then use a stream."""
+HANDSHAKES_PER_NETWORK_BURST: Final = 40.0
+"""At once: a site of gateways behind one address."""
 LANES_PER_PEER_MAX: Final = 2
 """Lanes a peer may have opened: one, and its successor after a reconnect; the oldest gives way."""
 BACKLOG: Final = 64
@@ -110,6 +120,10 @@ class LaneServer:
         self._workers = workers
         self._serve = serve
         self._listeners: list[socket.socket] = []
+        self._handshakes = TokenBuckets(burst=HANDSHAKES_BURST, per_s=HANDSHAKES_PER_S)
+        self._handshakes_of_network = TokenBuckets(
+            burst=HANDSHAKES_PER_NETWORK_BURST, per_s=HANDSHAKES_PER_NETWORK_PER_S
+        )
         self._half_open: dict[socket.socket, tuple[str, trio.CancelScope]] = {}
         self.lanes: Final[dict[Lane, None]] = {}
         """Open lanes, oldest first."""
@@ -186,7 +200,7 @@ class LaneServer:
         with trio.move_on_after(CLAIM_S) as scope:
             self._half_open[sock] = (network, scope)
             try:
-                lane = await self._admit(sock)
+                lane = await self._admit(sock, network)
             except (SwarmError, OSError) as error:
                 logger.debug("no lane for %s: %s", host, error)
             finally:
@@ -210,15 +224,29 @@ class LaneServer:
         oldest = next(sock for sock, (held, _) in self._half_open.items() if held == greedy)
         self._half_open.pop(oldest)[1].cancel()
 
-    async def _admit(self, sock: socket.socket) -> Lane:
+    def _begin_handshake(self, network: str) -> None:
+        """Counts a handshake, which costs a signature; the network pays first.
+
+        Raises:
+            TransportError: too many begin at this time.
+        """
+        now = trio.current_time()
+        if not self._handshakes_of_network.spend(network, now):
+            raise TransportError("too many handshakes from there")
+        if not self._handshakes.spend(None, now):
+            raise TransportError("too many handshakes")
+
+    async def _admit(self, sock: socket.socket, network: str) -> Lane:
         """Takes one connection through TLS and claim; closes it unless that succeeds.
 
         Raises:
-            TransportError: it ended too early, or the claim is not granted.
+            TransportError: it ended too early, too many begin now, or the claim is not granted.
             SignatureError: the claim is somebody else's.
             OSError: the connection broke.
         """
         try:
+            await trio.lowlevel.wait_readable(sock.fileno())  # silence costs nothing
+            self._begin_handshake(network)
             opening = LaneOpening(sock, self._identity.context, server_side=True)
             await opening.shake_hands()
             claim = await opening.receive_exactly(LANE_CLAIM_BYTES)

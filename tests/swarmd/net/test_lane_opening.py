@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -26,6 +27,13 @@ from swarmd.net.lane import Lane
 from swarmd.net.lane_certificate import LaneIdentity, client_context, make_lane_identity
 from swarmd.net.lane_handshake import OPENING_BYTES_MAX, LaneOpening
 from swarmd.net.lane_records import OVERHEAD_BYTES, RecordSealer
+from swarmd.net.lane_server import (
+    HANDSHAKES_BURST,
+    HANDSHAKES_PER_NETWORK_BURST,
+    HANDSHAKES_PER_NETWORK_PER_S,
+    HANDSHAKES_PER_S,
+)
+from swarmd.token_bucket import TokenBuckets
 from tests.support.lanes import (
     CHAIN,
     CLIENT,
@@ -267,3 +275,46 @@ async def test_what_a_client_takes_is_bounded_too(tmp_path: Path) -> None:
             await client.receive_exactly(OPENING_BYTES_MAX)
         left_bytes = len(near.recv(len(flood)))
         assert sent_bytes - left_bytes <= OPENING_BYTES_MAX, "the rest was never taken"
+
+
+async def test_a_flood_of_handshakes_costs_little_and_its_own_network_most(tmp_path: Path) -> None:
+    """Each costs a signature. The ones on top are sent away before they cost one."""
+    shown = 0
+
+    async def knock(port: Port) -> None:
+        nonlocal shown
+        with await dial(port) as sock, contextlib.suppress(TransportError, OSError):
+            await LaneOpening(sock, client_context(), server_side=False).shake_hands()
+            shown += 1
+
+    burst = int(HANDSHAKES_PER_NETWORK_BURST)
+    with trio.fail_after(LIMIT_S):
+        async with lane_port(tmp_path) as port:
+            offer = port.offer()
+            started = trio.current_time()
+            for _ in range(burst + 20):
+                await knock(port)
+            # It goes on until the end of a handshake that could still begin.
+            most = burst + HANDSHAKES_PER_NETWORK_PER_S * (trio.current_time() - started) + 1
+            assert burst <= shown <= most
+            port.server._begin_handshake("another network")  # is not shut out
+            port.server._handshakes_of_network = TokenBuckets(burst=1, per_s=0)  # time passes
+            lane = await lane_client().open(peer_of(SERVER), offer, HOST)
+            await lane.reset()
+            with pytest.raises(TransportError):
+                await lane_client().open(peer_of(SERVER), port.offer(), HOST)
+
+
+async def test_handshakes_of_all_networks_together_are_bounded(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with lane_port(tmp_path) as port:
+        for number in range(int(HANDSHAKES_BURST)):
+            port.server._begin_handshake(f"network {number}")
+        with pytest.raises(TransportError, match="too many"):
+            port.server._begin_handshake("one more")
+        await trio.sleep(1.001)
+        for number in range(int(HANDSHAKES_PER_S)):
+            port.server._begin_handshake(f"later network {number}")
+        with pytest.raises(TransportError, match="too many"):
+            port.server._begin_handshake("one more")
