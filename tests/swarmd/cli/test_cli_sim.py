@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,17 @@ def test_a_passing_run_is_a_table_of_verdicts(swarmd: Run, small: Path) -> None:
     assert re.search(r"^complete +1 +>= 1 +- +kept$", ended.out, re.MULTILINE)
     assert ended.out.endswith("passed\n")
     assert ended.err == "", "no bar where there is no terminal"
+
+
+def test_a_terminal_sees_a_bar_and_stdout_does_not(
+    swarmd: Run, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    ended = swarmd("sim", small, "--json")
+    assert ended.document["passed"] is True
+    assert "small: " in ended.err
+    assert "simulated s" in ended.err
 
 
 def test_json_is_one_document_with_everything(swarmd: Run, small: Path) -> None:
