@@ -228,6 +228,7 @@ class Lane:
         What a record under way or a frame still lacks is certain to come, and nothing can be done
         before it is here.
         """
+        self._check_open()
         certain_bytes = self._receiver.certain_bytes
         self._options.be_readable_at(max(1, min(READABLE_BYTES_MAX, certain_bytes)))
         with trio.move_on_at(self._frame_deadline(is_inside=certain_bytes > 0)):
@@ -268,6 +269,7 @@ class Lane:
             step, cost_s = await self._workers.run(work) if in_thread else work()
         finally:
             self._stepping_count -= 1
+            self._close_if_idle()
             self._stepped.unpark_all()
         self._is_costly[machine] = cost_s > INLINE_S
         return step
@@ -294,16 +296,22 @@ class Lane:
     def break_off(self) -> None:
         """Ends the lane in both directions at once; whoever waits on it is told. Never fails.
 
-        A step under way in a thread ends within milliseconds; `reset` then frees the socket.
+        What the kernel has not sent it throws away when the socket is closed: now, or when a step
+        under way in a thread has ended, which takes milliseconds.
         """
         if self._is_broken_off:
             return
         self._is_broken_off = True
         self._options.break_off()
         trio.lowlevel.notify_closing(self._sock.fileno())
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self._is_broken_off and not self._stepping_count:
+            self._sock.close()
 
     async def reset(self) -> None:
-        """Breaks the lane off and closes its socket; never fails."""
+        """Breaks the lane off and returns once its socket is closed; never fails."""
         self.break_off()
         with trio.CancelScope(shield=True):
             while self._stepping_count:
@@ -311,7 +319,6 @@ class Lane:
         if self._is_closed:
             return
         self._is_closed = True
-        self._sock.close()
         if self.on_closed is not None:
             self.on_closed(self)
 

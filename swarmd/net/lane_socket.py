@@ -68,7 +68,7 @@ class LaneSocket:
         return answer[0]
 
     def break_off(self) -> None:
-        """Ends the connection in both directions and throws away what was not sent."""
+        """Ends the connection in both directions; closing it throws away what was not sent."""
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
             self._sock.shutdown(socket.SHUT_RDWR)

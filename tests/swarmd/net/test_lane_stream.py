@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import threading
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.support.lanes import (
     LIMIT_S,
     SERVER,
     echo,
+    lane_and_speaker,
     lane_client,
     lane_pair,
     lane_port,
@@ -164,3 +166,27 @@ async def test_a_gate_decides_how_much_goes(ration: int) -> None:
         assert near.sent_bytes == sum(gate.admitted) == len(body) + 4
         await near.reset()
         await far.reset()
+
+
+async def test_what_was_not_sent_when_a_lane_is_broken_off_never_leaves() -> None:
+    """A suspended peer gets what the link has already, and not what the kernel still holds."""
+    with trio.fail_after(LIMIT_S), lane_and_speaker() as (lane, speaker):
+        speaker.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+        async def send() -> None:
+            with pytest.raises(TransportError):
+                await lane.send_frame((bytes(EXCHANGE_FRAME_BYTES_MAX),))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            held_bytes = lane._options.unsent_bytes
+            at_peer_bytes = len(speaker.sock.recv(1 << 20, socket.MSG_PEEK))
+            lane.break_off()  # whoever uses the lane may take longer to let go of it
+        received_bytes = 0
+        with contextlib.suppress(ConnectionResetError):
+            while data := speaker.sock.recv(1 << 20):
+                received_bytes += len(data)
+        assert held_bytes > 0
+        assert at_peer_bytes <= received_bytes < at_peer_bytes + held_bytes
+        await lane.reset()
