@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +32,7 @@ from swarmd.simulation.swarm_gateway import Gateway, SwarmHost
 from swarmd.simulation.swarm_ledger import Action, Decision, Follower, Owners, ReleaseHost
 from swarmd.simulation.transfer_part import ImagePart
 
+ROOT = Path(__file__).parents[2]
 SMALL = Scenario(
     name="small", duration_s=30.0, gateways=Gateways(count=6, poll_s=1.0), image=Image(size_kib=64)
 )
@@ -54,6 +59,27 @@ def test_a_seed_gives_the_same_trace_under_faults(name: str) -> None:
     scenario = adapt(load_scenario(name), nodes=8)
     one, again = run_scenario(scenario, 3), run_scenario(scenario, 3)
     assert one == again
+
+
+@pytest.mark.slow
+def test_the_order_of_hashes_decides_nothing() -> None:
+    code = (
+        "from swarmd.simulation.scenario_file import load_scenario\n"
+        "from swarmd.simulation.swarm import adapt, run_scenario\n"
+        "scenario = adapt(load_scenario('twin-and-liars'), nodes=4)\n"
+        "print(run_scenario(scenario, 1).trace_hash)"
+    )
+    hashes = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert hashes[0] == hashes[1]
 
 
 def test_a_prefix_of_a_run_is_a_run_of_its_prefix() -> None:
