@@ -54,9 +54,8 @@ def test_one_seed_decides_everything() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["churn", "twin-and-liars"])
-def test_a_seed_gives_the_same_trace_under_faults(name: str) -> None:
-    scenario = adapt(load_scenario(name), nodes=8)
+def test_a_seed_gives_the_same_trace_under_faults() -> None:
+    scenario = adapt(load_scenario("churn"), nodes=6)
     one, again = run_scenario(scenario, 3), run_scenario(scenario, 3)
     assert one == again
 
@@ -123,7 +122,7 @@ def test_shipped_bounds_hold(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in shipped_scenarios() if "too-many" not in name])
 def test_shipped_bounds_can_be_broken(name: str) -> None:
     """Each bound that time or bytes measure, set just below what was measured, is broken."""
-    scenario = adapt(load_scenario(name), nodes=6)
+    scenario = adapt(load_scenario(name), nodes=5)
     limits: Mapping[str, str] = {
         "finality": "finality_s",
         "liveness": "heal_s",
