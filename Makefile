@@ -7,10 +7,10 @@ VENV ?= .venv
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format lock campaign accountability crash relay kills clean
+.PHONY: help install demo test check format lock campaign campaign-ci accountability crash relay kills clean
 
 help: ## says what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 install: ## makes the virtual environment, if it is not up to date
 	@.ci/install
@@ -30,9 +30,11 @@ format: install ## formats the source and mends what the linter can
 lock: ## pins all dependencies anew in constraints.txt (UPGRADE=1: to their newest versions)
 	@.ci/lock
 
-campaign: install ## long consensus campaign; resumes where it was interrupted
-	@$(VENV)/bin/python benchmarks/consensus_campaign.py --real-signatures 50 \
-		--state .cache/campaign.json
+campaign: install ## every adversary at n = 4, 7, 10, a million seeds; resumes where it was
+	@$(VENV)/bin/python benchmarks/campaign.py --endless --verbose --state .cache/adversaries.json
+
+campaign-ci: install ## the same within ten minutes: floors, planted defects, equal traces
+	@$(VENV)/bin/python benchmarks/campaign.py
 
 accountability: install ## forks by more than f liars: who is convicted; resumes where it was
 	@for n in 4 7; do $(VENV)/bin/python benchmarks/accountability.py --n $$n \

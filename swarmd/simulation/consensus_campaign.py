@@ -8,12 +8,12 @@ commit, liveness at the end.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import Parameters
-from protocol.errors import ConfigError
+from protocol.errors import ConfigError, LocalProtocolError
 from swarmd.simulation.byzantine.catalogue import adversary, draw_adversary
 from swarmd.simulation.consensus_cluster import Cluster, Epochs
 from swarmd.simulation.consensus_events import fingerprint
@@ -123,6 +123,8 @@ class Plan:
     f fork the chain: then only accountability is promised."""
     host: type[ConsensusHost] = ConsensusHost
     """What honest validators are; tests plant defects here."""
+    block_interval_s: float = 0.25
+    """Least time between two proposals of a leader, seconds."""
     faults_end_s: float | None = None
     """Heal so early instead of after three quarters, with the same faults until then."""
     stop_s: float | None = None
@@ -148,7 +150,7 @@ class Scenario:
             plan.count,
             real_signatures=plan.real_signatures,
             wire=plan.real_signatures,
-            parameters=_PARAMETERS,
+            parameters=replace(_PARAMETERS, block_interval_s=plan.block_interval_s),
             disk=Disk(sync_s=self.chance.choice([0.002, 0.01, 0.05])),
             epochs=plan.epochs,
         )
@@ -270,7 +272,34 @@ class Scenario:
     # -- running -------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
-        """Runs the seed to its end."""
+        """Runs the seed to its end, or to where a host was led to use its engine wrongly."""
+        is_stuck, heal_s = False, 0.0
+        try:
+            is_stuck, heal_s = self._play()
+        except LocalProtocolError as error:
+            self.cluster.violate(f"an engine was used wrongly: {error}")
+        watch = self.cluster.watch
+        return Outcome(
+            self.seed,
+            tuple(self.cluster.violations),
+            is_stuck,
+            max(self.cluster.final, default=0),
+            self.restarts,
+            self.world.now,
+            self.world.event_count,
+            self.world.trace_hash,
+            heal_s,
+            max(host.epoch for host in self.cluster.hosts),
+            tuple(self.cluster.audit()),
+            tuple(sorted(self.faulty)),
+            tuple(self.adversaries),
+            sum(watch.refusals.values()),
+            watch.bad_received,
+            tuple(sorted(self.cluster.convicted)),
+        )
+
+    def _play(self) -> tuple[bool, float]:
+        """Suffers, heals, waits; returns whether it is stuck and how long healing took."""
         for each in self.cluster.hosts:
             each.set_pending(True)
             each.start()
@@ -291,25 +320,7 @@ class Scenario:
             self.world.run_until(self.plan.duration_s)
         else:
             self.world.run_until(self.plan.stop_s)
-        watch = self.cluster.watch
-        return Outcome(
-            self.seed,
-            tuple(self.cluster.violations),
-            is_stuck,
-            max(self.cluster.final, default=0),
-            self.restarts,
-            self.world.now,
-            self.world.event_count,
-            self.world.trace_hash,
-            heal_s,
-            max(host.epoch for host in self.cluster.hosts),
-            tuple(self.cluster.audit()),
-            tuple(sorted(self.faulty)),
-            tuple(self.adversaries),
-            sum(watch.refusals.values()),
-            watch.bad_received,
-            tuple(sorted(self.cluster.convicted)),
-        )
+        return is_stuck, heal_s
 
     def _calm_down(self) -> None:
         self.world.heal()

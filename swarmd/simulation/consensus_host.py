@@ -115,6 +115,7 @@ class ConsensusHost:
         self._is_up = True
         self._left_over = ()
         self._open_epoch()
+        self.cluster.world.poke(self.actor)
 
     def crash(self) -> None:
         """Cuts the power: what is not synced is lost."""
@@ -142,6 +143,7 @@ class ConsensusHost:
         self._pending = pending
         if self.engine is not None:
             self.feed(TransactionsPending(pending))
+            self.cluster.world.poke(self.actor)
 
     # -- epochs --------------------------------------------------------------------------------
 

@@ -96,6 +96,10 @@ class World:
         self._schedule_wake(len(self._actors) - 1)
         return len(self._actors) - 1
 
+    def poke(self, actor: int) -> None:
+        """Reads an actor's deadline again, because something outside of all events changed it."""
+        self._schedule_wake(actor)
+
     # -- links ---------------------------------------------------------------------------------
 
     def partition(self, sides: dict[int, int]) -> None:

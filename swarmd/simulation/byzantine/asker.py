@@ -15,7 +15,7 @@ from swarmd.simulation.byzantine.rogue import RogueHost
 class Asker(RogueHost):
     """Wants all views, all blocks, all final blocks; pretends to know nothing."""
 
-    pause_s = 0.25
+    pause_s = 0.75
 
     def act(self) -> None:
         """Asks."""

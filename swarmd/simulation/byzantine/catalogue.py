@@ -23,6 +23,7 @@ from swarmd.simulation.byzantine.certificate_replayer import CertificateReplayer
 from swarmd.simulation.byzantine.chunk_corrupter import ChunkCorrupter
 from swarmd.simulation.byzantine.claiming_peer import ClaimingPeer
 from swarmd.simulation.byzantine.claiming_relayer import ClaimingRelayer
+from swarmd.simulation.byzantine.double_proposer import DoubleProposer
 from swarmd.simulation.byzantine.double_voter import DoubleVoter
 from swarmd.simulation.byzantine.endless_peer import EndlessPeer
 from swarmd.simulation.byzantine.evidence_spammer import EvidenceSpammer
@@ -82,14 +83,43 @@ class Adversary:
     """Takes the place of an honest `ExchangeHost`."""
     member: type[TransferHost] | None = None
     """Takes the place of an honest `TransferHost`."""
+    is_refused: bool = False
+    """Whether honest receivers must refuse, and attribute, some of what it sends."""
+    is_convicted: bool = False
+    """Whether its own signatures must convict it sooner or later."""
     weight: int = 1
     """How often it is drawn, relative to others of its plane."""
+
+
+_REFUSED: Final = (
+    "bad_block",
+    "certificate_forger",
+    "clock_ahead",
+    "evidence_spammer",
+    "impersonator",
+    "skipless_proposer",
+    "wrong_roots",
+)
+_CONVICTED: Final = (
+    "double_proposer",
+    "double_voter",
+    "evidence_spammer",
+    "future_flooder",
+)
 
 
 def _seat(
     name: str, summary: str, add: Callable[[Cluster, int], object], weight: int = 1
 ) -> Adversary:
-    return Adversary(name=name, plane=Plane.CONSENSUS, summary=summary, seat=add, weight=weight)
+    return Adversary(
+        name=name,
+        plane=Plane.CONSENSUS,
+        summary=summary,
+        seat=add,
+        is_refused=name in _REFUSED,
+        is_convicted=name in _CONVICTED,
+        weight=weight,
+    )
 
 
 def _peer(name: str, summary: str, peer: type[ExchangeHost]) -> Adversary:
@@ -111,6 +141,7 @@ _ALL: Final = (
     _seat("boaster", "claims to be far ahead and helps nobody", Boaster),
     _seat("certificate_forger", "certificates of its own signature, or altered", CertificateForger),
     _seat("certificate_replayer", "genuine old certificates, again and again", CertificateReplayer),
+    _seat("double_proposer", "shows everybody two blocks for a view", DoubleProposer),
     _seat("double_voter", "votes for and against everything, openly", DoubleVoter),
     _seat("evidence_spammer", "accuses the honest, and itself repeatedly", EvidenceSpammer),
     _seat("future_flooder", "signs votes for views nobody has reached", FutureFlooder),

@@ -19,7 +19,7 @@ from swarmd.simulation.byzantine.rogue import RogueHost
 class CertificateForger(RogueHost):
     """Forges for the current view and for one far ahead."""
 
-    pause_s = 0.5
+    pause_s = 0.75
 
     def act(self) -> None:
         """Sends one forgery of each kind, alone and inside a status."""

@@ -16,7 +16,7 @@ AHEAD: Final = (*range(1, 13), 50, 1_000, 10**9)
 class FutureFlooder(RogueHost):
     """Fills whatever keeps votes of later views."""
 
-    pause_s = 0.5
+    pause_s = 0.75
 
     def act(self) -> None:
         """Votes ahead; each time for further views."""
