@@ -49,6 +49,10 @@ _BAR_STEPS: Final = 1000
     help="End after this simulated time: replays a prefix.",
 )  # fmt: skip
 @click.option(
+    "--level", type=click.Choice(("machines", "daemons")), default="machines", show_default=True,
+    help="What runs: the daemon's machines (thousands of nodes), or whole daemons (dozens).",
+)  # fmt: skip
+@click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="Write an HTML page with plots to FILE.",
 )  # fmt: skip
@@ -80,6 +84,7 @@ def _run(
     nodes: int | None,
     adversaries: tuple[str, ...],
     until_s: float | None,
+    level: str,
     report: Path | None,
 ) -> Outcome:
     from dataclasses import replace
@@ -89,13 +94,31 @@ def _run(
 
     added = tuple(_parse_adversary(text) for text in adversaries)
     scenario = adapt(load_scenario(name), nodes=nodes, adversaries=added)
+    if level == "daemons":
+        if until_s is not None:
+            raise click.UsageError("--until replays machines only")
+        outcome = _run_daemons(scenario, seed)
+        command = replay_command(name, seed, nodes=nodes) + " --level daemons"
+        return _reported(replace(outcome, replay=command), report)
     with _progress(scenario) as on_step:
         outcome = run_scenario(scenario, seed, until_s=until_s, on_step=on_step)
     prefix_s = until_s
     if not outcome.passed and not outcome.held:
         prefix_s = shortest_prefix_s(scenario, outcome) or until_s
     command = replay_command(name, seed, nodes=nodes, adversaries=added, until_s=prefix_s)
-    outcome = replace(outcome, replay=command)
+    return _reported(replace(outcome, replay=command), report)
+
+
+def _run_daemons(scenario: Scenario, seed: int) -> Outcome:
+    import tempfile
+
+    from swarmd.simulation.daemons.scenario_run import run_daemons
+
+    with tempfile.TemporaryDirectory(prefix="swarmd-sim-") as folder:
+        return run_daemons(scenario, seed, Path(folder) / "network")
+
+
+def _reported(outcome: Outcome, report: Path | None) -> Outcome:
     if report is not None:
         from swarmd.simulation.report import render_report
 

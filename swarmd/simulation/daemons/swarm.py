@@ -38,6 +38,7 @@ from swarmd.entropy import SeededEntropy
 from swarmd.net.address import PeerAddress, PeerKey
 from swarmd.network_creation import LabOptions, create_lab
 from swarmd.node import Node
+from swarmd.peers import Offence
 from swarmd.publisher import Release
 from swarmd.running_node import RunningNode
 from swarmd.services.exchange_ports import StartedStatus
@@ -246,14 +247,30 @@ class DaemonSwarm:
         """Height of a node's copy of the chain."""
         return self[name].ledger.chain.head.height
 
-    def holds(self, name: str, release: SignedManifest) -> bool:
-        """Whether a node has every image of a release, complete."""
-        complete = {
+    def complete_images(self, name: str) -> tuple[Digest, ...]:
+        """The images that a node has, complete and servable."""
+        return tuple(
             record.image
             for record in self[name].store.images()
             if record.state is ImageState.COMPLETE
-        }
+        )
+
+    def holds(self, name: str, release: SignedManifest) -> bool:
+        """Whether a node has every image of a release, complete."""
+        complete = self.complete_images(name)
         return all(part.digest in complete for part in release.manifest.components)
+
+    def offences(self) -> int:
+        """Offences that running nodes hold against each other, though all keep the rules; that
+        somebody who was cut off did not answer in time is none.
+        """
+        found = 0
+        for name in self.running:
+            for other in self.names:
+                known = self[name].registry.get(self.peer(other))
+                offences = {} if known is None else known.offences
+                found += sum(offences.values()) - offences.get(Offence.STALLED.label, 0)
+        return found
 
     def holders(self, release: SignedManifest) -> tuple[str, ...]:
         """The running gateways that have every image of a release."""

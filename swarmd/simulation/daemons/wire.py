@@ -69,6 +69,7 @@ class _Place:
         self.number = number
         self.link = link
         self.up_free_at = 0.0
+        self.sent_bytes = 0
         self.down_free_at = 0.0
 
 
@@ -213,13 +214,23 @@ class DaemonNetwork:
         self._cut: dict[tuple[int, int], None] = {}
         self._healed = trio.lowlevel.ParkingLot()
         self._trace = hashlib.sha256()
-        self.sent_bytes = 0
-        """Bytes sent by all nodes."""
+        self.event_count = 0
+        """Events in the trace."""
 
     @property
     def trace_hash(self) -> str:
         """SHA-256 over who sent how much to whom at what time, hexadecimal."""
         return self._trace.hexdigest()
+
+    def sent_by(self, name: str) -> int:
+        """Bytes that a node has sent, handshakes and all; 0 if it was never there."""
+        place = self._places.get(name)
+        return 0 if place is None else place.sent_bytes
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes sent by all nodes."""
+        return sum(place.sent_bytes for place in self._places.values())
 
     def wire_of(self, name: str, link: DaemonLink | None = None) -> DaemonWire:
         """The wire of a node, which is connected as said the first time."""
@@ -279,13 +290,14 @@ class DaemonNetwork:
         target.down_free_at = max(reached, target.down_free_at)
         target.down_free_at += size_bytes / down.downlink_bytes_per_s
         if size_bytes:
-            self.sent_bytes += size_bytes
+            source.sent_bytes += size_bytes
             self.note(source, target, size_bytes)
         return target.down_free_at
 
     def note(self, source: _Place, target: _Place, what: int) -> None:
         """Enters an event in the trace."""
         now = trio.current_time()
+        self.event_count += 1
         self._trace.update(_NOTE.pack(now, source.number, target.number, what))
 
     # Connections ---------------------------------------------------------------------------------

@@ -122,3 +122,19 @@ def test_wrong_usage_is_one_error_and_exit_code_2(
     assert ended.code == 2
     assert reason in ended.err
     assert ended.out == ""
+
+
+@pytest.mark.slow
+def test_whole_daemons_run_the_same_file(swarmd: Run, small: Path) -> None:
+    ended = swarmd("sim", small, "--level", "daemons", "--nodes", 1)
+    assert ended.code == 0
+    assert re.search(r"^agreement +0 +<= 0 +- +kept$", ended.out, re.MULTILINE)
+    assert re.search(r"^complete +1 +>= 1 +- +kept$", ended.out, re.MULTILINE)
+
+
+def test_what_whole_daemons_cannot_do_is_said(swarmd: Run, small: Path) -> None:
+    ended = swarmd("sim", small, "--level", "daemons", "--adversary", "mute_relayer=1")
+    assert ended.code == 1
+    assert "adversaries: whole daemons all keep the rules" in ended.err
+    ended = swarmd("sim", small, "--level", "daemons", "--until", 2)
+    assert ended.code == 2
