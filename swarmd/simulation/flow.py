@@ -87,7 +87,7 @@ class FlowScenario:
     stages: tuple[FlowStage, ...] = (FlowStage(share=1.0),)
     """The rollout."""
     peers: int = 32
-    """Sites that each site is connected to; with fewer sites, all of them."""
+    """Sites that each site is connected to. With no more sites all know all, which is faster."""
     origin_peers: int = 64
     """Sites that each origin is connected to."""
     unit_bytes: int = 16 * KIB

@@ -41,6 +41,8 @@ class Fleet:
     """Of each site, what a gateway's local network lets through at most."""
     uplinks: Floats
     """Of each site; 0: it gives nothing away."""
+    luck: Floats
+    """Of each site, from 0 to 1: how far from the origins its peers leave it."""
     origin_rate: float
     """What all origins send together."""
     bound_s: float
@@ -82,6 +84,7 @@ def draw_fleet(scenario: FlowScenario) -> Fleet:
         delay_of=_draw_delays(scenario, chance, is_polling),
         downlinks=downlinks / HEADERS,
         uplinks=uplinks / HEADERS,
+        luck=chance.random(sites),
         origin_rate=origins / HEADERS,
         bound_s=bound_s,
     )

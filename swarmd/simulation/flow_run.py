@@ -40,6 +40,13 @@ _ROUNDS_MAX: Final = 64
 _START_ROUND_TRIPS: Final = 3.0
 """Loaded round trips that a transfer takes beyond its bytes: measured with transfers of 16 to 256
 nodes."""
+_SPARSE_EFFICIENCY: Final = 0.75
+"""What is left of uplinks where sites know only some of the others: measured with crowds of 64 to
+256 nodes of 16 peers each (`swarmd/simulation/crowd.py`); where all know all it is 1."""
+_SPARSE_TAIL_POWER: Final = 4.0
+"""Where sites know some others only, few are late: lateness goes with this power of their rank."""
+_SLOW_SHARE: Final = 0.05
+"""The uplink that decides how long the last copies take: so many sites have a slower one."""
 _FLAT_PEERS_MAX: Final = 64
 """Sites that one relayer serves itself (relay.md); above, each unit takes further hops."""
 
@@ -50,12 +57,26 @@ def run_flow(scenario: FlowScenario) -> FlowFigures:
 
 
 def lag_s(scenario: FlowScenario, sites: int, uplink_bytes_per_s: float) -> float:
-    """What a fetch takes beyond its bytes: the first round trips, and the last units' copies."""
+    """What a fetch takes beyond its bytes: the first round trips, and the last units' copies.
+
+    Where sites know only some of the others, further hops are a matter of luck, added elsewhere.
+    """
     round_trip_s = 2 * (scenario.delay_s + scenario.bloat_s)
-    fan_out = min(sites, scenario.peers, _FLAT_PEERS_MAX)
-    hops = max(math.log(sites) / math.log(fan_out), 1.0) if fan_out > 1 else 1.0
-    copies_s = fan_out * scenario.unit_bytes / uplink_bytes_per_s if uplink_bytes_per_s else 0.0
+    is_flat = scenario.peers < sites - 1 or sites <= _FLAT_PEERS_MAX
+    hops = 1.0 if is_flat else math.log(sites) / math.log(_FLAT_PEERS_MAX)
+    copies_s = _copies_s(scenario, sites, uplink_bytes_per_s)
     return _START_ROUND_TRIPS * round_trip_s + hops * copies_s
+
+
+def _fan_out(scenario: FlowScenario, sites: int) -> int:
+    return min(sites, scenario.peers, _FLAT_PEERS_MAX)
+
+
+def _copies_s(scenario: FlowScenario, sites: int, uplink_bytes_per_s: float) -> float:
+    """How long one site's copies of a unit take to leave."""
+    if not uplink_bytes_per_s:
+        return 0.0
+    return _fan_out(scenario, sites) * scenario.unit_bytes / uplink_bytes_per_s
 
 
 class _Run:
@@ -83,6 +104,8 @@ class _Run:
         self._level = 0.0
         self._rate = 0.0
         self._step_s = 0.0
+        self._is_sparse = scenario.peers < sites - 1
+        self._efficiency = _SPARSE_EFFICIENCY if self._is_sparse else 1.0
         peers = min(scenario.peers, sites)
         reached = min(scenario.origin_peers * scenario.origins, sites)
         self._origin_pull_share = reached / sites / peers
@@ -193,10 +216,11 @@ class _Run:
         spans = now + step_s - starts
         lacking_before = self._size - self._held[active]
         limits = fleet.downlinks[active] * spans
-        supply = (self._supply + fleet.origin_rate) / (1 + ACKS) * step_s
+        given = self._efficiency * fleet.origin_rate
+        supply = (self._efficiency * self._supply + fleet.origin_rate) / (1 + ACKS) * step_s
         level, _ = _share(limits, spans, supply)
         fastest = min(level, float(fleet.downlinks[active].max()))
-        pushed = min(self._size, self._pushed + min(fleet.origin_rate, fastest) * step_s)
+        pushed = min(self._size, self._pushed + min(given, fastest) * step_s)
         np.minimum(limits, pushed - self._held[active], out=limits)
         level, amounts = _share(limits, spans, supply)
         moved = float(amounts.sum())
@@ -222,10 +246,10 @@ class _Run:
 
     def _note_origin(self, now: float, moved: float, pushed: float, step_s: float) -> None:
         """Says how much of what moved the origins sent."""
-        sites_can = self._supply / (1 + ACKS) * step_s
+        sites_can = self._efficiency * self._supply / (1 + ACKS) * step_s
         fresh = pushed - self._pushed
         asked = 0.0 if fresh > 0.0 else moved * self._origin_pull_share
-        sent = max(fresh, asked, moved - sites_can)
+        sent = max(fresh / self._efficiency, asked, moved - sites_can)
         self._origin_bytes += min(sent, self._fleet.origin_rate * step_s)
         self._pushed = pushed
         self._origin_curve.append((now, self._origin_bytes))
@@ -234,9 +258,15 @@ class _Run:
 
     def _figures(self) -> FlowFigures:
         scenario, fleet = self._scenario, self._fleet
-        uplinks = fleet.uplinks[fleet.uplinks > 0.0]
-        uplink = float(uplinks.mean()) if len(uplinks) else 0.0
-        finishes = self._gateway_finishes(slice(None)) + lag_s(scenario, fleet.site_count, uplink)
+        uplinks = np.sort(fleet.uplinks[fleet.uplinks > 0.0])
+        # Units that slow relayers pass on come last, whoever waits for them.
+        uplink = _quantile(uplinks, _SLOW_SHARE) if len(uplinks) else 0.0
+        lags: float | Floats = lag_s(scenario, fleet.site_count, uplink)
+        if self._is_sparse:
+            copies_s = _copies_s(scenario, fleet.site_count, uplink)
+            ranks = fleet.luck[fleet.site_of] ** _SPARSE_TAIL_POWER
+            lags = lags + copies_s * math.log(fleet.site_count) * ranks
+        finishes = self._gateway_finishes(slice(None)) + lags
         fetches = np.sort(finishes - self._gateway_joins)
         finishes_sorted = np.sort(finishes)
         count = scenario.gateways

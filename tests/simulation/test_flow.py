@@ -26,7 +26,7 @@ MIXED = (
 
 
 def scenario(**options: Any) -> FlowScenario:
-    return FlowScenario(**{"gateways": 1000, "image_bytes": 16 * MIB, **options})
+    return FlowScenario(**{"gateways": 1000, "image_bytes": 16 * MIB, "peers": 1000, **options})
 
 
 def test_equal_sites_finish_together_near_the_bound_for_one_copy_of_the_origin() -> None:
@@ -47,7 +47,7 @@ def test_sites_that_give_nothing_leave_everything_to_the_origin() -> None:
 
 def test_slow_sites_hold_nobody_else_up() -> None:
     figures = run_flow(scenario(classes=MIXED))
-    assert figures.p50_s < 1.4 * 16 * MIB / THIN
+    assert figures.p50_s < 1.6 * 16 * MIB / THIN
     assert figures.makespan == pytest.approx(1.046, rel=0.2)
     assert figures.bound_s == pytest.approx(4 * 16 * MIB / THIN)
 
@@ -88,6 +88,13 @@ def test_half_speed_takes_twice_as_long() -> None:
     assert half.makespan_s == pytest.approx(2 * one.makespan_s, rel=0.01)
 
 
+def test_who_knows_a_few_only_takes_longer_and_some_much_longer() -> None:
+    dense, sparse = run_flow(scenario()), run_flow(scenario(peers=16))
+    assert 1.2 * dense.p50_s < sparse.p50_s < 1.5 * dense.p50_s
+    assert sparse.p99_s > 1.05 * sparse.p50_s
+    assert dense.origin_bytes < sparse.origin_bytes < 2 * dense.origin_bytes
+
+
 def test_curves_rise_to_everybody() -> None:
     figures = run_flow(scenario(classes=MIXED, gossip_hop_s=0.5))
     for curve in (figures.curve, figures.origin_curve):
@@ -112,6 +119,7 @@ def test_one_seed_gives_one_result() -> None:
     rates=st.lists(st.floats(THIN / 20, THIN * 20), min_size=1, max_size=4),
     per_site=st.sampled_from((1.0, 3.0)),
     hop_s=st.sampled_from((0.0, 2.0)),
+    peers=st.sampled_from((8, 300)),
     stages=st.sampled_from(((1.0,), (0.05, 1.0), (0.01, 0.2, 1.0))),
 )
 @settings(max_examples=25, deadline=None)
@@ -121,6 +129,7 @@ def test_nobody_is_faster_than_physics_and_no_byte_is_lost(
     rates: list[float],
     per_site: float,
     hop_s: float,
+    peers: int,
     stages: tuple[float, ...],
 ) -> None:
     figures = run_flow(
@@ -130,6 +139,7 @@ def test_nobody_is_faster_than_physics_and_no_byte_is_lost(
             image_bytes=MIB,
             classes=tuple(LinkClass(uplink_bytes_per_s=r, downlink_bytes_per_s=r) for r in rates),
             gateways_per_site=per_site,
+            peers=peers,
             gossip_hop_s=hop_s,
             stages=tuple(FlowStage(share=share) for share in stages),
         )
@@ -138,7 +148,7 @@ def test_nobody_is_faster_than_physics_and_no_byte_is_lost(
     assert figures.p50_s <= figures.p99_s <= figures.makespan_s
     assert figures.makespan_s >= MIB / min(max(rates), THIN)
     assert figures.site_bytes == pytest.approx(figures.sites * MIB, rel=1e-5)
-    assert 0.99 * MIB <= figures.origin_bytes <= 1.0001 * figures.site_bytes
+    assert 0.99 * MIB <= figures.origin_bytes <= 1.34 * figures.site_bytes
 
 
 @pytest.mark.parametrize(
