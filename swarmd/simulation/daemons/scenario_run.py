@@ -36,6 +36,8 @@ STEP_S: Final = 0.25
 """How often a run is looked at, simulated seconds."""
 HEARTBEAT_MS: Final = 2_000
 """Of the chain: often, so that whether it goes on is soon seen, milliseconds."""
+DEGREE_MAX: Final = 8
+"""Addresses that a gateway starts with; it asks its peers for more."""
 _MBIT: Final = 125_000.0
 
 
@@ -80,7 +82,8 @@ async def _run(scenario: Scenario, seed: int, folder: Path) -> Outcome:
     plan = DaemonPlan(
         validators=scenario.validators.count,
         gateways=scenario.gateways.count,
-        degree=min(scenario.gateways.peers, scenario.gateways.count),
+        degree=min(scenario.gateways.peers, DEGREE_MAX),
+        peer_exchange=True,
         heartbeat_ms=HEARTBEAT_MS,
         links=links,
     )
