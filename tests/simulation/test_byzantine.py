@@ -28,7 +28,7 @@ def test_every_adversary_has_a_name_a_plane_a_line_and_exactly_one_way_into_a_wo
         assert name.replace("_", "").isalnum()
         assert 0 < len(item.summary) <= 60
         assert "\n" not in item.summary
-        ways = [item.seat, item.peer, item.member]
+        ways = [item.seat, item.peer, item.member, item.forger]
         assert sum(way is not None for way in ways) == 1, name
         assert item.weight > 0
 

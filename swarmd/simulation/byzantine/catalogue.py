@@ -1,8 +1,9 @@
 """Every adversary by name: what it attacks, in one line, and how to put it into a world.
 
-Tests, campaigns and scenarios choose from here. Which of the three constructors an adversary has
+Tests, campaigns and scenarios choose from here. Which of the four constructors an adversary has
 says where it lives: in the seat of a validator (`seat`), among the peers of an exchange (`peer`),
-or among the members of a transfer over modelled links (`member`).
+among the members of a transfer over modelled links (`member`), or wherever somebody hands its
+forgeries to a machine (`forger`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from swarmd.simulation.byzantine.certificate_replayer import CertificateReplayer
 from swarmd.simulation.byzantine.chunk_corrupter import ChunkCorrupter
 from swarmd.simulation.byzantine.claiming_peer import ClaimingPeer
 from swarmd.simulation.byzantine.claiming_relayer import ClaimingRelayer
+from swarmd.simulation.byzantine.conflicting_anchors import ConflictingAnchorer
 from swarmd.simulation.byzantine.double_proposer import DoubleProposer
 from swarmd.simulation.byzantine.double_voter import DoubleVoter
 from swarmd.simulation.byzantine.endless_peer import EndlessPeer
@@ -39,12 +41,14 @@ from swarmd.simulation.byzantine.mute_validator import MuteValidator
 from swarmd.simulation.byzantine.nullifier import Nullifier
 from swarmd.simulation.byzantine.page_forger import PageForger
 from swarmd.simulation.byzantine.push_corrupter import PushCorrupter
+from swarmd.simulation.byzantine.restored_validator import RestoredValidator
 from swarmd.simulation.byzantine.silent_leader import SilentLeader
 from swarmd.simulation.byzantine.skewed_clock import ClockAhead, ClockBehind
 from swarmd.simulation.byzantine.skipless_proposer import SkiplessProposer
 from swarmd.simulation.byzantine.stale_epoch import StaleEpoch
 from swarmd.simulation.byzantine.stalling_peer import StallingPeer
 from swarmd.simulation.byzantine.stalling_relayer import StallingRelayer
+from swarmd.simulation.byzantine.state_sync_liar import StateSyncLiar
 from swarmd.simulation.byzantine.twin import add_twins
 from swarmd.simulation.byzantine.wrong_roots import WrongRoots
 from swarmd.simulation.consensus_cluster import Cluster
@@ -83,6 +87,8 @@ class Adversary:
     """Takes the place of an honest `ExchangeHost`."""
     member: type[TransferHost] | None = None
     """Takes the place of an honest `TransferHost`."""
+    forger: type[object] | None = None
+    """Makes its lies from honest pieces, for worlds without a place for it."""
     is_refused: bool = False
     """Whether honest receivers must refuse, and attribute, some of what it sends."""
     is_convicted: bool = False
@@ -152,6 +158,19 @@ _ALL: Final = (
     _seat("wrong_roots", "proposes blocks with wrong log, state or set", WrongRoots),
     _seat("clock_ahead", "keeps every rule by a clock an hour ahead", ClockAhead),
     _seat("clock_behind", "keeps every rule by a clock an hour behind", ClockBehind),
+    _seat("restored_validator", "comes back with old snapshots of its disk", RestoredValidator),
+    Adversary(
+        name="conflicting_anchors",
+        plane=Plane.LEDGER,
+        summary="anchors two logs of receipts of one size",
+        forger=ConflictingAnchorer,
+    ),
+    Adversary(
+        name="state_sync_liar",
+        plane=Plane.LEDGER,
+        summary="answers newcomers with what is nearly the state",
+        forger=StateSyncLiar,
+    ),
     _peer("chunk_corrupter", "answers in time, with one bit wrong in each chunk", ChunkCorrupter),
     _peer("claiming_peer", "claims everything, holds nothing", ClaimingPeer),
     _peer("endless_peer", "answers each request again and again", EndlessPeer),
