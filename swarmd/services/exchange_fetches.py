@@ -147,6 +147,8 @@ class FetchTable:
             case Chunks() | RecipePageMessage() | Reject():
                 fetch = self._lanes.get(message.request_id >> LANE_BITS)
                 if fetch is None:
+                    if now < self._excused.get(peer, 0.0):
+                        return  # it could not know: what is on its way is thrown away
                     raise ExchangeOffenceError(
                         Offence.UNSOLICITED, f"no request {message.request_id} is open"
                     )
@@ -160,7 +162,7 @@ class FetchTable:
         machine = fetch.machine
         if not machine.has_peer(peer):
             if machine.is_banned(peer) or now < self._excused.get(peer, 0.0):
-                return  # it could not know: what is on its way is no offence, and thrown away
+                return  # as above
             raise ExchangeOffenceError(Offence.UNSOLICITED, "the peer was asked nothing of this")
         try:
             fetch.feed(PeerMessage(peer=peer, message=message))
