@@ -89,17 +89,32 @@ class RelayScheduler:
         if peer in self._busy:
             relay.set_writable(peer, is_writable=False)
 
-    def next_effects(self, now: float) -> list[tuple[Relay, RelayEffect]]:
+    @property
+    def under_way_bytes(self) -> int:
+        """Bytes of pushes handed out and not reported as sent or as blocked."""
+        return sum(size for peer, size in self._busy.items() if peer not in self._blocked)
+
+    def next_effects(
+        self, now: float, room_bytes: int | None = None
+    ) -> list[tuple[Relay, RelayEffect]]:
         """Fills the free slots.
+
+        Args:
+            now: seconds, monotonic.
+            room_bytes: what the uplink has room for; the last push may be larger than what is left
+                of it. None: no limit.
 
         Returns:
             Effects to be executed in order, with the machine that wants them.
         """
         effects: list[tuple[Relay, RelayEffect]] = []
-        while self.open_slots:
+        left_bytes = room_bytes
+        while self.open_slots and (left_bytes is None or left_bytes > 0):
             push = self._next(now, effects)
             if push is None:
                 break
+            if left_bytes is not None:
+                left_bytes -= push.size_bytes
             self._busy[push.peer] = push.size_bytes
             for relay in self._all:
                 relay.set_writable(push.peer, is_writable=False)

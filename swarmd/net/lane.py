@@ -31,6 +31,7 @@ from swarmd.net.lane_frames import FrameReceiver, FrameSender, Step
 from swarmd.net.lane_rate import RateMeter, record_bytes_max, unsent_bytes_max
 from swarmd.net.lane_socket import LaneSocket
 from swarmd.net.send_gate import SendGate
+from swarmd.net.uplink_window import PathState
 
 INLINE_BYTES: Final = 256 * KIB
 """Work of one step on the trio thread: about 110 us, as much as a hop to a thread and back."""
@@ -154,6 +155,10 @@ class Lane:
     def is_writable(self) -> bool:
         """Whether the connection would take bytes now: a sender prefers such a peer."""
         return not self._is_broken_off and self.unsent_bytes < self._unsent_max
+
+    def path(self) -> PathState | None:
+        """What the kernel knows of the connection; None where it does not tell."""
+        return None if self._is_broken_off else self._options.path()
 
     def pace(self, bytes_per_s: int | None) -> None:
         """Has the kernel spread what is sent over time; None: no limit."""

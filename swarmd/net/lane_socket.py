@@ -10,9 +10,12 @@ from __future__ import annotations
 import array
 import fcntl
 import socket
+import struct
 import sys
+import termios
 from typing import Final
 
+from swarmd.net.uplink_window import PathState
 from swarmd.net.wire import tune_keepalive
 
 _IS_LINUX: Final = sys.platform == "linux"
@@ -21,6 +24,11 @@ _SO_MAX_PACING_RATE: Final = 47
 """asm-generic/socket.h."""
 _SIOCOUTQNSD: Final = 0x894B
 """linux/sockios.h: bytes in the send queue that were never sent."""
+_INFO_BYTES: Final = 152
+"""Bytes of `struct tcp_info` up to its shortest round trip (linux/tcp.h, since 4.6)."""
+_MIN_RTT_OFFSET: Final = 148
+_NO_RTT: Final = 0xFFFFFFFF
+_U32: Final = struct.Struct("=I")
 _PACING_OFF: Final = 0xFFFFFFFF
 """tcp(7): no limit."""
 
@@ -66,6 +74,22 @@ class LaneSocket:
         except (OSError, ValueError):
             return 0
         return answer[0]
+
+    def path(self) -> PathState | None:
+        """What the kernel knows of the connection; None where it does not tell."""
+        if not _IS_LINUX:
+            return None
+        unacked = array.array("i", [0])
+        try:
+            fcntl.ioctl(self._sock, termios.TIOCOUTQ, unacked)
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+        except (OSError, ValueError):
+            return None
+        if len(info) < _INFO_BYTES:
+            return None
+        (least_us,) = _U32.unpack_from(info, _MIN_RTT_OFFSET)
+        # All ones until there was a round trip (linux/win_minmax.h).
+        return PathState(unacked[0], 0.0 if least_us == _NO_RTT else least_us / 1e6)
 
     def break_off(self) -> None:
         """Ends the connection in both directions; closing it throws away what was not sent."""

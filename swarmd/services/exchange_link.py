@@ -45,9 +45,10 @@ from protocol.exchange_messages import (
 from protocol.limits import MIB
 from protocol.relay_messages import RelayMessage, decode_relay, is_relay_kind
 from protocol.upload import Upload, refusal_of
+from swarmd.net.uplink_window import PathState
 from swarmd.services.exchange_effort import Effort
 from swarmd.services.exchange_packing import SendMeter
-from swarmd.services.exchange_ports import StreamLike
+from swarmd.services.exchange_ports import MeasuredStream, StreamLike
 from swarmd.services.exchange_relay_frames import RelayFrame, RelayOutbox
 
 logger = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ class PeerLink:
         self.offence: ExchangeOffenceError | None = None
         """Why the link ended, if the peer broke the protocol."""
         self._stream = stream
+        self._measured = stream if isinstance(stream, MeasuredStream) else None
         self._meter = SendMeter()
         self._effort = Effort()
         self._owner = owner
@@ -144,6 +146,10 @@ class PeerLink:
     def meter(self) -> SendMeter:
         """How fast the peer takes chunks."""
         return self._meter
+
+    def path(self) -> PathState | None:
+        """What the system knows of the connection; None where it does not tell."""
+        return None if self._measured is None else self._measured.path()
 
     @property
     def is_closed(self) -> bool:

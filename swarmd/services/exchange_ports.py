@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from protocol.digest import ManifestId
 from protocol.download_board import Allowance
 from protocol.exchange_events import Offence, PeerId
+from swarmd.net.uplink_window import PathState
 
 T = TypeVar("T")
 
@@ -54,6 +55,15 @@ class StreamOpener(Protocol):
         Raises:
             TransportError: not connected, or refused.
         """
+        ...
+
+
+@runtime_checkable
+class MeasuredStream(Protocol):
+    """A stream that knows what its connection is like."""
+
+    def path(self) -> PathState | None:
+        """What the system knows of the connection now; None: nothing."""
         ...
 
 

@@ -46,12 +46,14 @@ from protocol.relay_events import (
     RelayInput,
     RelayReceived,
     RelaySettings,
+    SendPush,
 )
 from protocol.relay_messages import Ready, RelayMessage
 from protocol.relay_scheduler import RelayScheduler
 from protocol.relay_statistics import RelayStatistics
 from protocol.runs import Runs
 from swarmd.entropy import Entropy
+from swarmd.net.uplink_window import LOOK_S, UplinkWindow
 from swarmd.services.exchange_fetch import Fetch
 from swarmd.services.exchange_library import ServedLibrary
 from swarmd.services.exchange_link import PeerLink
@@ -121,6 +123,8 @@ class RelayDesk:
         self._changed = trio.Event()
         self._calmed = trio.Event()
         self._is_pumping = False
+        self._uplink = UplinkWindow()
+        self._look_at: float | None = None
 
     # Life cycle ----------------------------------------------------------------------------------
 
@@ -140,7 +144,7 @@ class RelayDesk:
     def _next_at(self) -> float:
         times = [seat.relay.deadline for seat in self._seats.values()]
         times += [seat.idle_until for seat in self._seats.values()]
-        times.append(self._sender.blocked_at)
+        times += [self._sender.blocked_at, self._look_at]
         return min((time for time in times if time is not None), default=float("inf"))
 
     def _wake(self) -> None:
@@ -488,7 +492,10 @@ class RelayDesk:
             return
         self._is_pumping = True
         try:
-            for relay, effect in self._scheduler.next_effects(self._host.now()):
+            now = self._host.now()
+            for relay, effect in self._scheduler.next_effects(now, self._room_bytes(now)):
+                if isinstance(effect, SendPush):
+                    self._uplink.handed_out(effect.size_bytes)
                 seat = self._seats.get(relay.manifest_id)
                 if seat is not None:
                     self._effects.execute(seat, effect)
@@ -497,6 +504,24 @@ class RelayDesk:
             self._is_pumping = False
         if not self._scheduler.is_pressing:
             self._calmed.set()
+
+    def _room_bytes(self, now: float) -> int | None:
+        """What the uplink has room for; where there is none it is looked at again soon.
+
+        None: the system says nothing of any connection, so there is nothing to go by.
+        """
+        if self._uplink.is_due(now):
+            paths = [path for link in self._links if (path := link.path()) is not None]
+            self._uplink.seen(paths, self._scheduler.under_way_bytes, now)
+        if not self._uplink.is_known:
+            return None
+        room_bytes = self._uplink.room_bytes
+        if room_bytes > 0 or not any(seat.relay.has_work for seat in self._seats.values()):
+            self._look_at = None
+        elif self._look_at is None or self._look_at <= now:
+            self._look_at = now + LOOK_S
+            self._changed.set()
+        return room_bytes
 
     def _left(self, peer: PeerId) -> None:
         """The transport took a push, or it was not made."""

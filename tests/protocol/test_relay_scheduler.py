@@ -68,6 +68,21 @@ def drain(scheduler: RelayScheduler, now: float, limit: int = 10**6) -> list[byt
     return found
 
 
+@pytest.mark.parametrize(("room_bytes", "count"), [(0, 0), (-5, 0), (1, 1), (100, 1), (101, 2)])
+def test_no_more_is_handed_out_than_the_uplink_has_room_for(room_bytes: int, count: int) -> None:
+    """Units of 100 bytes; the last one may be larger than what is left."""
+    scheduler, relay = RelayScheduler(), make(b"a")
+    scheduler.add(relay, priority=0)
+    owe(relay, 0)
+    effects = scheduler.next_effects(0.0, room_bytes)
+    pushes = [e for _, e in effects if isinstance(e, SendPush)]
+    assert len(pushes) == scheduler.under_way == count
+    assert scheduler.under_way_bytes == 100 * count
+    for push in pushes[:1]:
+        scheduler.push_blocked(push.peer)
+        assert scheduler.under_way_bytes == 100 * (count - 1)
+
+
 def test_one_push_a_peer_and_no_more_than_the_slots() -> None:
     scheduler, relay = RelayScheduler(), make(b"a")
     scheduler.add(relay, priority=0)

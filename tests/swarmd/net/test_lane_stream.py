@@ -190,3 +190,19 @@ async def test_what_was_not_sent_when_a_lane_is_broken_off_never_leaves() -> Non
         assert held_bytes > 0
         assert at_peer_bytes <= received_bytes < at_peer_bytes + held_bytes
         await lane.reset()
+
+
+async def test_a_lane_tells_what_is_not_acknowledged() -> None:
+    near, far = lane_pair()
+    with trio.fail_after(LIMIT_S):
+        before = near.path()
+        assert before is not None
+        assert before.unacked_bytes == 0
+        await near.send_frame((bytes(100_000),))
+        assert await far.receive_frame() == bytes(100_000)
+        after = near.path()
+        assert after is not None
+        assert 0 <= after.round_trip_s < LIMIT_S
+        await near.reset()
+        await far.reset()
+        assert near.path() is None

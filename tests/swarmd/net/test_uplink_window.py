@@ -1,0 +1,113 @@
+"""The window of all pushes together, against a modelled uplink."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.limits import KIB
+from swarmd.net.uplink_window import LOOK_S, WINDOW_BYTES_MIN, PathState, UplinkWindow
+
+UNIT = 16 * KIB
+ROUND_TRIP_S = 0.04
+
+
+class Uplink:
+    """A queue with a rate; what left it is acknowledged a round trip later."""
+
+    def __init__(self, bytes_per_s: float, round_trip_s: float = ROUND_TRIP_S) -> None:
+        self._rate, self._round_trip_s = bytes_per_s, round_trip_s
+        self._free_at = 0.0
+        self._flying: list[tuple[float, int]] = []
+        self.sent_bytes = 0
+
+    def send(self, size: int, now: float) -> None:
+        self._free_at = max(self._free_at, now) + size / self._rate
+        self._flying.append((self._free_at + self._round_trip_s, size))
+        self.sent_bytes += size
+
+    def queue_s(self, now: float) -> float:
+        return max(self._free_at - now, 0.0)
+
+    def paths(self, now: float, count: int) -> list[PathState]:
+        self._flying = [(at, size) for at, size in self._flying if at > now]
+        unacked = sum(size for _, size in self._flying)
+        share = unacked // count
+        paths = [PathState(share, self._round_trip_s) for _ in range(count)]
+        return [PathState(unacked - share * (count - 1), self._round_trip_s), *paths[1:]]
+
+
+def run(uplink: Uplink, seconds: float, *, paths: int = 15) -> tuple[float, float]:
+    """Pushes as much as the window lets; returns the longest queue and the use of the last half."""
+    window, now, longest, half_bytes = UplinkWindow(), 0.0, 0.0, 0
+    while now < seconds:
+        if window.is_due(now):
+            window.seen(uplink.paths(now, paths), 0, now)
+        while window.room_bytes > 0:
+            window.handed_out(UNIT)
+            uplink.send(UNIT, now)
+        if now > seconds / 2:
+            longest = max(longest, uplink.queue_s(now))
+        else:
+            half_bytes = uplink.sent_bytes
+        now += LOOK_S
+    return longest, (uplink.sent_bytes - half_bytes) / (seconds / 2)
+
+
+@pytest.mark.parametrize("mbit", [2.0, 5.0, 20.0, 100.0])
+def test_an_uplink_is_full_and_its_queue_is_short(mbit: float) -> None:
+    rate = mbit * 125_000
+    queue_s, sent_per_s = run(Uplink(rate), 20.0)
+    assert sent_per_s >= 0.95 * rate
+    assert queue_s <= max(0.1, 2 * WINDOW_BYTES_MIN / rate)
+
+
+def test_a_fast_uplink_is_found_within_two_seconds() -> None:
+    rate = 125e6
+    _, sent_per_s = run(Uplink(rate, 0.002), 4.0)
+    assert sent_per_s >= 0.8 * rate
+
+
+def test_without_a_window_the_queue_would_be_long() -> None:
+    """What the first test would find if room were always there."""
+    uplink, now = Uplink(625_000), 0.0
+    for _ in range(15 * 4):
+        uplink.send(UNIT, now)
+    assert uplink.queue_s(now) > 1.0
+
+
+def test_where_the_system_says_nothing_nothing_is_known() -> None:
+    window = UplinkWindow()
+    window.seen([], 0, 1.0)
+    assert not window.is_known
+    window.seen([PathState(0, ROUND_TRIP_S)], 0, 2.0)
+    assert window.is_known
+
+
+def test_what_is_handed_out_counts_before_the_system_knows_of_it() -> None:
+    window = UplinkWindow()
+    window.seen([PathState(0, ROUND_TRIP_S)], 0, 0.0)
+    while window.room_bytes > 0:
+        window.handed_out(UNIT)
+    assert window.room_bytes <= 0
+    window.seen([PathState(0, ROUND_TRIP_S)], WINDOW_BYTES_MIN, 0.01)
+    assert window.room_bytes <= 0, "a push that waits for its connection is under way"
+    window.seen([PathState(0, ROUND_TRIP_S)], 0, 0.02)
+    assert window.room_bytes == WINDOW_BYTES_MIN
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**31), st.integers(0, 2**24), st.floats(0, 1)),
+        max_size=50,
+    )
+)
+def test_the_window_is_never_below_its_least(steps: list[tuple[int, int, float]]) -> None:
+    """Whatever the system reports: unacknowledged bytes that were no pushes, times of nothing."""
+    window, now = UplinkWindow(), 0.0
+    for unacked, handed, pause_s in steps:
+        now += pause_s
+        window.handed_out(handed)
+        window.seen([PathState(unacked, pause_s)], 0, now)
+        assert window.window_bytes >= WINDOW_BYTES_MIN
