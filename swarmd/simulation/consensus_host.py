@@ -115,7 +115,6 @@ class ConsensusHost:
         self._is_up = True
         self._left_over = ()
         self._open_epoch()
-        self.cluster.world.poke(self.actor)
 
     def crash(self) -> None:
         """Cuts the power: what is not synced is lost."""

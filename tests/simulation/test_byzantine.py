@@ -57,7 +57,7 @@ def test_drawing_follows_the_weights_and_the_generator() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SEATS)
 def test_one_of_four_harms_nobody_and_leaves_the_trace_it_must(name: str) -> None:
-    epochs = Epochs(length_ms=3000, reserves=1) if name == "stale_epoch" else None
+    epochs = Epochs(length_ms=3000, reserves=1) if name in ("stale_epoch", "retired_keys") else None
     plan = Plan(byzantine=name, duration_s=20.0, block_interval_s=0.5, epochs=epochs)
     outcomes = [run_seed(seed, plan) for seed in range(2)]
     assert [outcome for outcome in outcomes if outcome.is_broken] == []

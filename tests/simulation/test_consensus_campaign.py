@@ -86,7 +86,7 @@ def test_the_adversary_campaign_counts_resumes_and_replays(tmp_path: Path) -> No
         done = subprocess.run(
             [*endless, str(seeds)], capture_output=True, text=True, check=True, timeout=120
         )
-        report = json.loads(done.stdout)
+        report = json.loads(done.stdout.splitlines()[-1])
         assert (report["tasks"], report["seeds_oracle"]) == (seeds, seeds)
         assert report["faults"] == []
     prefix = [*command, "--replay", "mix n=4:1", "--stop", "5"]

@@ -42,6 +42,7 @@ from swarmd.simulation.byzantine.nullifier import Nullifier
 from swarmd.simulation.byzantine.page_forger import PageForger
 from swarmd.simulation.byzantine.push_corrupter import PushCorrupter
 from swarmd.simulation.byzantine.restored_validator import RestoredValidator
+from swarmd.simulation.byzantine.retired_keys import RetiredKeys
 from swarmd.simulation.byzantine.silent_leader import SilentLeader
 from swarmd.simulation.byzantine.skewed_clock import ClockAhead, ClockBehind
 from swarmd.simulation.byzantine.skipless_proposer import SkiplessProposer
@@ -159,6 +160,7 @@ _ALL: Final = (
     _seat("clock_ahead", "keeps every rule by a clock an hour ahead", ClockAhead),
     _seat("clock_behind", "keeps every rule by a clock an hour behind", ClockBehind),
     _seat("restored_validator", "comes back with old snapshots of its disk", RestoredValidator),
+    _seat("retired_keys", "holds all keys of the epoch before and goes on with it", RetiredKeys),
     Adversary(
         name="conflicting_anchors",
         plane=Plane.LEDGER,
