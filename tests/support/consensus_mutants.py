@@ -256,15 +256,9 @@ class Mutant:
 MUTANTS: Final = (
     Mutant(engine=NoFsyncBeforeSend, says="not durable"),
     Mutant(engine=NoSkipCheck, says="is not skipped", byzantine="forking_proposer"),
-    Mutant(
-        engine=NoParentCheck,
-        seed=19,
-        says="parent is not notarized",
-        byzantine="half_voter",
-        seeds=40,
-    ),
+    Mutant(engine=NoParentCheck, says="parent is not notarized", byzantine="nullifier"),
     Mutant(engine=NoQuestion, seed=17, says="convicted", restores=True, seeds=20),
-    Mutant(engine=FinalizeAfterNullify, seed=4, says="after it nullified", seeds=20),
+    Mutant(engine=FinalizeAfterNullify, seed=2, says="after it nullified", seeds=20),
     Mutant(engine=Amnesia, seed=6, says="after it", byzantine="silent_leader", seeds=30),
     Mutant(engine=SmallQuorum, seed=1, says="disagreement", seeds=60, duration_s=60.0),
     Mutant(engine=VoteTwice, says="twice", byzantine="double_proposer"),
