@@ -37,7 +37,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tick-ms", type=float, default=20, help="how late timers may be")
     parser.add_argument("--until-s", type=float, default=3600, help="simulated; when to give up")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--progress", action="store_true", help="on standard error")
     return parser.parse_args()
+
+
+def _tell(now: float, share: float) -> None:
+    print(
+        f"{now:9.2f} s simulated, {share:7.2%} held, cpu {time.process_time():.0f} s",
+        file=sys.stderr,
+    )
 
 
 def main() -> int:
@@ -62,7 +70,7 @@ def main() -> int:
             seed=options.seed,
         )
     )
-    crowd.run(options.until_s)
+    crowd.run(options.until_s, _tell if options.progress else None)
     figures = crowd.figures()
     cpu_s, wall_s = time.process_time() - cpu, time.perf_counter() - wall
     line = {

@@ -8,7 +8,7 @@ enough; the seeder has more. `benchmarks/swarm_scale.py` shows what that costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -160,12 +160,22 @@ class Crowd:
         for one, other in edges:
             join(self.network, nodes[one], [nodes[other]])
 
-    def run(self, until_s: float) -> None:
-        """Runs until all nodes are complete, or a time has come."""
+    def run(self, until_s: float, tell: Callable[[float, float], None] | None = None) -> None:
+        """Runs until all nodes are complete, or a time has come.
+
+        Args:
+            until_s: when to give up, simulated seconds.
+            tell: hears, every quarter of a simulated second, that time and the share of all chunk
+                bytes that nodes hold.
+        """
         waiting: Sequence[CrowdHost] = self.nodes
+        wanted = len(self.nodes) * self.scenario.image_bytes
         while waiting and self.world.now < until_s:
             self.world.run_until(min(self.world.now + _STEP_S, until_s))
             waiting = [host for host in waiting if not host.is_done]
+            if tell is not None:
+                gained = sum(host.parts[0].figures.gained_bytes for host in self.nodes)
+                tell(self.world.now, gained / wanted)
 
     def figures(self) -> CrowdFigures:
         """Says how it went."""
