@@ -212,8 +212,7 @@ class ConsensusHost:
             run.certificate.verify(validators, cluster.chain, ERA, cluster.verifier)
         except VerificationError:
             return
-        parent = self.store.entries[-1][0] if self.store.entries else None
-        if is_final_run(fresh, parent, validators, certificate_ok=True):
+        if is_final_run(fresh, self.final, validators, certificate_ok=True):
             self._drop_engine()
             self._adopt(blocks, run.fillers, run)
             self._open_epoch()

@@ -116,21 +116,19 @@ class Store:
         return best
 
 
-def is_final_run(
-    run: Run, parent: Block | None, validators: ValidatorSet, certificate_ok: bool
-) -> bool:
+def is_final_run(run: Run, parent: Header, validators: ValidatorSet, certificate_ok: bool) -> bool:
     """Tells whether a run continues a final block and its certificate covers all of it.
 
     Args:
         run: what a peer sent.
-        parent: the receiver's last final block; None at genesis.
+        parent: header of the receiver's last final block, or of genesis.
         validators: the set of the epoch the receiver is in.
         certificate_ok: whether the certificate is valid under that set.
     """
     blocks = (*run.blocks, *run.fillers)
     first = blocks[0].header
     is_linked = all(two.header.parent == one.block_id for one, two in pairwise(blocks))
-    is_next = parent is None or first.parent == parent.block_id
+    is_next = (first.parent, first.height) == (parent.block_id, parent.height + 1)
     return (
         certificate_ok
         and is_linked

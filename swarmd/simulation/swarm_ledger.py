@@ -230,9 +230,8 @@ class Follower:
         except VerificationError:
             return None
         fresh = Run(blocks, run.fillers, run.certificate)
-        if not is_final_run(fresh, self._head, cluster.validators, certificate_ok=True):
-            return None
-        if self._head is None and blocks[0].header.parent != cluster.genesis.block_id:
+        head = cluster.genesis if self._head is None else self._head.header
+        if not is_final_run(fresh, head, cluster.validators, certificate_ok=True):
             return None
         self._head = blocks[-1]
         return list(self._decisions(blocks))

@@ -96,3 +96,16 @@ def test_two_silent_or_drifted_clocks_among_four_stop_the_chain(name: str) -> No
     outcome = run_seed(1, plan)
     assert outcome.is_stuck
     assert not outcome.is_forked
+
+
+@pytest.mark.slow
+def test_two_holders_of_retired_keys_cannot_lead_each_other_astray() -> None:
+    """A regression: a process still at genesis took a run that did not begin there."""
+    plan = Plan(
+        count=7,
+        byzantine="retired_keys",
+        duration_s=20.0,
+        block_interval_s=1.0,
+        epochs=Epochs(length_ms=4000, reserves=1),
+    )
+    assert [seed for seed in range(4) if run_seed(seed, plan).is_broken] == []
