@@ -149,7 +149,14 @@ def plan_of(task: Task) -> Plan:
 
 
 def run(task: Task) -> Result:
-    """Runs a task and judges it."""
+    """Runs a task and judges it; whatever it raises is a finding like any other."""
+    try:
+        return _judged(task)
+    except Exception as error:  # noqa: BLE001 - a seed that crashes must not end the campaign
+        return Result(task, None, f"raised {error!r}")
+
+
+def _judged(task: Task) -> Result:
     kind = task.phase.split()[0]
     if kind == "mutant":
         mutant = next(item for item in MUTANTS if item.name == task.phase.split()[1])
