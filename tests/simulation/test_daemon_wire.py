@@ -14,6 +14,7 @@ from swarmd.simulation.daemons.runtime import run_simulated
 from swarmd.simulation.daemons.wire import (
     PIPE_BYTES_MAX,
     SEGMENT_BYTES,
+    Carried,
     DaemonLink,
     DaemonNetwork,
     DaemonStream,
@@ -70,6 +71,21 @@ def test_bytes_take_the_time_of_both_links(
         await stream.send_all(bytes(100_000))
         assert await read_exactly(other, 100_000) == bytes(100_000)
         assert trio.current_time() - before == pytest.approx(expected_s)
+
+    run(main)
+
+
+def test_both_ends_count_what_was_carried() -> None:
+    async def main() -> None:
+        network = DaemonNetwork(seed=1)
+        near, far = await connected(network, link(), link())
+        await near.send_all(bytes(10))
+        await far.send_all(bytes(5))
+        assert network.carried("near") == network.carried("far") == Carried(15, 2)
+        assert (network.sent_by("near"), network.sent_by("far"), network.sent_bytes) == (10, 5, 15)
+        assert network.sent_by("nobody") == 0
+        with pytest.raises(KeyError):
+            network.carried("nobody")
 
     run(main)
 

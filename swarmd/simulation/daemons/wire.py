@@ -62,6 +62,16 @@ class DaemonLink:
             raise ValueError("a link's latency and jitter are at least 0, its loss below 1")
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What went over one node's link in both directions."""
+
+    bytes: int
+    """Bytes of streams."""
+    pieces: int
+    """Times that something was sent; a piece is at least one packet."""
+
+
 class _Place:
     """A node on the network."""
 
@@ -70,6 +80,8 @@ class _Place:
         self.link = link
         self.up_free_at = 0.0
         self.sent_bytes = 0
+        self.carried_bytes = 0
+        self.carried_pieces = 0
         self.down_free_at = 0.0
 
 
@@ -227,6 +239,15 @@ class DaemonNetwork:
         place = self._places.get(name)
         return 0 if place is None else place.sent_bytes
 
+    def carried(self, name: str) -> Carried:
+        """What a node has sent and been sent, handshakes and all.
+
+        Raises:
+            KeyError: it was never there.
+        """
+        place = self._places[name]
+        return Carried(place.carried_bytes, place.carried_pieces)
+
     @property
     def sent_bytes(self) -> int:
         """Bytes sent by all nodes."""
@@ -291,6 +312,9 @@ class DaemonNetwork:
         target.down_free_at += size_bytes / down.downlink_bytes_per_s
         if size_bytes:
             source.sent_bytes += size_bytes
+            for place in (source, target):
+                place.carried_bytes += size_bytes
+                place.carried_pieces += 1
             self.note(source, target, size_bytes)
         return target.down_free_at
 
