@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import cast
 
 from chunks.chunk_batches import ReadOutcome
@@ -49,10 +50,15 @@ class CorruptingStore:
         """Reads a chunk and spoils it."""
         return corrupt(self._store.read_chunk(image, index, staged=staged))
 
-    def read_chunks(self, image: Digest, indices: Runs, *, bytes_max: int) -> ReadOutcome:
-        """Reads chunks and spoils the first of each run."""
-        outcome = self._store.read_chunks(image, indices, bytes_max=bytes_max)
-        return replace(outcome, payload=tuple(corrupt(part) for part in outcome.payload))
+    def read_chunks(
+        self, image: Digest, indices: Runs, *, bytes_max: int, staged: bool = False
+    ) -> ReadOutcome:
+        """Reads chunks and spoils every one of them."""
+        outcome = self._store.read_chunks(image, indices, bytes_max=bytes_max, staged=staged)
+        payload = memoryview(b"".join(outcome.payload))
+        ends = tuple(accumulate(outcome.lengths))
+        spoilt = (corrupt(payload[start:end]) for start, end in pairwise((0, *ends)))
+        return replace(outcome, payload=tuple(spoilt))
 
 
 def corrupting(store: ChunkStore) -> ChunkStore:

@@ -133,6 +133,7 @@ async def test_a_corrupter_is_blamed_once_and_the_image_still_arrives() -> None:
             with trio.fail_after(5):
                 while not leecher.score.blames:
                     await trio.testing.wait_all_tasks_blocked(0.01)
+            assert leecher.store.statistics().written_bytes == 0
             honest = await seeded(network, release)
             network.connect(honest, leecher)
         assert [(peer, kind) for peer, kind, _ in leecher.score.blames] == [
@@ -140,6 +141,20 @@ async def test_a_corrupter_is_blamed_once_and_the_image_still_arrives() -> None:
         ]
         assert leecher.service.statistics().blames == {Offence.CORRUPT_CHUNK: 1}
         assert content(leecher.store, release) == release.images[0].data  # type: ignore[arg-type]
+
+
+def test_a_corrupting_store_spoils_every_chunk_of_a_run_and_keeps_their_lengths() -> None:
+    release = make_release(6, SMALL)
+    store = MemoryStore()
+    release.hold_all(store)
+    chunks = release.images[0].chunks
+    image = sha256(release.images[0].data)
+    outcome = CorruptingStore(store).read_chunks(
+        image, Runs([(0, len(chunks))]), bytes_max=len(release.images[0].data)
+    )
+    assert outcome.lengths == tuple(map(len, chunks))
+    for chunk, part in zip(chunks, outcome.payload, strict=True):
+        assert part == bytes([chunk[0] ^ 1]) + chunk[1:]
 
 
 async def test_a_peer_that_opens_the_manifest_late_is_asked_without_a_further_word(
