@@ -1,1 +1,1 @@
-"""Attacks on a swarm, each with what must hold all the same; `docs/attacks.md` is made from them."""
+"""Attacks on a swarm, each with what must hold all the same; they make `docs/attacks.md`."""

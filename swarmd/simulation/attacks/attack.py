@@ -1,4 +1,4 @@
-"""What an attack is: who attacks with what, what must hold all the same, and a run that measures it.
+"""What an attack is: who attacks with what, what must hold all the same, and a measuring run.
 
 An attack's run is decided by its seed. It puts an adversary against the production code, in one of
 the simulated worlds or against a single machine, and returns verdicts. Where that is possible it

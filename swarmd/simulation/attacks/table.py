@@ -30,8 +30,8 @@ _HEAD: Final = """\
 # Attacks, and what becomes of them
 
 Made by `make attacks`; do not edit. Each row is a run of the production code against an adversary,
-decided by its seed. *Control* says what the same attack does to a swarm without the defence: it must
-lose there, or the attack never reached its victim. Run one: `swarmd sim --attack NAME --seed S`.
+decided by its seed. *Control* says what the same attack does to a swarm without the defence, which
+must lose: else the attack never reached its victim. Run one: `swarmd sim --attack NAME --seed S`.
 What is promised to whom is in [threat-model.md](threat-model.md).
 """
 
