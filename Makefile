@@ -1,13 +1,14 @@
 # Everything runs in a virtual environment of this tree, made from constraints.txt by .ci/install.
 # Variables: PYTHON (interpreter to build it with), VENV (where), JOBS (test processes),
-# DEMO (arguments of the demonstration), ARGS (a selection for pytest; coverage floors then rest).
+# DEMO (arguments of the demonstration), ATTACKS (arguments of `make attacks`),
+# ARGS (a selection for pytest; coverage floors then rest).
 
 PYTHON ?= $(if $(wildcard /usr/bin/python3),/usr/bin/python3,python3)
 VENV ?= .venv
 export PYTHON VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format lock campaign campaign-ci accountability crash relay kills clean
+.PHONY: help install demo test check format lock campaign campaign-ci accountability crash relay kills attacks clean
 
 help: ## says what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -48,6 +49,9 @@ relay: install ## transfers over modelled thin links, every situation; resumes w
 
 kills: install ## kills a downloading process 200 times at random: what has to be fetched again
 	@PYTHONPATH=. $(VENV)/bin/python benchmarks/store_kills.py
+
+attacks: install ## every attack of docs/attacks.md with several seeds; writes that page
+	@$(VENV)/bin/python benchmarks/attacks.py $(ATTACKS)
 
 clean: ## removes the environment, caches and build products
 	rm -rf .venv .venv.lock .cache build dist

@@ -13,6 +13,7 @@ import click
 from protocol.errors import ConfigError
 from swarmd.cli.options import examples, json_option, pass_output
 from swarmd.cli.output import Output, plain, table
+from swarmd.cli.sim_attack import attack_list, show_attack
 
 if TYPE_CHECKING:
     from swarmd.control.protocol import JSON
@@ -32,6 +33,7 @@ _BAR_STEPS: Final = 1000
         "swarmd sim flash-crowd --seed 7",
         "swarmd sim corrupters --nodes 40 --adversary mute_relayer=0.2 --report swarm.html",
         "swarmd sim mine.toml --json",
+        "swarmd sim --attack rollback --seed 3",
     )
 )
 @click.argument("scenario", required=False, metavar="[SCENARIO]")
@@ -56,10 +58,23 @@ _BAR_STEPS: Final = 1000
     "--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="Write an HTML page with plots to FILE.",
 )  # fmt: skip
-@click.option("--list", "is_list", is_flag=True, help="List scenarios and adversaries, and exit.")
+@click.option(
+    "--attack", "attack_name", metavar="NAME",
+    help="Run an attack of docs/attacks.md instead of a scenario, and its control.",
+)  # fmt: skip
+@click.option(
+    "--list", "is_list", is_flag=True, help="List scenarios, adversaries and attacks, and exit."
+)
 @json_option
 @pass_output
-def sim(output: Output, /, scenario: str | None, is_list: bool, **options: Any) -> None:
+def sim(
+    output: Output,
+    /,
+    scenario: str | None,
+    is_list: bool,
+    attack_name: str | None,
+    **options: Any,
+) -> None:
     """Simulate a swarm: validators authorise a release, gateways distribute it.
 
     SCENARIO is a name from --list or a TOML file. Exits with 0 if every bound was kept (or, where
@@ -68,6 +83,10 @@ def sim(output: Output, /, scenario: str | None, is_list: bool, **options: Any) 
     if is_list:
         _show_list(output)
         return
+    if attack_name is not None:
+        _refuse_with_attack(click.get_current_context(), scenario)
+        show_attack(output, attack_name, options["seed"])
+        return
     if scenario is None:
         raise click.UsageError("name a SCENARIO; --list shows those that come with the program")
     outcome = _run(scenario, **options)
@@ -75,6 +94,22 @@ def sim(output: Output, /, scenario: str | None, is_list: bool, **options: Any) 
     if not outcome.passed:
         _explain(output, outcome)
         click.get_current_context().exit(1)
+
+
+def _refuse_with_attack(context: click.Context, scenario: str | None) -> None:
+    """An attack is decided by its name and seed; what belongs to scenarios is a mistake."""
+    from click.core import ParameterSource
+
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in ("attack_name", "seed", "json", "scenario", "is_list")
+        and context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    ]
+    if scenario is not None:
+        given.insert(0, "SCENARIO")
+    if given:
+        raise click.UsageError(f"--attack takes only --seed and --json, not {', '.join(given)}")
 
 
 def _run(
@@ -225,4 +260,9 @@ def _show_list(output: Output) -> None:
         }
         for each in usable
     ]
-    output.result(cast("JSON", {"scenarios": scenarios, "adversaries": adversaries}))
+    document = {
+        "scenarios": scenarios,
+        "adversaries": adversaries,
+        "attacks": attack_list(),
+    }
+    output.result(cast("JSON", document))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -26,14 +27,43 @@ _ALL: Final[tuple[Attack, ...]] = (
 ATTACKS: Final[Mapping[str, Attack]] = MappingProxyType({item.name: item for item in _ALL})
 """All attacks by name, in the order of the page."""
 
+_COLUMNS: Final = (
+    "attack", "the attacker", "what stops it", "tries", "measured (bound)", "control", "held",
+)  # fmt: skip
+"""Of every table."""
 _HEAD: Final = """\
 # Attacks, and what becomes of them
 
 Made by `make attacks`; do not edit. Each row is a run of the production code against an adversary,
-decided by its seed. *Control* says what the same attack does to a swarm without the defence, which
-must lose: else the attack never reached its victim. Run one: `swarmd sim --attack NAME --seed S`.
-What is promised to whom is in [threat-model.md](threat-model.md).
+decided by its seed; figures are those of seed 1, *held* says with how many seeds every bound was
+kept. *Control* says what the same attack does to a swarm without the defence, which must lose: else
+the attack never reached its victim. Run one: `swarmd sim --attack NAME --seed S`. What is promised
+to whom is in [threat-model.md](threat-model.md).
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttackRecord:
+    """What an attack came to with several seeds."""
+
+    result: AttackResult
+    """With the seed that the page shows."""
+    control: AttackResult | None
+    """What the control came to with it; None: there is none."""
+    seeds_held: int
+    """With how many seeds every bound was kept, and the control lost."""
+    seeds_run: int
+    """With how many it was run."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it went as it must with every seed."""
+        return self.seeds_held == self.seeds_run
+
+
+def went_as_it_must(result: AttackResult, control: AttackResult | None) -> bool:
+    """Whether an attack was tried and withstood, and its control lost."""
+    return result.held and result.attempts > 0 and (control is None or not control.held)
 
 
 def attack(name: str) -> Attack:
@@ -48,33 +78,52 @@ def attack(name: str) -> Attack:
     return found
 
 
-def render(results: Mapping[str, tuple[AttackResult, AttackResult | None]]) -> str:
+def replay_command(name: str, seed: int) -> str:
+    """The command line that runs an attack again."""
+    return f"swarmd sim --attack {name} --seed {seed}"
+
+
+def render(records: Mapping[str, AttackRecord]) -> str:
     """The page: one section for each family, one row for each attack that was run.
 
     Args:
-        results: by name, what the attack and its control came to.
+        records: what attacks came to, by name.
     """
     parts = [_HEAD]
     for family in Family:
         rows = [
-            _row(item, *results[item.name])
+            row(item, records[item.name])
             for item in ATTACKS.values()
-            if item.family is family and item.name in results
+            if item.family is family and item.name in records
         ]
         if rows:
             parts.append(f"## {family}\n\n{_table(rows)}")
     return "\n".join(parts)
 
 
-def _row(item: Attack, result: AttackResult, control: AttackResult | None) -> tuple[str, ...]:
-    measured = "; ".join(_said(verdict) for verdict in result.verdicts)
-    lost = "-"
-    if control is not None:
-        broken = [verdict.name for verdict in control.verdicts if not verdict.passed]
-        lost = f"loses ({', '.join(broken)})" if broken else "**does not lose**"
+def row(item: Attack, record: AttackRecord) -> tuple[str, ...]:
+    """The cells of an attack's row, as the page shows them."""
     name = f"**{item.name}** ({item.known_as})"
-    verdict = measured if result.held else f"**broken**: {measured}"
-    return (name, item.attacker, item.counter, f"{result.attempts}", verdict, lost)
+    measured = measured_text(record.result)
+    held = f"{record.seeds_held} of {record.seeds_run}"
+    lost = control_text(record.control)
+    tries = f"{record.result.attempts}"
+    cells = (name, item.attacker, item.counter, tries, measured, lost, held)
+    return tuple(cell.replace("|", "\\|") for cell in cells)
+
+
+def measured_text(result: AttackResult) -> str:
+    """What was measured against which bounds, in one line."""
+    measured = "; ".join(_said(verdict) for verdict in result.verdicts)
+    return measured if result.held else f"**broken**: {measured}"
+
+
+def control_text(control: AttackResult | None) -> str:
+    """What the control lost, in one line."""
+    if control is None:
+        return "-"
+    broken = [verdict.name for verdict in control.verdicts if not verdict.passed]
+    return f"loses ({', '.join(broken)})" if broken else "**does not lose**"
 
 
 def _said(verdict: Verdict) -> str:
@@ -84,6 +133,5 @@ def _said(verdict: Verdict) -> str:
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> str:
-    head = ("attack", "the attacker", "what stops it", "tries", "measured (bound)", "control")
-    lines = [head, ("---",) * len(head), *rows]
+    lines = [_COLUMNS, ("---",) * len(_COLUMNS), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from swarmd.simulation.attacks import table as attack_table
+from swarmd.simulation.attacks.attack import Attack, AttackResult, Family, never
 from tests.swarmd.cli.conftest import Run
 
 SMALL = """
@@ -138,3 +140,76 @@ def test_what_whole_daemons_cannot_do_is_said(swarmd: Run, small: Path) -> None:
     assert "adversaries: whole daemons all keep the rules" in ended.err
     ended = swarmd("sim", small, "--level", "daemons", "--until", 2)
     assert ended.code == 2
+
+
+# Attacks ------------------------------------------------------------------------------------------
+
+
+def _attack(monkeypatch: pytest.MonkeyPatch, *, measured: float, control: float | None) -> None:
+    """Lets the program know one attack more, `probe`."""
+
+    def result(count: float) -> AttackResult:
+        return AttackResult(verdicts=(never("kept", count),), attempts=7)
+
+    probe = Attack(
+        name="probe",
+        family=Family.UPDATE,
+        known_as="a test",
+        attacker="Nobody.",
+        counter="Nothing.",
+        run=lambda _seed: result(measured),
+        control=None if control is None else lambda _seed: result(control),
+    )
+    monkeypatch.setattr(attack_table, "ATTACKS", {**attack_table.ATTACKS, "probe": probe})
+
+
+def test_an_attack_is_a_table_and_its_control(swarmd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _attack(monkeypatch, measured=0, control=2)
+    ended = swarmd("sim", "--attack", "probe", "--seed", 3)
+    assert ended.code == 0
+    assert ended.out.startswith("probe, seed 3: 7 attempts\n")
+    assert re.search(r"^kept +0 +<= 0 +- +kept$", ended.out, re.MULTILINE)
+    assert "without the defence: loses (kept)\n" in ended.out
+    assert ended.out.endswith("withstood\n")
+    document = swarmd("sim", "--attack", "probe", "--json").document
+    assert (document["attack"], document["seed"], document["held"]) == ("probe", 1, True)
+    assert document["control"]["held"] is False
+    assert document["replay"] == "swarmd sim --attack probe --seed 1"
+
+
+@pytest.mark.parametrize(
+    ("measured", "control", "reason"),
+    [(1, 1, "broken bounds: kept"), (0, 0, "the attack fails without the defence, too")],
+)
+def test_an_attack_that_goes_wrong_says_how_to_see_it_again(
+    swarmd: Run, monkeypatch: pytest.MonkeyPatch, measured: float, control: float, reason: str
+) -> None:
+    _attack(monkeypatch, measured=measured, control=control)
+    ended = swarmd("sim", "--attack", "probe", "--seed", 9)
+    assert ended.code == 1
+    assert reason in ended.err
+    assert ended.err.endswith("seed 9; replay: swarmd sim --attack probe --seed 9\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--attack", "none"), "no attack 'none'"),
+        (("--attack", "probe", "flash-crowd"), "--attack takes only --seed and --json"),
+        (("--attack", "probe", "--nodes", "3", "--until", "2"), "not --nodes, --until"),
+    ],
+)
+def test_attacks_take_no_scenario(swarmd: Run, arguments: tuple[str, ...], reason: str) -> None:
+    ended = swarmd("sim", *arguments)
+    assert ended.code == 2
+    assert reason in ended.err
+
+
+def test_the_list_names_attacks(swarmd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _attack(monkeypatch, measured=0, control=None)
+    attacks = swarmd("sim", "--list", "--json").document["attacks"]
+    assert attacks[-1] == {
+        "name": "probe",
+        "family": "Updates (TUF, Uptane)",
+        "attacker": "Nobody.",
+    }
