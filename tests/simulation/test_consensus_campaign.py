@@ -11,8 +11,8 @@ import pytest
 
 from ledger.simplex.engine import Simplex
 from swarmd.simulation.consensus_campaign import Outcome, Plan, run_seed
-from tests.support.consensus_mutants import NoQuestion
-from tests.support.restored_journal import run_restore
+from swarmd.simulation.defective_engines import NoQuestion
+from swarmd.simulation.restored_journal import run_restore
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

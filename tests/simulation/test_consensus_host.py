@@ -13,9 +13,9 @@ from swarmd.simulation.consensus_cluster import Cluster
 from swarmd.simulation.consensus_events import fingerprint
 from swarmd.simulation.consensus_host import ConsensusHost
 from swarmd.simulation.consensus_store import Disk, Store
+from swarmd.simulation.restored_journal import copy_of
 from swarmd.simulation.world import Link, World
 from tests.support.consensus import Network
-from tests.support.restored_journal import copy_of
 
 INSTANT = Disk(sync_s=0.0, commit_s=0.0, compute_s=0.0)
 HOP_S = 0.05

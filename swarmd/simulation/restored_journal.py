@@ -20,7 +20,12 @@ def copy_of(host: ConsensusHost) -> MemoryJournal:
 
 
 def lossy_cluster(seed: int, engine: type[Simplex] = Simplex) -> Cluster:
-    """Makes four started validators on links that lose a tenth of the messages."""
+    """Makes four started validators on links that lose a tenth of the messages.
+
+    Args:
+        seed: decides all that is random.
+        engine: what they run.
+    """
     link = Link(latency_s=0.01, jitter_s=0.2, loss=0.1)
     cluster = Cluster(
         World(seed, link, fingerprint),
@@ -40,8 +45,12 @@ def run_restore(seed: int, engine: type[Simplex]) -> Cluster:
     """Cuts two of four validators in a view and brings one back with a slightly old journal.
 
     With two down nobody moves on, so that the one that comes back meets the view it voted in.
+
+    Args:
+        seed: decides all that is random.
+        engine: what they run.
     """
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - replayed by seed, guards nothing
     cluster = lossy_cluster(seed, engine)
     world = cluster.world
     for round_number in range(6):
