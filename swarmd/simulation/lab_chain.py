@@ -1,0 +1,98 @@
+"""Chains of a laboratory: blocks built, certified and committed by whoever holds all its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ledger.block import Block, SkipProof
+from ledger.chain import Chain
+from ledger.chain_blocks import CommitResult
+from ledger.errors import LedgerError
+from ledger.state import LedgerState
+from ledger.transition.block import apply_block
+from ledger.transition.genesis import genesis_outcome
+from ledger.vote import Ed25519Verifier
+from protocol.digest import sha256
+from protocol.manifest import SignedManifest
+from protocol.transaction import SignedTransaction
+from swarmd.simulation.lab import FLEET, GENESIS_MS, Lab, make_lab
+
+
+def build_next(
+    chain: Chain,
+    transactions: Sequence[SignedTransaction] = (),
+    *,
+    parent: Block | None = None,
+    after_ms: int = 1000,
+    skip_views: int = 0,
+) -> Block:
+    """Submits transactions and lets the next leader build on a block or the head."""
+    header = chain.head if parent is None else parent.header
+    now_ms = header.time_ms + after_ms
+    for signed in transactions:
+        chain.submit(signed.signed.raw, now_ms=now_ms)
+    before = header.view_in(chain.validators.epoch)
+    view = before + 1 + skip_views
+    skips = [SkipProof(v, sha256(b"skip %d" % v)) for v in range(before + 1, view)]
+    return chain.build(
+        header.block_id,
+        view=view,
+        proposer=chain.validators.leader(view),
+        now_ms=now_ms,
+        skips=skips,
+    )
+
+
+def advance(
+    lab: Lab, chain: Chain, transactions: Sequence[SignedTransaction] = (), *, after_ms: int = 1000
+) -> CommitResult:
+    """Builds, certifies and commits one block; checks that it took every transaction."""
+    block = build_next(chain, transactions, after_ms=after_ms)
+    assert len(block.transactions) >= len(transactions), "a transaction was left out"
+    (result,) = chain.commit(block.block_id, lab.certificate(block))
+    return result
+
+
+def authorise(lab: Lab, chain: Chain, manifest: SignedManifest, *, group: str = FLEET) -> None:
+    """Proposes and approves a manifest in two blocks."""
+    advance(lab, chain, [lab.propose(manifest)])
+    advance(lab, chain, [lab.approve(manifest.manifest_id, group=group)])
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """Applies single transactions to a genesis state, each in a block of its own."""
+
+    lab: Lab
+    """Whose genesis it is."""
+    state: LedgerState
+    """The newest."""
+    height: int = 0
+    """Of the newest block."""
+    time_ms: int = GENESIS_MS
+    """Of the newest block, milliseconds."""
+
+    def apply(self, signed: SignedTransaction, *, after_ms: int = 1000) -> LedgerState:
+        """Applies a transaction in a next block; on refusal nothing changes."""
+        context = self.lab.context(height=self.height + 1, time_ms=self.time_ms + after_ms)
+        outcome = apply_block(self.state, context, [signed], [], Ed25519Verifier())
+        self.state, self.height, self.time_ms = outcome.state, context.height, context.time_ms
+        return self.state
+
+    def refusal(self, signed: SignedTransaction, *, after_ms: int = 1000) -> LedgerError:
+        """The error that a transaction meets; checks that it left no trace."""
+        before = (self.state, self.state.tree.root)
+        try:
+            self.apply(signed, after_ms=after_ms)
+        except LedgerError as error:
+            assert (self.state, self.state.tree.root) == before
+            return error
+        raise AssertionError(f"{signed.transaction.kind} was accepted")
+
+
+def make_bench(**arguments: Any) -> Bench:
+    """A bench over a lab made with these arguments."""
+    lab = make_lab(**arguments)
+    return Bench(lab=lab, state=genesis_outcome(lab.genesis).state)
