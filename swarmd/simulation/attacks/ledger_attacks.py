@@ -7,6 +7,7 @@ from typing import Final
 
 from swarmd.simulation import defective_engines as defects
 from swarmd.simulation.attacks.attack import Attack, Family
+from swarmd.simulation.attacks.ledger_lies import run_anchors, run_state_lies
 from swarmd.simulation.attacks.ledger_runs import (
     Siege,
     run_drift,
@@ -211,6 +212,25 @@ _TIME_AND_KEYS: Final = (
         run=run_fork,
     ),
 )
+_LIES: Final = (
+    Attack(
+        name="state-sync-liar",
+        family=_LEDGER,
+        known_as="poisoned snapshot",
+        attacker="a member answers newcomers with versions and pages of state that are nearly true",
+        counter="a version is final by certificate, a page hashes to its root (Y11, Y12, Y21, Y24)",
+        run=run_state_lies,
+        control=partial(run_state_lies, is_checked=False),
+    ),
+    Attack(
+        name="conflicting-anchors",
+        family=_LEDGER,
+        known_as="split view of a log, RFC 6962 equivocation",
+        attacker="a gateway anchors two receipt logs of one size, or signs in another's name",
+        counter="both anchors convict their signer, whoever holds them; no other key (D40, D41)",
+        run=run_anchors,
+    ),
+)
 
-LEDGER_ATTACKS: Final[tuple[Attack, ...]] = (*_PROPOSERS, *_VOTERS, *_TIME_AND_KEYS)
+LEDGER_ATTACKS: Final[tuple[Attack, ...]] = (*_PROPOSERS, *_VOTERS, *_TIME_AND_KEYS, *_LIES)
 """In the order of the page."""
