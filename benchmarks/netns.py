@@ -2,9 +2,9 @@
 
     sudo python benchmarks/netns.py --leechers 16 --mbit 20 --delay-ms 20 --mib 16 --runs 3
 
-One seeder and N leechers run in network namespaces of their own, joined by `netns_link.c` (compiled
-when run; rate, delay and a tail-drop queue for each port, since not every kernel has netem). Needs
-root, iproute2, a C compiler and /dev/net/tun.
+One seeder and N leechers run in network namespaces of their own, joined by links with a rate, a
+delay and a tail-drop queue for each port (`swarmd/simulation/processes/namespaces.py`). Needs root,
+iproute2, a C compiler and /dev/net/tun. Whole daemons: `benchmarks/levels.py`.
 
 A peer is a program that takes `--role seed|leech --dir D --mib N --opt JSON` (in it `listen`, an
 "IP:PORT"). Leechers' folders are in the seeder's. The seeder makes D/fw.bin available and prints
@@ -27,13 +27,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from swarmd.simulation.links import LinkModel, NodeLink
+from swarmd.simulation.processes.namespaces import Namespaces, Port
+from swarmd.simulation.processes.processors import ProcessorWatch
 from swarmd.simulation.transfer import Transfer, fluid_bound_s
 
 HERE = Path(__file__).resolve().parent
@@ -62,11 +64,11 @@ class Outcome:
 class Peer:
     """A process in a namespace."""
 
-    def __init__(self, namespace: str, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str]) -> None:
         self.command = list(command)
         quiet = None if os.environ.get("NETNS_DEBUG") else subprocess.DEVNULL
         self.process = subprocess.Popen(
-            ["ip", "netns", "exec", namespace, *command],
+            self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=quiet,
@@ -94,121 +96,53 @@ class Peer:
         self.process.wait()
 
 
-@dataclass(slots=True)
-class Bed:
-    """Namespaces joined by the link program."""
+def links_of(options: argparse.Namespace) -> list[NodeLink]:
+    """Links of the seeder and of each leecher."""
+    count, slow = options.leechers, options.slow
+    rates = [options.mbit / (4 if number > count - slow else 1) for number in range(count + 1)]
+    return [
+        NodeLink(uplink_bytes_per_s=rate * 125_000, downlink_bytes_per_s=rate * 125_000)
+        for rate in rates
+    ]
 
-    options: argparse.Namespace
-    program: Path
-    prefix: str = field(default_factory=lambda: f"sw{os.getpid() % 100_000}")
-    _switch: subprocess.Popen[str] | None = None
 
-    @property
-    def links(self) -> list[NodeLink]:
-        """Links of the seeder and of each leecher."""
-        count, slow = self.options.leechers, self.options.slow
-        rates = [
-            self.options.mbit / (4 if number > count - slow else 1) for number in range(count + 1)
-        ]
-        return [
-            NodeLink(uplink_bytes_per_s=rate * 125_000, downlink_bytes_per_s=rate * 125_000)
-            for rate in rates
-        ]
-
-    def namespace(self, number: int) -> str:
-        """Name of a node's namespace."""
-        return f"{self.prefix}n{number}"
-
-    def address(self, number: int) -> str:
-        """IP address of a node."""
-        return f"10.78.{number // 200}.{number % 200 + 1}"
-
-    def up(self) -> None:
-        """Makes devices and namespaces."""
-        rates = [
-            f"{x.uplink_bytes_per_s / 125_000}:{x.downlink_bytes_per_s / 125_000}"
-            for x in self.links
-        ]
-        options = self.options
-        self._switch = subprocess.Popen(
-            [
-                str(self.program), f"{self.prefix}t", str(options.delay_ms), str(options.queue_ms),
-                str(options.loss), *rates,
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
-        assert self._switch.stdout is not None
-        if self._switch.stdout.readline().strip() != "READY":
-            raise RuntimeError("the link program did not start")
-        for number in range(len(self.links)):
-            name, device = self.namespace(number), f"{self.prefix}t{number}"
-            _ip("netns", "add", name)
-            _ip("link", "set", device, "netns", name)
-            _ip("-n", name, "link", "set", device, "name", "e0")
-            mac = f"02:00:00:00:{number // 256:02x}:{number % 256:02x}"
-            _ip("-n", name, "link", "set", "e0", "address", mac)
-            _ip("-n", name, "addr", "add", f"{self.address(number)}/16", "dev", "e0")
-            _ip("-n", name, "link", "set", "e0", "up")
-            _ip("-n", name, "link", "set", "lo", "up")
-
-    def down(self) -> list[list[int]]:
-        """Removes all; returns what the link program counted."""
-        counts: list[list[int]] = []
-        if self._switch is not None:
-            self._switch.terminate()
-            said, _ = self._switch.communicate(timeout=30)
-            counts = [[int(word) for word in line.split()] for line in said.splitlines()]
-            self._switch = None
-        for number in range(len(self.links)):
-            subprocess.run(
-                ["ip", "netns", "del", self.namespace(number)], check=False, capture_output=True
+def namespaces_of(options: argparse.Namespace) -> Namespaces:
+    """Namespaces of the seeder and of each leecher."""
+    return Namespaces(
+        [
+            Port(
+                up_mbit=each.uplink_bytes_per_s / 125_000,
+                down_mbit=each.downlink_bytes_per_s / 125_000,
             )
-        return counts
-
-
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
-
-
-def _cpu_times() -> tuple[float, float]:
-    """Busy and total processor time of the machine so far, ticks."""
-    words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
-    ticks = [int(word) for word in words]
-    idle = ticks[3] + ticks[4]
-    return float(sum(ticks) - idle), float(sum(ticks))
-
-
-@contextlib.contextmanager
-def _compiled() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="netns-") as folder:
-        program = Path(folder) / "netns_link"
-        subprocess.run(["cc", "-O2", "-o", str(program), str(HERE / "netns_link.c")], check=True)
-        yield program
+            for each in links_of(options)
+        ],
+        delay_ms=options.delay_ms,
+        queue_ms=options.queue_ms,
+        loss=options.loss,
+    )
 
 
 class Run:
     """One transfer of a fresh file."""
 
-    def __init__(self, options: argparse.Namespace, program: Path, folder: Path) -> None:
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self._options = options
-        self._bed = Bed(options, program)
+        self._namespaces = namespaces_of(options)
         self._folder = folder
         self._peers: dict[int, Peer] = {}
 
     def measure(self) -> Outcome:
         """Runs it."""
-        try:
-            return self._measure()
-        finally:
-            for peer in self._peers.values():
-                with contextlib.suppress(OSError):
-                    peer.kill()
-            self._bed.down()
+        with self._namespaces:
+            try:
+                return self._measure()
+            finally:
+                for peer in self._peers.values():
+                    with contextlib.suppress(OSError):
+                        peer.kill()
 
     def _measure(self) -> Outcome:
         options = self._options
-        self._bed.up()
         numbers = range(1, options.leechers + 1)
         for number in numbers:
             self._folder_of(number).mkdir()
@@ -221,25 +155,25 @@ class Run:
         for number in numbers:
             addresses[number] = self._peers[number].wait_line("READY")
         time.sleep(options.settle)
-        busy, total = _cpu_times()
+        processors = ProcessorWatch()
         start = time.perf_counter()
         for number in numbers:
             self._go(number, [addresses[other] for other in range(number)])
         if options.churn:
             self._churn(start, addresses)
         finished = self._wait_done(start, numbers)
-        busy_now, total_now = _cpu_times()
+        cpu_share = processors.share()
         for peer in self._peers.values():
             peer.kill()
         self._peers = {}
-        counts = self._bed.down()
+        counts = self._namespaces.remove()
         size = options.mib << 20
         return Outcome(
             finished_s=finished,
-            seeder_sent=counts[0][1] / size,
-            received=sum(count[2] for count in counts[1:]) / (size * options.leechers),
-            cpu_share=(busy_now - busy) / max(total_now - total, 1.0),
-            drops=sum(count[3] + count[4] for count in counts),
+            seeder_sent=counts[0].sent_bytes / size,
+            received=sum(count.received_bytes for count in counts[1:]) / (size * options.leechers),
+            cpu_share=cpu_share,
+            drops=sum(count.drops for count in counts),
         )
 
     def _folder_of(self, number: int) -> Path:
@@ -247,13 +181,13 @@ class Run:
 
     def _start(self, number: int) -> Peer:
         options = self._options
-        opt = {**json.loads(options.opt), "listen": f"{self._bed.address(number)}:6881"}
+        opt = {**json.loads(options.opt), "listen": f"{self._namespaces.address(number)}:6881"}
         command = [
             sys.executable, str(options.peer), "--role", "leech" if number else "seed",
             "--dir", str(self._folder_of(number)), "--mib", str(options.mib),
             "--leechers", str(options.leechers), "--opt", json.dumps(opt),
         ]  # fmt: skip
-        peer = self._peers[number] = Peer(self._bed.namespace(number), command)
+        peer = self._peers[number] = Peer([*self._namespaces.command(number), *command])
         return peer
 
     def _go(self, number: int, addresses: Sequence[str]) -> None:
@@ -261,7 +195,7 @@ class Run:
 
     def _churn(self, start: float, addresses: dict[int, str]) -> None:
         """Kills a third at half the bound and starts it again at once, with what it has on disk."""
-        time.sleep(max(0.0, start + bound_s(self._options, self._bed) / 2 - time.perf_counter()))
+        time.sleep(max(0.0, start + bound_s(self._options) / 2 - time.perf_counter()))
         victims = list(range(1, self._options.leechers + 1, 3))[: self._options.leechers // 3]
         for number in victims:
             self._peers[number].kill()
@@ -290,13 +224,13 @@ class Run:
         return [finished[number] for number in numbers]
 
 
-def bound_s(options: argparse.Namespace, bed: Bed) -> float:
+def bound_s(options: argparse.Namespace) -> float:
     """The fluid bound of the scenario, seconds."""
-    seeder, *others = bed.links
+    seeder, *others = links_of(options)
     return fluid_bound_s(options.mib << 20, [seeder], others)
 
 
-def simulated(options: argparse.Namespace, bed: Bed) -> float:
+def simulated(options: argparse.Namespace) -> float:
     """Makespan of the same transfer in the simulator, in bounds: median of three seeds.
 
     Churn is not simulated; loss is of segments, the recipe is fetched as in reality.
@@ -305,7 +239,7 @@ def simulated(options: argparse.Namespace, bed: Bed) -> float:
     makespans = []
     for seed in (1, 2, 3):
         transfer = Transfer(seed, image_bytes=options.mib << 20, model=model, knows_recipe=False)
-        seeder, *others = bed.links
+        seeder, *others = links_of(options)
         transfer.add_seeder(seeder)
         for each in others:
             transfer.add_leecher(each)
@@ -314,10 +248,8 @@ def simulated(options: argparse.Namespace, bed: Bed) -> float:
     return statistics.median(makespans)
 
 
-def _report(
-    options: argparse.Namespace, outcomes: Sequence[Outcome], bed: Bed
-) -> dict[str, object]:
-    bound, links = bound_s(options, bed), bed.links
+def _report(options: argparse.Namespace, outcomes: Sequence[Outcome]) -> dict[str, object]:
+    bound, links = bound_s(options), links_of(options)
     fast_count = options.leechers - options.slow
     total = sum(each.uplink_bytes_per_s for each in links)
     size = options.mib << 20
@@ -372,19 +304,17 @@ def main() -> None:
     """Measures as the command line says."""
     options = _arguments()
     outcomes: list[Outcome] = []
-    with _compiled() as program:
-        for _ in range(options.runs):
-            base = "/dev/shm" if Path("/dev/shm").is_dir() else None
-            folder = Path(tempfile.mkdtemp(prefix="netns-", dir=base))
-            try:
-                outcomes.append(Run(options, program, folder).measure())
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-        bed = Bed(options, program)
-        report = _report(options, outcomes, bed)
-        if options.simulate:
-            report["simulated"] = round(simulated(options, bed), 3)
-        print(json.dumps(report))
+    for _ in range(options.runs):
+        base = "/dev/shm" if Path("/dev/shm").is_dir() else None
+        folder = Path(tempfile.mkdtemp(prefix="netns-", dir=base))
+        try:
+            outcomes.append(Run(options, folder).measure())
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    report = _report(options, outcomes)
+    if options.simulate:
+        report["simulated"] = round(simulated(options), 3)
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

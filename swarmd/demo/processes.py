@@ -61,6 +61,11 @@ class NodeProcess:
         assert self._process is not None, "the node runs"
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended since."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Starts the process; `wait_ready` waits for it."""
         self._log = self.log_path.open("ab")
@@ -86,11 +91,12 @@ class NodeProcess:
         seen = b""
         while b"READY" not in seen:
             if process.poll() is not None or CLOCK.monotonic() > deadline:
-                raise TransportError(f"{self.name} did not become ready: {self._last_words()}")
+                raise TransportError(f"{self.name} did not become ready: {self.last_words()}")
             time.sleep(0.02)
             seen += process.stdout.read() or b""
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The last line of its log."""
         lines = self.log_path.read_text(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else "it said nothing"
 
@@ -106,6 +112,11 @@ class NodeProcess:
         """Asks the process to stop without waiting; `stop` waits."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
+
+    def signal_kill(self) -> None:
+        """Kills the process without waiting; `stop` waits."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
 
     def _end(self, number: signal.Signals) -> None:
         process = self._process

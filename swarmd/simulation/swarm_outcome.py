@@ -111,13 +111,13 @@ class Outcome:
     releases: tuple[ReleaseFigures, ...]
     """How each release went."""
     simulated_s: float
-    """Simulated seconds."""
+    """Simulated seconds; real ones where real processes ran."""
     height: int
     """Final blocks."""
     event_count: int
     """Events executed."""
     trace_hash: str
-    """Equal for two runs of one seed."""
+    """Equal for two runs of one seed; empty where runs do not repeat."""
     samples: tuple[Sample, ...] = field(repr=False)
     """The swarm over time."""
     frames: tuple[Frame, ...] = field(repr=False)
@@ -130,6 +130,12 @@ class Outcome:
     """Gateways that break the rules."""
     replay: str = ""
     """The command that runs it again."""
+    level: str = "machines"
+    """What ran: `machines`, `daemons`, `processes` or `namespaces`."""
+    cpu_share: float | None = None
+    """Part of the machine's processors in use during the run; None where processors are free."""
+    notes: tuple[str, ...] = ()
+    """What a reader has to know, such as parts of the scenario that this level does not model."""
 
     @property
     def held(self) -> bool:
@@ -169,13 +175,15 @@ class Outcome:
         document = _plain(dataclasses.asdict(self))
         assert isinstance(document, dict), "an outcome is a table"
         document |= {"held": self.held, "passed": self.passed, "prefix_s": self.prefix_s}
+        document["trace_hash"] = self.trace_hash or None
         for verdict, entry in zip(self.verdicts, document["verdicts"], strict=True):
             entry["passed"] = verdict.passed
         return document
 
     def explain(self) -> str:
         """Says in a few lines what was broken and how to see it again."""
-        lines = [f"{self.scenario}: seed {self.seed}, trace {self.trace_hash[:16]}"]
+        trace = f"trace {self.trace_hash[:16]}" if self.trace_hash else f"level {self.level}"
+        lines = [f"{self.scenario}: seed {self.seed}, {trace}"]
         lines += [
             f"  {verdict.name}: {text_of(verdict.measured)} {verdict.unit}".rstrip()
             + f", {'at least' if verdict.is_minimum else 'at most'} {verdict.bound:g} allowed;"

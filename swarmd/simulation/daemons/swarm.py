@@ -42,12 +42,12 @@ from swarmd.peers import Offence
 from swarmd.publisher import Release
 from swarmd.running_node import RunningNode
 from swarmd.services.exchange_ports import StartedStatus
+from swarmd.simulation.daemons.outside import PUBLISHER
 from swarmd.simulation.daemons.runtime import SimulatedClock
 from swarmd.simulation.daemons.wire import DaemonLink, DaemonNetwork
 
 GROUP: Final = "fleet"
 PRODUCT: Final = "simulated"
-PUBLISHER: Final = "publisher-1"
 LIMIT_S: Final = 600.0
 """How long anything is waited for unless the caller says otherwise, simulated seconds."""
 _LOOK_S: Final = 0.05

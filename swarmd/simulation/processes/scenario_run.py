@@ -1,0 +1,84 @@
+"""Runs a scenario with real processes, and judges it by the same names as every other level.
+
+Times are real. Whatever happens (an error, Ctrl-C, SIGTERM), the processes are ended by their ids
+and the namespaces removed before this returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import trio
+
+from swarmd.simulation.daemons.judgement import judge
+from swarmd.simulation.daemons.timeline import Timeline
+from swarmd.simulation.processes.grounds import Islands, Loopback, node_names
+from swarmd.simulation.processes.support import Isolation, check_processes
+from swarmd.simulation.processes.swarm import ProcessSwarm
+from swarmd.simulation.scenario import Scenario
+from swarmd.simulation.swarm_outcome import Outcome
+
+
+def run_processes(scenario: Scenario, seed: int, folder: Path, isolation: Isolation) -> Outcome:
+    """Runs a scenario once, in an empty folder.
+
+    Args:
+        scenario: what happens.
+        seed: decides who and what, but not how long things take.
+        folder: for the daemons' data and logs; stays behind.
+        isolation: where the processes stand.
+
+    Raises:
+        ConfigError: the scenario asks for what processes cannot do; names the key.
+        StorageError: the folder is not empty or cannot be written.
+        TransportError: a node did not start, or ended by itself; the message quotes its log.
+    """
+    check_processes(scenario, isolation)
+    with _terminable(), contextlib.ExitStack() as stack:
+        grounds: Loopback | Islands = Loopback()
+        if isolation is Isolation.NAMESPACES:
+            grounds = Islands(scenario, seed, node_names(scenario))
+            stack.enter_context(grounds.context)
+        swarm = ProcessSwarm(scenario, seed, folder, grounds)
+        with _ending(swarm):
+            return trio.run(_run, scenario, seed, swarm, isolation)
+
+
+async def _run(scenario: Scenario, seed: int, swarm: ProcessSwarm, isolation: Isolation) -> Outcome:
+    await swarm.start()
+    await swarm.settle()
+    record = await Timeline(scenario, seed, swarm).run()
+    return judge(record, swarm, await swarm.find(), level=isolation.value)
+
+
+@contextlib.contextmanager
+def _ending(swarm: ProcessSwarm) -> Iterator[None]:
+    """Ends the processes: in order after a run, at once after anything else."""
+    try:
+        yield
+    except BaseException:
+        swarm.end(is_orderly=False)
+        raise
+    swarm.end(is_orderly=True)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes SIGTERM what Ctrl-C is, so that it, too, leaves nothing behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,94 @@
+"""What scenarios may ask of real processes; what they may not is refused by name.
+
+| | machines | daemons | processes | namespaces |
+|---|---|---|---|---|
+| crash, churn | yes | yes | SIGKILL | SIGKILL |
+| partition, one-way, loss | yes | yes | no | yes |
+| links: rates, latency, lost segments | yes | yes | not kept, noted | yes |
+| adversaries | all | none | those that spoil chunks | those that spoil chunks |
+| slow disks, pipes, several seeders, releases without approvals | yes | no | no | no |
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from protocol.errors import ConfigError
+from swarmd.simulation.daemons.checks import check_outside
+from swarmd.simulation.processes.grounds import node_names
+from swarmd.simulation.processes.namespaces import why_not
+from swarmd.simulation.scenario import FaultKind, Scenario
+
+PROCESSES_MAX: Final = 24
+"""Nodes of one run; each takes about 1.5 s of processor time to start, and 90 MiB."""
+SPOILERS: Final = ("chunk_corrupter", "push_corrupter")
+"""Adversaries that exist as processes: a daemon whose store spoils each chunk it reads, for those
+who ask and for those it relays to."""
+_LINK_FAULTS: Final = (FaultKind.PARTITION, FaultKind.ONE_WAY, FaultKind.LOSS)
+
+
+class Isolation(StrEnum):
+    """How processes are kept apart."""
+
+    LOOPBACK = "processes"
+    """Not at all: they share the loopback address."""
+    NAMESPACES = "namespaces"
+    """Each in a network namespace of its own."""
+
+
+def check_processes(scenario: Scenario, isolation: Isolation) -> None:
+    """Refuses scenarios that processes cannot run here.
+
+    Raises:
+        ConfigError: names the key, or what this machine lacks.
+    """
+    check_outside(scenario)
+    _check_count(scenario)
+    _check_adversaries(scenario)
+    if isolation is Isolation.NAMESPACES:
+        if reason := why_not():
+            raise ConfigError(f"level namespaces: {reason}")
+        return
+    for number, fault in enumerate(scenario.faults):
+        if fault.kind in _LINK_FAULTS:
+            raise ConfigError(
+                f"faults[{number}].kind: {fault.kind.value}: loopback has no links to disturb; "
+                "use level namespaces, daemons or machines"
+            )
+
+
+def _check_count(scenario: Scenario) -> None:
+    count = len(node_names(scenario))
+    if count > PROCESSES_MAX:
+        most = PROCESSES_MAX - count + scenario.gateways.count
+        raise ConfigError(
+            f"gateways.count: {count} processes with validators and publisher, at most "
+            f"{PROCESSES_MAX}: {max(most, 0)} gateways here"
+        )
+
+
+def _check_adversaries(scenario: Scenario) -> None:
+    for number, each in enumerate(scenario.adversaries):
+        if each.name not in SPOILERS:
+            raise ConfigError(
+                f"adversaries[{number}].name: {each.name[:40]!r} is no process; "
+                f"there are: {', '.join(SPOILERS)}"
+            )
+    if spoiler_count(scenario) >= scenario.gateways.count:
+        raise ConfigError("adversaries: no honest gateway")
+
+
+def spoilers(scenario: Scenario) -> tuple[tuple[str, int], ...]:
+    """Kinds of adversaries with their numbers."""
+    total = scenario.gateways.count
+    counts = (
+        (each.name, each.count if each.share is None else round(each.share * total))
+        for each in scenario.adversaries
+    )
+    return tuple((name, count) for name, count in counts if count)
+
+
+def spoiler_count(scenario: Scenario) -> int:
+    """How many gateways break the rules."""
+    return sum(count for _, count in spoilers(scenario))
