@@ -7,10 +7,12 @@ over the planes, and the rarest of a set of candidates falls out of log2(peers) 
 operations, so no Python loop ever visits all chunks.
 
 Ties are broken by position behind a start. With one peer to take from, that is the beginning:
-what comes in order need not be read again to hash the whole. With several it depends on the entropy
-given at construction: nodes with different entropy start at different places and so become useful
-to each other. Either way one node's picks go on where they ended, so that they are runs, which
-disks like and which cost no more than one chunk.
+what comes in order need not be read again to hash the whole. With several it is another one each
+time, which the entropy given at construction decides: while one node holds what all others lack,
+those that went on where they ended would soon walk through the same gaps side by side, and each ask
+for what its neighbour is asking for, too (100 nodes, each connected to 16: 4.7 copies left the only
+seeder, and 1.9 with starts by chance). What is picked at once is still a run, which disks like and
+which costs no more than one chunk.
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Protocol
 
+from protocol.relay_estimates import Chance
 from protocol.runs import Pair, iterate_runs
 
-_WORD: Final = 2**64 - 1
+STARTS_MAX: Final = 4096
+"""Places where picks may start; more would cut large images into runs that cost more than the
+requests they make."""
 
 
 class Picker(Protocol):
@@ -49,7 +54,9 @@ class RarestFirst:
             size: number of chunks.
             entropy: any integer; decides ties and nothing else.
         """
-        self._start = (entropy & _WORD) * size >> 64
+        self._chance = Chance(entropy)
+        self._stride = -(-size // STARTS_MAX) or 1
+        self._starts = -(-size // self._stride)
         self._planes: list[int] = []
 
     def gained(self, chunks: int) -> None:
@@ -77,7 +84,7 @@ class RarestFirst:
 
     def order(self, candidates: int, *, is_alone: bool = False) -> Iterator[Pair]:
         """Yields the candidates as runs, rarest first."""
-        start = 0 if is_alone else self._start
+        start = 0 if is_alone else self._chance.below(self._starts or 1) * self._stride
         while candidates:
             rarest = candidates
             for plane in reversed(self._planes):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.bitfield import bits_of
-from protocol.picker import RarestFirst
+from protocol.picker import STARTS_MAX, RarestFirst
 
 SIZE = 70
 SETS = st.sets(st.integers(0, SIZE - 1))
@@ -68,8 +68,23 @@ def test_neighbours_come_together() -> None:
 def test_with_one_peer_the_order_begins_at_the_beginning() -> None:
     picker = RarestFirst(size=SIZE, entropy=2**63)
     picker.gained((1 << SIZE) - 1)
-    assert list(picker.order((1 << SIZE) - 1, is_alone=True)) == [(0, SIZE)]
-    assert next(picker.order((1 << SIZE) - 1)) == (SIZE // 2, SIZE - SIZE // 2)
+    for _ in range(3):
+        assert list(picker.order((1 << SIZE) - 1, is_alone=True)) == [(0, SIZE)]
+
+
+def test_with_several_peers_each_pick_starts_anywhere() -> None:
+    picker = RarestFirst(size=SIZE, entropy=2**63)
+    starts = Counter(next(picker.order((1 << SIZE) - 1))[0] for _ in range(10 * SIZE))
+    assert len(starts) > 0.9 * SIZE
+    assert max(starts.values()) < 40  # ten expected
+
+
+def test_starts_in_large_images_are_so_far_apart_that_runs_stay_long() -> None:
+    size = 2**18
+    picker = RarestFirst(size=size, entropy=7)
+    starts = [next(picker.order((1 << size) - 1))[0] for _ in range(50)]
+    assert all(start % (size // STARTS_MAX) == 0 for start in starts)
+    assert len(dict.fromkeys(starts)) > 40
 
 
 def test_nothing_to_choose_from() -> None:
