@@ -10,12 +10,16 @@ from ledger.block import Block, SkipProof
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
 from ledger.errors import LedgerError
+from ledger.header import Header
 from ledger.state import LedgerState
 from ledger.transition.block import apply_block
 from ledger.transition.genesis import genesis_outcome
 from ledger.vote import Ed25519Verifier
+from protocol.catchup import Freshness, FreshnessAnswer, sign_freshness
+from protocol.did import KeyPurpose
 from protocol.digest import sha256
 from protocol.manifest import SignedManifest
+from protocol.merkle import inclusion_proof, leaf_hash, merkle_root
 from protocol.transaction import SignedTransaction
 from swarmd.simulation.lab import FLEET, GENESIS_MS, Lab, make_lab
 
@@ -59,6 +63,59 @@ def authorise(lab: Lab, chain: Chain, manifest: SignedManifest, *, group: str = 
     """Proposes and approves a manifest in two blocks."""
     advance(lab, chain, [lab.propose(manifest)])
     advance(lab, chain, [lab.approve(manifest.manifest_id, group=group)])
+
+
+def attempt(
+    lab: Lab, chain: Chain, signed: SignedTransaction, *, after_ms: int = 1000
+) -> str | None:
+    """Tries to have a transaction made final by honest validators.
+
+    A refused one uses up no nonce.
+
+    Returns:
+        The rule by which it was refused; None: it is final.
+    """
+    now_ms = chain.head.time_ms + after_ms
+    try:
+        chain.submit(signed.signed.raw, now_ms=now_ms)
+    except LedgerError as error:
+        content = signed.transaction
+        if lab.nonces.get(content.signer) == content.nonce + 1:
+            lab.nonces[content.signer] = content.nonce
+        return error.rule
+    block = build_next(chain, after_ms=after_ms)
+    chain.commit(block.block_id, lab.certificate(block))
+    return None if signed.signed.raw in block.transactions else "block.left_out"
+
+
+def vouch(
+    lab: Lab, head: Header, nonce: bytes, seats: Sequence[int], *, time_ms: int | None = None
+) -> FreshnessAnswer:
+    """What validators sign about a nonce: that a header is their newest final one.
+
+    Args:
+        lab: whose validators.
+        head: the header.
+        nonce: of whoever asked.
+        seats: who answers.
+        time_ms: their clocks; None: the header's time.
+    """
+    leaf = leaf_hash(nonce)
+    statements = []
+    for seat in seats:
+        content = Freshness(
+            era=head.era,
+            validator=seat,
+            epoch=lab.validator_set.epoch,
+            height=head.height,
+            block_id=head.block_id,
+            nonces=merkle_root([leaf]),
+            time_ms=head.time_ms if time_ms is None else time_ms,
+        )
+        key = lab.validators[seat].key(KeyPurpose.VALIDATOR)
+        signed = sign_freshness(content, key, lab.chain_id)
+        statements.append((signed.signed.raw, 0, inclusion_proof([leaf], 0), 1))
+    return FreshnessAnswer(statements=tuple(statements))
 
 
 @dataclass(kw_only=True)

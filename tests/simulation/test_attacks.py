@@ -66,8 +66,9 @@ def test_what_an_attack_says_of_itself_is_whole() -> None:
     for name, item in ATTACKS.items():
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
         assert item.known_as, name
-        assert item.attacker.endswith("."), name
-        assert item.counter.endswith("."), name
+        for text in (item.attacker, item.counter):
+            assert text, name
+            assert not text.endswith("."), "cells of a table"
 
 
 def test_an_unknown_attack_is_an_error_that_names_those_there_are() -> None:

@@ -30,19 +30,26 @@ from swarmd.simulation.byzantine.double_voter import DoubleVoter
 from swarmd.simulation.byzantine.endless_peer import EndlessPeer
 from swarmd.simulation.byzantine.evidence_spammer import EvidenceSpammer
 from swarmd.simulation.byzantine.false_complainer import FalseComplainer
+from swarmd.simulation.byzantine.far_claimer import FarClaimer
 from swarmd.simulation.byzantine.forking_proposer import add_forking_proposer
+from swarmd.simulation.byzantine.free_rider import FreeRider
+from swarmd.simulation.byzantine.freeze_mirror import FreezeMirror
 from swarmd.simulation.byzantine.future_flooder import FutureFlooder
 from swarmd.simulation.byzantine.half_voter import HalfVoter
 from swarmd.simulation.byzantine.impersonator import Impersonator
 from swarmd.simulation.byzantine.lying_relayer import LyingRelayer
+from swarmd.simulation.byzantine.malicious_mirror import MaliciousMirror
 from swarmd.simulation.byzantine.misdealing_peer import MisdealingPeer
 from swarmd.simulation.byzantine.mute_relayer import MuteRelayer
 from swarmd.simulation.byzantine.mute_validator import MuteValidator
 from swarmd.simulation.byzantine.nullifier import Nullifier
 from swarmd.simulation.byzantine.page_forger import PageForger
 from swarmd.simulation.byzantine.push_corrupter import PushCorrupter
+from swarmd.simulation.byzantine.push_flooder import PushFlooder
 from swarmd.simulation.byzantine.restored_validator import RestoredValidator
 from swarmd.simulation.byzantine.retired_keys import RetiredKeys
+from swarmd.simulation.byzantine.rollback_mirror import RollbackMirror
+from swarmd.simulation.byzantine.rotting_peer import RottingPeer
 from swarmd.simulation.byzantine.silent_leader import SilentLeader
 from swarmd.simulation.byzantine.skewed_clock import ClockAhead, ClockBehind
 from swarmd.simulation.byzantine.skipless_proposer import SkiplessProposer
@@ -70,6 +77,8 @@ class Plane(StrEnum):
     """The spreading of news."""
     ROLLOUT = "rollout"
     """What gateways install, and when."""
+    UPDATE = "update"
+    """What gateways believe of a release, and for how long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +138,10 @@ def _seat(
     )
 
 
+def _forger(name: str, plane: Plane, summary: str, forger: type[object]) -> Adversary:
+    return Adversary(name=name, plane=plane, summary=summary, forger=forger)
+
+
 def _peer(name: str, summary: str, peer: type[ExchangeHost]) -> Adversary:
     return Adversary(name=name, plane=Plane.EXCHANGE, summary=summary, peer=peer)
 
@@ -178,12 +191,19 @@ _ALL: Final = (
     _peer("endless_peer", "answers each request again and again", EndlessPeer),
     _peer("misdealing_peer", "genuine chunks cut short, under wrong indices", MisdealingPeer),
     _peer("page_forger", "recipe pages that describe another image", PageForger),
+    _peer("rotting_peer", "honest, with a disk that rots", RottingPeer),
     _peer("stalling_peer", "takes requests and never answers", StallingPeer),
     _member("claiming_relayer", "claims to hold everything and sends nothing", ClaimingRelayer),
     _member("false_complainer", "complains to everybody about everybody", FalseComplainer),
+    _member("free_rider", "takes from everybody, gives and claims nothing", FreeRider),
     _member("lying_relayer", "credits every unit and passes none on", LyingRelayer),
     _member("mute_relayer", "takes everything, passes nothing on", MuteRelayer),
     _member("push_corrupter", "relays in time, with one bit wrong in each chunk", PushCorrupter),
+    _member("push_flooder", "pushes far more than anybody can take", PushFlooder),
+    _forger("far_claimer", Plane.UPDATE, "signs blocks and heights far ahead", FarClaimer),
+    _forger("freeze_mirror", Plane.UPDATE, "withholds news, repeats old vows", FreezeMirror),
+    _forger("malicious_mirror", Plane.UPDATE, "alters whatever it hands on", MaliciousMirror),
+    _forger("rollback_mirror", Plane.UPDATE, "repeats all that was once true", RollbackMirror),
     _member("stalling_relayer", "does everything right, seconds late", StallingRelayer),
 )
 
