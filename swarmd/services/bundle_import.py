@@ -103,11 +103,11 @@ class Outcome:
     bytes_stored: int = 0
     """Their bytes."""
     complete: list[str] = field(default_factory=list)
-    """Manifests, in hex, of which an image is complete now."""
+    """Manifests, in hex, of which every component is complete now."""
     stored: list[str] = field(default_factory=list)
     """Those of them that this import completed."""
     partial: list[str] = field(default_factory=list)
-    """Manifests of which chunks are missing still."""
+    """Manifests of which chunks, or whole components, are missing still."""
     refused: dict[str, str] = field(default_factory=dict)
     """Manifests whose images may not be stored here, with the rule."""
     notes: list[str] = field(default_factory=list)
@@ -127,6 +127,7 @@ class BundleImport:
         self._outcome = Outcome()
         self._last_kind = SectionKind.HEAD
         self._begun: dict[tuple[ManifestId, int], None] = {}
+        self._gained: dict[ManifestId, None] = {}
         self._rings = 0
 
     async def run(self, progress: Progress) -> Outcome:
@@ -390,12 +391,29 @@ class BundleImport:
             store.checkpoint(download)
             return False
 
-        is_complete = await self._thread(finish)
-        name = named.manifest.hex()
-        where = self._outcome.complete if is_complete else self._outcome.partial
-        if name not in where:
-            where.append(name)
-        if is_complete and download is not None and name not in self._outcome.stored:
-            self._outcome.stored.append(name)
+        if await self._thread(finish) and download is not None:
+            self._gained[named.manifest] = None
+        await self._note(named.manifest)
         logger.info("bundle: %s of %s", component.name, short(named.manifest))
         self._around.wake()
+
+    async def _note(self, manifest: ManifestId) -> None:
+        """Says where a release stands: whole only if no component is missing (N22)."""
+        outcome, name = self._outcome, manifest.hex()
+        is_whole = await self._thread(partial(self._is_whole, manifest))
+        if name in outcome.partial:
+            outcome.partial.remove(name)
+        where = outcome.complete if is_whole else outcome.partial
+        if name not in where:
+            where.append(name)
+        if is_whole and manifest in self._gained and name not in outcome.stored:
+            outcome.stored.append(name)
+
+    def _is_whole(self, manifest: ManifestId) -> bool:
+        """Whether the store holds every component of a manifest."""
+        components = self._around.ledger.manifests[manifest].manifest.components
+        try:
+            records = [self._around.store.record(each.digest) for each in components]
+        except ImageMissingError:
+            return False
+        return all(record.state is ImageState.COMPLETE for record in records)

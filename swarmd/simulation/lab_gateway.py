@@ -17,6 +17,7 @@ from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
 from ledger.errors import ForkAlarmError
 from ledger.offer import UNKNOWN_DEVICE, Device
+from ledger.rules.membership import groups_of
 from protocol.catchup import (
     BLOCKS_BYTES_MAX,
     BlocksAnswer,
@@ -35,7 +36,7 @@ from swarmd.net.address import PeerKey
 from swarmd.peers import PeerRegistry
 from swarmd.questions import Denial, Permit, Verdict
 from swarmd.services.freshness import LAG_HEARTBEATS, LAG_MS
-from swarmd.simulation.lab import FLEET, Lab
+from swarmd.simulation.lab import Lab
 
 
 class LabGateway:
@@ -53,7 +54,7 @@ class LabGateway:
         self,
         lab: Lab,
         *,
-        groups: tuple[str, ...] = (FLEET,),
+        number: int = 0,
         floor: Floor = NO_FLOOR,
         store: ChunkStore | None = None,
         is_fresh: bool = True,
@@ -62,15 +63,15 @@ class LabGateway:
 
         Args:
             lab: whose chain it follows.
-            groups: where it is a member.
+            number: which of the lab's gateways it is.
             floor: what it demands beyond the policies.
             store: where its images are; in memory unless given.
             is_fresh: whether it knows from the start that its copy is current.
         """
         self.lab: Final = lab
         """Whose chain it follows."""
-        self.groups = groups
-        """Where it is a member."""
+        self.did: Final = lab.gateways[number].did
+        """Who it is."""
         self.clock: Final = ManualClock()
         """Its clocks; both begin at 0, which is 1970."""
         self._seen_at = 0.0
@@ -84,6 +85,7 @@ class LabGateway:
         """Whom it met."""
         self._floor = floor
         self._boot(None)
+        self.ledger.listen(self._on_commit)
         if is_fresh:
             self.age.confirm(self.clock.monotonic())
 
@@ -95,12 +97,16 @@ class LabGateway:
             genesis=self.lab.genesis,
             age=self.age,
             registry=self.registry,
-            own_did=self.lab.gateways[0].did,
-            own_groups=lambda: self.groups,
+            own_did=self.did,
+            own_groups=self.own_groups,
             floor=self._floor,
             monotonic=self.clock.monotonic,
             time_ms=self._ledger_ms,
         )
+
+    def own_groups(self) -> tuple[str, ...]:
+        """Where it is a member, by its copy of the ledger."""
+        return groups_of(self.chain.state, self.did)
 
     def restart(self) -> None:
         """Power fails and comes back at once; the age was saved when it last had to be."""
@@ -128,10 +134,13 @@ class LabGateway:
         except ForkAlarmError as error:
             self.ledger.raise_alarm(error)
             raise
-        self._seen_at = self.clock.monotonic() if results else self._seen_at
         for result in results:
-            self.authority.on_commit(result)
+            self._on_commit(result)
         return results
+
+    def _on_commit(self, result: CommitResult) -> None:
+        self._seen_at = self.clock.monotonic()
+        self.authority.on_commit(result)
 
     def try_take(self, body: bytes) -> int:
         """Takes a run if it is good.
