@@ -8,12 +8,13 @@ from typing import Final
 
 from chunks.memory_store import MemoryStore
 from chunks.recipe_page import decode_recipe_page, verify_page
-from chunks.store import Download, ImageState
+from chunks.store import ImageState
 from protocol.did import KeyPurpose
 from protocol.keys import PublicKey
 from protocol.manifest import parse_manifest
 from swarmd.simulation.attacks.attack import Attack, AttackResult, Family, at_least, never
 from swarmd.simulation.attacks.trials import Trials
+from swarmd.simulation.attacks.trusting_store import TrustingStore
 from swarmd.simulation.byzantine.malicious_mirror import MaliciousMirror
 from swarmd.simulation.lab import make_lab
 from swarmd.simulation.lab_chain import authorise
@@ -26,15 +27,6 @@ _CHUNK_BYTES: Final = 256
 _CHUNK_COUNT: Final = 60
 _HUNDREDTHS: Final = {"blocks": 5, "manifests": 5, "pages": 10, "chunks": 80}
 """Shares of what is sent, of 100."""
-
-
-class TrustingStore(MemoryStore):
-    """Keeps what comes without looking at it: for controls."""
-
-    def write_chunk(self, download: Download, index: int, data: bytes) -> tuple[int, ...]:
-        """Keeps any bytes for any place."""
-        self._images[download.image, False].put(index, data)
-        return (index,)
 
 
 class _Mirrored:

@@ -19,6 +19,8 @@ from protocol.errors import ConfigError
 from swarmd.simulation.byzantine.asker import Asker
 from swarmd.simulation.byzantine.bad_block import BadBlock
 from swarmd.simulation.byzantine.boaster import Boaster
+from swarmd.simulation.byzantine.bomb_maker import BombMaker
+from swarmd.simulation.byzantine.bundle_mixer import BundleMixer
 from swarmd.simulation.byzantine.certificate_forger import CertificateForger
 from swarmd.simulation.byzantine.certificate_replayer import CertificateReplayer
 from swarmd.simulation.byzantine.chunk_corrupter import ChunkCorrupter
@@ -27,7 +29,9 @@ from swarmd.simulation.byzantine.claiming_relayer import ClaimingRelayer
 from swarmd.simulation.byzantine.conflicting_anchors import ConflictingAnchorer
 from swarmd.simulation.byzantine.double_proposer import DoubleProposer
 from swarmd.simulation.byzantine.double_voter import DoubleVoter
+from swarmd.simulation.byzantine.eavesdropper import Eavesdropper
 from swarmd.simulation.byzantine.endless_peer import EndlessPeer
+from swarmd.simulation.byzantine.endless_sender import EndlessSender
 from swarmd.simulation.byzantine.evidence_spammer import EvidenceSpammer
 from swarmd.simulation.byzantine.false_complainer import FalseComplainer
 from swarmd.simulation.byzantine.far_claimer import FarClaimer
@@ -44,6 +48,7 @@ from swarmd.simulation.byzantine.mute_relayer import MuteRelayer
 from swarmd.simulation.byzantine.mute_validator import MuteValidator
 from swarmd.simulation.byzantine.nullifier import Nullifier
 from swarmd.simulation.byzantine.page_forger import PageForger
+from swarmd.simulation.byzantine.patch_liar import PatchLiar
 from swarmd.simulation.byzantine.push_corrupter import PushCorrupter
 from swarmd.simulation.byzantine.push_flooder import PushFlooder
 from swarmd.simulation.byzantine.restored_validator import RestoredValidator
@@ -53,6 +58,7 @@ from swarmd.simulation.byzantine.rotting_peer import RottingPeer
 from swarmd.simulation.byzantine.silent_leader import SilentLeader
 from swarmd.simulation.byzantine.skewed_clock import ClockAhead, ClockBehind
 from swarmd.simulation.byzantine.skipless_proposer import SkiplessProposer
+from swarmd.simulation.byzantine.slow_peer import SlowPeer
 from swarmd.simulation.byzantine.stale_epoch import StaleEpoch
 from swarmd.simulation.byzantine.stalling_peer import StallingPeer
 from swarmd.simulation.byzantine.stalling_relayer import StallingRelayer
@@ -192,6 +198,7 @@ _ALL: Final = (
     _peer("misdealing_peer", "genuine chunks cut short, under wrong indices", MisdealingPeer),
     _peer("page_forger", "recipe pages that describe another image", PageForger),
     _peer("rotting_peer", "honest, with a disk that rots", RottingPeer),
+    _peer("slow_peer", "takes every request, sends a byte a second", SlowPeer),
     _peer("stalling_peer", "takes requests and never answers", StallingPeer),
     _member("claiming_relayer", "claims to hold everything and sends nothing", ClaimingRelayer),
     _member("false_complainer", "complains to everybody about everybody", FalseComplainer),
@@ -200,9 +207,14 @@ _ALL: Final = (
     _member("mute_relayer", "takes everything, passes nothing on", MuteRelayer),
     _member("push_corrupter", "relays in time, with one bit wrong in each chunk", PushCorrupter),
     _member("push_flooder", "pushes far more than anybody can take", PushFlooder),
+    _forger("bomb_maker", Plane.UPDATE, "packs 16 MiB as one chunk", BombMaker),
+    _forger("bundle_mixer", Plane.UPDATE, "makes bundles of parts of others", BundleMixer),
+    _forger("eavesdropper", Plane.UPDATE, "keeps sealed images and guesses", Eavesdropper),
+    _forger("endless_sender", Plane.UPDATE, "sends what never ends", EndlessSender),
     _forger("far_claimer", Plane.UPDATE, "signs blocks and heights far ahead", FarClaimer),
     _forger("freeze_mirror", Plane.UPDATE, "withholds news, repeats old vows", FreezeMirror),
     _forger("malicious_mirror", Plane.UPDATE, "alters whatever it hands on", MaliciousMirror),
+    _forger("patch_liar", Plane.UPDATE, "patches that make something else", PatchLiar),
     _forger("rollback_mirror", Plane.UPDATE, "repeats all that was once true", RollbackMirror),
     _member("stalling_relayer", "does everything right, seconds late", StallingRelayer),
 )
