@@ -7,17 +7,20 @@ those services do around them (streams, retries, scores) is left out.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, Protocol
 
 from chunks.memory_store import MemoryStore
 from chunks.store import ChunkStore
-from ledger.block import decode_block
+from ledger.block import Block, decode_block
 from ledger.certificate import decode_certificate
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
 from ledger.errors import ForkAlarmError
 from ledger.offer import UNKNOWN_DEVICE, Device
 from ledger.rules.membership import groups_of
+from ledger.state_sync import verify_page, verify_state_head
+from ledger.vote import Ed25519Verifier
 from protocol.catchup import (
     BLOCKS_BYTES_MAX,
     BlocksAnswer,
@@ -25,8 +28,9 @@ from protocol.catchup import (
     decode_ledger_message,
     encode_ledger_message,
 )
-from protocol.digest import BlockId, ManifestId, sha256
+from protocol.digest import BlockId, Digest, ManifestId, sha256
 from protocol.errors import SwarmError, VerificationError
+from protocol.state_messages import StateHeadAnswer
 from swarmd.authority import Authority
 from swarmd.clock import ManualClock
 from swarmd.floor import NO_FLOOR, Floor
@@ -37,6 +41,29 @@ from swarmd.peers import PeerRegistry
 from swarmd.questions import Denial, Permit, Verdict
 from swarmd.services.freshness import LAG_HEARTBEATS, LAG_MS
 from swarmd.simulation.lab import Lab
+
+
+class StateSource(Protocol):
+    """A peer that serves the state."""
+
+    @property
+    def head(self) -> StateHeadAnswer:
+        """The version it serves."""
+        ...
+
+    @property
+    def block(self) -> Block:
+        """The block that commits to it."""
+        ...
+
+    @property
+    def manifests(self) -> Iterable[bytes]:
+        """Signed bytes of every manifest in it."""
+        ...
+
+    def page(self, start: Digest) -> bytes:
+        """An encoded page of it."""
+        ...
 
 
 class LabGateway:
@@ -137,6 +164,23 @@ class LabGateway:
         for result in results:
             self._on_commit(result)
         return results
+
+    def fetch_state(self, source: StateSource) -> None:
+        """Takes the state whole, as a newcomer does from a peer.
+
+        Raises:
+            SwarmError: refused.
+        """
+        verifier = Ed25519Verifier()
+        target = verify_state_head(source.head, self.chain.anchor, verifier)
+        sync = self.chain.fetches()
+        sync.begin(target)
+        while (start := sync.plan.take()) is not None:
+            sync.add_page(start, verify_page(source.page(start), target, start))
+        sync.add_manifests([(ManifestId(sha256(raw)), raw) for raw in source.manifests])
+        sync.finish(source.block)
+        for result in self.chain.adopt_fetched(decode_certificate(target.certificate)):
+            self._on_commit(result)
 
     def _on_commit(self, result: CommitResult) -> None:
         self._seen_at = self.clock.monotonic()
