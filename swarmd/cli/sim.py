@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from swarmd.simulation.swarm import OnStep
     from swarmd.simulation.swarm_outcome import Outcome, Verdict
 
+_LEVELS: Final = ("machines", "daemons", "processes", "namespaces")
+"""What may run: simulated machines, simulated daemons, processes on loopback, in namespaces."""
 _SEED_MAX: Final = 2**63 - 1
 """Greatest seed."""
 _BAR_STEPS: Final = 1000
@@ -33,6 +35,7 @@ _BAR_STEPS: Final = 1000
         "swarmd sim flash-crowd --seed 7",
         "swarmd sim corrupters --nodes 40 --adversary mute_relayer=0.2 --report swarm.html",
         "swarmd sim mine.toml --json",
+        "swarmd sim revocation-race --nodes 4 --level namespaces",
         "swarmd sim --attack rollback --seed 3",
     )
 )
@@ -51,8 +54,10 @@ _BAR_STEPS: Final = 1000
     help="End after this simulated time: replays a prefix.",
 )  # fmt: skip
 @click.option(
-    "--level", type=click.Choice(("machines", "daemons")), default="machines", show_default=True,
-    help="What runs: the daemon's machines (thousands of nodes), or whole daemons (dozens).",
+    "--level", type=click.Choice(_LEVELS), default=_LEVELS[0], show_default=True,
+    help="What runs: the daemon's machines (thousands of nodes); whole daemons on simulated time "
+    "(dozens); or daemons as processes in real time (24), on loopback or, as root, in network "
+    "namespaces with the scenario's links.",
 )  # fmt: skip
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
@@ -129,11 +134,11 @@ def _run(
 
     added = tuple(_parse_adversary(text) for text in adversaries)
     scenario = adapt(load_scenario(name), nodes=nodes, adversaries=added)
-    if level == "daemons":
+    if level != "machines":
         if until_s is not None:
             raise click.UsageError("--until replays machines only")
-        outcome = _run_daemons(scenario, seed)
-        command = replay_command(name, seed, nodes=nodes) + " --level daemons"
+        outcome = _run_daemons(scenario, seed, level)
+        command = replay_command(name, seed, nodes=nodes, adversaries=added) + f" --level {level}"
         return _reported(replace(outcome, replay=command), report)
     with _progress(scenario) as on_step:
         outcome = run_scenario(scenario, seed, until_s=until_s, on_step=on_step)
@@ -144,13 +149,19 @@ def _run(
     return _reported(replace(outcome, replay=command), report)
 
 
-def _run_daemons(scenario: Scenario, seed: int) -> Outcome:
+def _run_daemons(scenario: Scenario, seed: int, level: str) -> Outcome:
     import tempfile
 
-    from swarmd.simulation.daemons.scenario_run import run_daemons
-
     with tempfile.TemporaryDirectory(prefix="swarmd-sim-") as folder:
-        return run_daemons(scenario, seed, Path(folder) / "network")
+        network = Path(folder) / "network"
+        if level == "daemons":
+            from swarmd.simulation.daemons.scenario_run import run_daemons
+
+            return run_daemons(scenario, seed, network)
+        from swarmd.simulation.processes.scenario_run import run_processes
+        from swarmd.simulation.processes.support import Isolation
+
+        return run_processes(scenario, seed, network, Isolation(level))
 
 
 def _reported(outcome: Outcome, report: Path | None) -> Outcome:
@@ -204,16 +215,26 @@ def _show(output: Output, outcome: Outcome) -> None:
         output.result(cast("JSON", outcome.document()))
         return
     size = f"{outcome.nodes} gateways, {outcome.validators} validators"
-    took = f"{outcome.simulated_s:.2f} simulated s, {outcome.height} blocks"
+    is_real = not outcome.trace_hash
+    took = f"{outcome.simulated_s:.2f} {'real' if is_real else 'simulated'} s"
     lines = [
-        f"{outcome.scenario}, seed {outcome.seed}: {size}, {took}, {outcome.event_count} events",
-        f"trace {outcome.trace_hash}",
+        f"{outcome.scenario}, seed {outcome.seed}: {size}, {took}, {outcome.height} blocks"
+        + ("" if is_real else f", {outcome.event_count} events"),
+        _repeat_text(outcome),
         "",
         table(("verdict", "measured", "bound", "unit", "result"), _rows(outcome)),
+        *(f"note: {note}" for note in outcome.notes),
         *(f"expected to break: {reason}" for reason in outcome.expected_to_break),
         "passed" if outcome.passed else "FAILED",
     ]
     output.result(None, "\n".join(lines))
+
+
+def _repeat_text(outcome: Outcome) -> str:
+    if outcome.trace_hash:
+        return f"trace {outcome.trace_hash}"
+    busy = "" if outcome.cpu_share is None else f"; processors busy to {outcome.cpu_share:.0%}"
+    return f"level {outcome.level}: no trace, real time does not repeat{busy}"
 
 
 def _rows(outcome: Outcome) -> list[tuple[str, str, str, str, str]]:

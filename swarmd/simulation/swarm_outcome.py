@@ -133,7 +133,10 @@ class Outcome:
     level: str = "machines"
     """What ran: `machines`, `daemons`, `processes` or `namespaces`."""
     cpu_share: float | None = None
-    """Part of the machine's processors in use during the run; None where processors are free."""
+    """Part of the machine's processors in use during the run, whoever used them; None where
+    processors are free."""
+    cpu_s: float | None = None
+    """Processor seconds that the nodes took during the run; None likewise."""
     notes: tuple[str, ...] = ()
     """What a reader has to know, such as parts of the scenario that this level does not model."""
 

@@ -44,6 +44,7 @@ def judge(record: Record, swarm: OutsideSwarm, findings: Findings, *, level: str
         bad_members=sum(count for _, count in swarm.adversaries),
         level=level,
         cpu_share=findings.cpu_share,
+        cpu_s=findings.cpu_s,
         notes=findings.notes,
     )
 

@@ -56,6 +56,8 @@ class Findings:
     """Equal for equal runs; empty where runs do not repeat."""
     cpu_share: float | None = None
     """Part of the machine's processors in use meanwhile; None where processors are free."""
+    cpu_s: float | None = None
+    """Processor seconds that the nodes took meanwhile; None likewise."""
     notes: tuple[str, ...] = ()
     """What a reader of the outcome has to know."""
 

@@ -46,7 +46,10 @@ def run_processes(scenario: Scenario, seed: int, folder: Path, isolation: Isolat
             stack.enter_context(grounds.context)
         swarm = ProcessSwarm(scenario, seed, folder, grounds)
         with _ending(swarm):
-            return trio.run(_run, scenario, seed, swarm, isolation)
+            try:
+                return trio.run(_run, scenario, seed, swarm, isolation)
+            except BaseExceptionGroup as group:
+                raise _cause(group) from group
 
 
 async def _run(scenario: Scenario, seed: int, swarm: ProcessSwarm, isolation: Isolation) -> Outcome:
@@ -54,6 +57,15 @@ async def _run(scenario: Scenario, seed: int, swarm: ProcessSwarm, isolation: Is
     await swarm.settle()
     record = await Timeline(scenario, seed, swarm).run()
     return judge(record, swarm, await swarm.find(), level=isolation.value)
+
+
+def _cause(group: BaseExceptionGroup) -> BaseException:
+    """The one error that a caller can act on: an interruption, else the first."""
+    interruption, _ = group.split(KeyboardInterrupt)
+    error: BaseException = interruption or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 @contextlib.contextmanager
