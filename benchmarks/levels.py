@@ -100,7 +100,7 @@ def main() -> None:
         "bound_s": round(outcomes[0].releases[0].bound_s, 2),
         "simulated": simulated,
         "measured": real,
-        "ratio": round(found / expected, 3),
+        "ratio": round(found / expected, 3) if found < float("inf") else None,
         "cpu_share": [round(share, 2) for share in shares],
         "nodes_cpu_s": [round(outcome.cpu_s or 0.0, 1) for outcome in outcomes],
         "measured_s": [round(outcome.simulated_s, 1) for outcome in outcomes],
