@@ -236,7 +236,11 @@ class Lane:
         self._check_open()
         certain_bytes = self._receiver.certain_bytes
         self._options.be_readable_at(max(1, min(READABLE_BYTES_MAX, certain_bytes)))
-        with trio.move_on_at(self._frame_deadline(is_inside=certain_bytes > 0)):
+        deadline = self._frame_deadline(is_inside=certain_bytes > 0)
+        if deadline == math.inf:
+            await self._wait(trio.lowlevel.wait_readable)
+            return
+        with trio.move_on_at(deadline):
             await self._wait(trio.lowlevel.wait_readable)
 
     def _frame_deadline(self, *, is_inside: bool) -> float:

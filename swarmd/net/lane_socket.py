@@ -31,6 +31,9 @@ _NO_RTT: Final = 0xFFFFFFFF
 _U32: Final = struct.Struct("=I")
 _PACING_OFF: Final = 0xFFFFFFFF
 """tcp(7): no limit."""
+_ROUND_TRIP_LOOKS: Final = 64
+"""The shortest round trip is asked for once in so many looks at a path, about once a second: it
+hardly changes, and asking costs as much as all else of a look."""
 
 
 class LaneSocket:
@@ -41,6 +44,9 @@ class LaneSocket:
         self._sock = sock
         self._readable_at = 1
         self._unsent_max = 0
+        self._unacked = array.array("i", [0])
+        self._round_trip_s = 0.0
+        self._looks_left = 0
         tune_keepalive(sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -79,17 +85,24 @@ class LaneSocket:
         """What the kernel knows of the connection; None where it does not tell."""
         if not _IS_LINUX:
             return None
-        unacked = array.array("i", [0])
         try:
-            fcntl.ioctl(self._sock, termios.TIOCOUTQ, unacked)
-            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+            fcntl.ioctl(self._sock, termios.TIOCOUTQ, self._unacked)
+            if not self._looks_left:
+                self._round_trip_s = self._shortest_round_trip_s()
+                self._looks_left = _ROUND_TRIP_LOOKS if self._round_trip_s else 1
         except (OSError, ValueError):
             return None
+        self._looks_left -= 1
+        return PathState(self._unacked[0], self._round_trip_s)
+
+    def _shortest_round_trip_s(self) -> float:
+        """Seconds; 0 as long as there was none, or the kernel does not tell."""
+        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
         if len(info) < _INFO_BYTES:
-            return None
+            return 0.0
         (least_us,) = _U32.unpack_from(info, _MIN_RTT_OFFSET)
         # All ones until there was a round trip (linux/win_minmax.h).
-        return PathState(unacked[0], 0.0 if least_us == _NO_RTT else least_us / 1e6)
+        return 0.0 if least_us == _NO_RTT else least_us / 1e6
 
     def break_off(self) -> None:
         """Ends the connection in both directions; closing it throws away what was not sent."""

@@ -26,8 +26,9 @@ SAMPLE_S: Final = 0.1
 """What a rate is measured over at least, seconds."""
 SAMPLES: Final = 20
 """The highest of so many rates counts: two seconds."""
-LOOK_S: Final = 0.004
-"""Between two looks at the connections, seconds."""
+LOOK_S: Final = 0.016
+"""Between two looks at the connections, seconds: the queue holds more than is sent in it, and each
+look costs two system calls for each connection."""
 
 
 @dataclass(frozen=True, slots=True)

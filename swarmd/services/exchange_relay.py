@@ -75,6 +75,8 @@ WELCOMES_MAX: Final = 256
 offence; the oldest is forgotten first."""
 TURN_S_MAX: Final = 1.0
 """Longest time an answer waits because fresh units want the uplink, seconds."""
+TICK_S: Final = 0.008
+"""How late a deadline of a relay may be met, seconds: below what any of them must be exact to."""
 _ENTROPY_BOUND: Final = 2**62
 
 
@@ -138,6 +140,8 @@ class RelayDesk:
                     with trio.move_on_at(self._next_at()):
                         await self._changed.wait()
                     self._wake()
+                    # Much happens in little time: deadlines are looked at once for all of it.
+                    await trio.sleep(TICK_S)
             finally:
                 self._nursery = self._effects.nursery = None
 
@@ -492,18 +496,27 @@ class RelayDesk:
             return
         self._is_pumping = True
         try:
-            now = self._host.now()
-            for relay, effect in self._scheduler.next_effects(now, self._room_bytes(now)):
-                if isinstance(effect, SendPush):
-                    self._uplink.handed_out(effect.size_bytes)
-                seat = self._seats.get(relay.manifest_id)
-                if seat is not None:
-                    self._effects.execute(seat, effect)
-                    self._changed.set()
+            self._hand_out()
         finally:
             self._is_pumping = False
         if not self._scheduler.is_pressing:
             self._calmed.set()
+
+    def _hand_out(self) -> None:
+        if not self._scheduler.open_slots or not self._has_work:
+            return
+        now = self._host.now()
+        for relay, effect in self._scheduler.next_effects(now, self._room_bytes(now)):
+            if isinstance(effect, SendPush):
+                self._uplink.handed_out(effect.size_bytes)
+            seat = self._seats.get(relay.manifest_id)
+            if seat is not None:
+                self._effects.execute(seat, effect)
+                self._changed.set()
+
+    @property
+    def _has_work(self) -> bool:
+        return any(seat.relay.has_work for seat in self._seats.values())
 
     def _room_bytes(self, now: float) -> int | None:
         """What the uplink has room for; where there is none it is looked at again soon.
@@ -516,7 +529,7 @@ class RelayDesk:
         if not self._uplink.is_known:
             return None
         room_bytes = self._uplink.room_bytes
-        if room_bytes > 0 or not any(seat.relay.has_work for seat in self._seats.values()):
+        if room_bytes > 0:
             self._look_at = None
         elif self._look_at is None or self._look_at <= now:
             self._look_at = now + LOOK_S
