@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from protocol.digest import Digest
 from protocol.errors import ConfigError, TransportError
 from swarmd.simulation.daemons.outside import View
 from swarmd.simulation.processes import swarm as process_swarm
-from swarmd.simulation.processes.grounds import Loopback
+from swarmd.simulation.processes.grounds import Islands, Loopback, node_names
 from swarmd.simulation.processes.namespaces import leftovers, why_not
 from swarmd.simulation.processes.scenario_run import run_processes
 from swarmd.simulation.processes.support import PROCESSES_MAX, Isolation, check_processes
@@ -34,6 +35,7 @@ from swarmd.simulation.scenario import (
     Seeders,
 )
 from swarmd.simulation.scenario_file import load_scenario
+from swarmd.simulation.swarm_outcome import Outcome
 
 LONG = Expectations(finality_s=100.0, heal_s=100.0, revocation_s=100.0, seeder_images=20.0)
 """Bounds that a busy machine keeps, too."""
@@ -64,56 +66,119 @@ def is_alive(pid: int) -> bool:
 @pytest.mark.slow
 @pytest.mark.network
 def test_killed_processes_come_back_and_a_revocation_reaches_all(tmp_path: Path) -> None:
-    scenario = replace(
-        SMALL,
-        releases=(
-            ReleasePlan(name="recalled", publish_s=0.5, revoke_s=4.0),
-            ReleasePlan(name="mended", publish_s=4.5, changed=0.3),
-        ),
-        faults=(Fault(kind=FaultKind.CRASH, share=0.5, start_s=2.0, end_s=3.0),),
-    )
-    outcome = run_processes(scenario, 1, tmp_path / "network", Isolation.LOOPBACK)
+    """In namespaces where that can be, with a cut besides; else on loopback."""
+    isolation = Isolation.LOOPBACK if why_not() else Isolation.NAMESPACES
+    outcome = run_processes(_eventful(isolation), 1, tmp_path / "network", isolation)
     assert outcome.passed, outcome.explain()
-    assert {verdict.name for verdict in outcome.verdicts} == {
+    assert {verdict.name for verdict in outcome.verdicts} >= {
         "agreement", "authorised-only", "blame", "nothing-bad-kept", "finality", "liveness",
         "complete", "revocation", "seeder-images",
     }  # fmt: skip
     recalled, mended = outcome.releases
     assert recalled.revoked_s is not None
-    assert len(mended.finished_s) == 2
-    assert (outcome.level, outcome.trace_hash) == ("processes", "")
+    assert len(mended.finished_s) == 1
+    assert (outcome.level, outcome.trace_hash) == (isolation.value, "")
     assert outcome.document()["trace_hash"] is None
-    assert outcome.height >= 4
+    assert outcome.height >= 4, "two releases are four decisions"
     assert outcome.samples[-1].gateway_bytes + outcome.samples[-1].seeder_bytes > 0
-    assert any("loopback has no links" in note for note in outcome.notes)
     assert outcome.cpu_s is not None
     assert outcome.cpu_s > 0
     logs = [path.read_text() for path in (tmp_path / "network").glob("*.log")]
-    assert len(logs) == 7
+    assert len(logs) == 6
     assert not any("Traceback" in log for log in logs)
+    assert leftovers(os.getpid()) == []
+    if isolation is Isolation.NAMESPACES:
+        _check_links(outcome)
+    else:
+        assert any("loopback has no links" in note for note in outcome.notes)
+
+
+def _eventful(isolation: Isolation) -> Scenario:
+    """A crash and a revocation; where there are links, thin ones and a cut."""
+    faults = (Fault(kind=FaultKind.CRASH, share=1.0, start_s=1.5, end_s=2.0),)
+    if isolation is Isolation.NAMESPACES:
+        faults += (Fault(kind=FaultKind.PARTITION, share=1.0, start_s=2.5, end_s=6.0),)
+    return replace(
+        SMALL,
+        gateways=Gateways(count=1),
+        image=Image(size_kib=512),
+        links={"site": LinkClass(up_mbit=4, down_mbit=4, latency_ms=5)},
+        releases=(
+            ReleasePlan(name="recalled", publish_s=0.5, revoke_s=3.0),
+            ReleasePlan(name="mended", publish_s=3.0),
+        ),
+        faults=faults,
+        expect=replace(LONG, makespan_max=200.0),
+    )
+
+
+def _check_links(outcome: Outcome) -> None:
+    mended = outcome.releases[1]
+    assert mended.final_s is not None
+    (finished_s,) = mended.finished_s
+    assert mended.final_s + finished_s > 6.0, "nothing passes before the cut has healed"
+    assert finished_s > mended.bound_s > 1.0, "a link carries no more than its rate"
+    assert outcome.verdict("makespan-max").passed
+
+
+ECHO = """
+import socket
+here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+here.bind(("0.0.0.0", 9))
+print("READY", flush=True)
+while True:
+    here.sendto(*here.recvfrom(2000))
+"""
+ASK = """
+import socket, sys, time
+here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+here.settimeout(float(sys.argv[2]))
+start = time.monotonic()
+here.sendto(bytes(1000), (sys.argv[1], 9))
+try:
+    here.recv(2000)
+    print(time.monotonic() - start)
+except TimeoutError:
+    print("inf")
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.root
 @pytest.mark.skipif(why_not() is not None, reason=f"{why_not()}")
-def test_in_namespaces_links_have_rates_and_cuts(tmp_path: Path) -> None:
-    scenario = replace(
-        SMALL,
-        gateways=Gateways(count=1),
-        image=Image(size_kib=512),
-        links={"site": LinkClass(up_mbit=4, down_mbit=4, latency_ms=5)},
-        faults=(Fault(kind=FaultKind.PARTITION, share=1.0, start_s=0.2, end_s=4.0),),
-        expect=replace(LONG, makespan_max=200.0),
-    )
-    outcome = run_processes(scenario, 1, tmp_path / "network", Isolation.NAMESPACES)
-    assert outcome.passed, outcome.explain()
-    (release,) = outcome.releases
-    assert release.final_s is not None
-    (finished_s,) = release.finished_s
-    assert release.final_s + finished_s > 4.0, "nothing passes before the cut has healed"
-    assert finished_s > release.bound_s > 1.0, "a link carries no more than its rate"
-    assert outcome.verdict("makespan-max").passed
+def test_frames_take_their_time_and_stop_at_cuts() -> None:
+    """An echo in one namespace is asked from another."""
+    scenario = replace(SMALL, links={"far": LinkClass(latency_ms=20)})
+    islands = Islands(scenario, 1, node_names(scenario))
+    away = ["gateway-2", "validator-1"]
+
+    def ask(name: str, patience_s: float) -> float:
+        place = islands.place("gateway-2")
+        assert place is not None
+        words = [*islands.command(name), sys.executable, "-S", "-c", ASK, place.host]
+        told = subprocess.run(
+            [*words, str(patience_s)], capture_output=True, text=True, check=True, timeout=60
+        )
+        return float(told.stdout)
+
+    command = [*islands.command("gateway-2"), sys.executable, "-S", "-c", ECHO]
+    with islands.context, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as echo:
+        try:
+            assert echo.stdout is not None
+            assert echo.stdout.readline() == "READY\n"
+            assert 0.080 <= ask("gateway-1", 30.0) < 30.0, "20 ms at each end, there and back"
+            islands.disturb(Fault(kind=FaultKind.PARTITION, end_s=2), away)
+            assert ask("gateway-1", 0.3) == math.inf
+            assert ask("validator-1", 30.0) < 30.0, "it is on the same side"
+            islands.disturb(Fault(kind=FaultKind.ONE_WAY, end_s=2), away)
+            assert ask("gateway-1", 0.3) == math.inf
+            islands.calm()
+            islands.disturb(Fault(kind=FaultKind.LOSS, end_s=2, loss=0.95), [])
+            islands.calm()
+            assert ask("gateway-1", 30.0) < 30.0
+        finally:
+            echo.kill()
     assert leftovers(os.getpid()) == []
 
 
