@@ -152,16 +152,20 @@ def _run(
 def _run_daemons(scenario: Scenario, seed: int, level: str) -> Outcome:
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="swarmd-sim-") as folder:
+    unit = "simulated" if level == "daemons" else "real"
+    with (
+        tempfile.TemporaryDirectory(prefix="swarmd-sim-") as folder,
+        _progress(scenario, unit) as on_step,
+    ):
         network = Path(folder) / "network"
         if level == "daemons":
             from swarmd.simulation.daemons.scenario_run import run_daemons
 
-            return run_daemons(scenario, seed, network)
+            return run_daemons(scenario, seed, network, on_step=on_step)
         from swarmd.simulation.processes.scenario_run import run_processes
         from swarmd.simulation.processes.support import Isolation
 
-        return run_processes(scenario, seed, network, Isolation(level))
+        return run_processes(scenario, seed, network, Isolation(level), on_step=on_step)
 
 
 def _reported(outcome: Outcome, report: Path | None) -> Outcome:
@@ -188,7 +192,7 @@ def _parse_adversary(text: str) -> Adversary:
 
 
 @contextlib.contextmanager
-def _progress(scenario: Scenario) -> Iterator[OnStep | None]:
+def _progress(scenario: Scenario, unit: str = "simulated") -> Iterator[OnStep | None]:
     """A bar on stderr, if that is a terminal."""
     if not sys.stderr.isatty():
         yield None
@@ -201,7 +205,7 @@ def _progress(scenario: Scenario) -> Iterator[OnStep | None]:
         bar = bars.add_task(plain(scenario.name), total=_BAR_STEPS)
 
         def show(now_s: float, share: float) -> None:
-            text = f"{plain(scenario.name)}: {now_s:.1f} simulated s"
+            text = f"{plain(scenario.name)}: {now_s:.1f} {unit} s"
             bars.update(bar, description=text, completed=round(share * _BAR_STEPS))
 
         yield show

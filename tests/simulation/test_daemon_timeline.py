@@ -140,6 +140,18 @@ def test_a_good_run_ends_when_nothing_is_awaited_any_more() -> None:
     assert outcome.level == "fake"
 
 
+def test_a_run_tells_how_far_it_is() -> None:
+    steps: list[tuple[float, float]] = []
+
+    async def drive() -> None:
+        timeline = Timeline(SCENARIO, 1, FakeSwarm(), on_step=lambda *step: steps.append(step))
+        await timeline.run()
+
+    trio.run(drive, clock=MockClock(autojump_threshold=0))
+    assert steps[0] == pytest.approx((0.25, 0.25 / 30))
+    assert steps == sorted(steps)
+
+
 def test_what_nobody_approved_is_seen_whatever_it_is() -> None:
     (image,) = draw_images(SCENARIO, 1)
     early = run(FakeSwarm(lambda _, __: [sha256(image)]))

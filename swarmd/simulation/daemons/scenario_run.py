@@ -26,6 +26,7 @@ from swarmd.simulation.daemons.timeline import Timeline, draw_links
 from swarmd.simulation.daemons.wire import DaemonLink
 from swarmd.simulation.links import NodeLink
 from swarmd.simulation.scenario import Fault, FaultKind, LinkClass, Scenario
+from swarmd.simulation.swarm import OnStep
 from swarmd.simulation.swarm_outcome import Outcome
 
 DEGREE_MAX: Final = 8
@@ -33,20 +34,23 @@ DEGREE_MAX: Final = 8
 _MBIT: Final = 125_000.0
 
 
-def run_daemons(scenario: Scenario, seed: int, folder: Path) -> Outcome:
+def run_daemons(
+    scenario: Scenario, seed: int, folder: Path, *, on_step: OnStep | None = None
+) -> Outcome:
     """Runs a scenario once, in an empty folder.
 
     Args:
         scenario: what happens.
         seed: decides all that is random.
         folder: for the daemons' data; stays behind.
+        on_step: told simulated seconds and the part of the duration.
 
     Raises:
         ConfigError: the scenario asks for what whole daemons cannot do; names the key.
         StorageError: the folder is not empty or cannot be written.
     """
     check_daemons(scenario)
-    return run_simulated(lambda: _run(scenario, seed, folder), seed=seed)
+    return run_simulated(lambda: _run(scenario, seed, folder, on_step), seed=seed)
 
 
 def check_daemons(scenario: Scenario) -> None:
@@ -60,7 +64,7 @@ def check_daemons(scenario: Scenario) -> None:
     check_outside(scenario)
 
 
-async def _run(scenario: Scenario, seed: int, folder: Path) -> Outcome:
+async def _run(scenario: Scenario, seed: int, folder: Path, on_step: OnStep | None) -> Outcome:
     links = _links(scenario, seed)
     plan = DaemonPlan(
         validators=scenario.validators.count,
@@ -73,7 +77,7 @@ async def _run(scenario: Scenario, seed: int, folder: Path) -> Outcome:
     async with daemon_swarm(plan, folder, seed=seed) as swarm:
         await swarm.start()
         driven = _Driven(swarm, links)
-        record = await Timeline(scenario, seed, driven).run()
+        record = await Timeline(scenario, seed, driven, on_step=on_step).run()
         return judge(record, driven, await driven.find(), level="daemons")
 
 

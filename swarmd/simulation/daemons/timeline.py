@@ -18,7 +18,7 @@ from protocol.digest import Digest, ManifestId
 from protocol.limits import KIB
 from swarmd.simulation.daemons.outside import PUBLISHER, OutsideSwarm, View
 from swarmd.simulation.scenario import Fault, FaultKind, LinkClass, ReleasePlan, Scenario, Target
-from swarmd.simulation.swarm import PROGRESS_BLOCKS
+from swarmd.simulation.swarm import PROGRESS_BLOCKS, OnStep
 from swarmd.simulation.swarm_build import healed_s
 from swarmd.simulation.swarm_outcome import Sample
 
@@ -79,14 +79,23 @@ class Record:
 class Timeline:
     """One run, from the moment when all daemons listen."""
 
-    def __init__(self, scenario: Scenario, seed: int, swarm: OutsideSwarm) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        swarm: OutsideSwarm,
+        *,
+        on_step: OnStep | None = None,
+    ) -> None:
         """Begins now.
 
         Args:
             scenario: what happens.
             seed: decides images and whom faults befall.
             swarm: its nodes run.
+            on_step: told seconds and the part of the scenario's duration, after each look.
         """
+        self._on_step = on_step
         self._scenario = scenario
         self._swarm = swarm
         self._zero_s = trio.current_time()
@@ -121,6 +130,8 @@ class Timeline:
             while self._now < self._scenario.duration_s:
                 await trio.sleep(self._swarm.look_s)
                 self._note(await self._swarm.look())
+                if self._on_step is not None:
+                    self._on_step(self._now, self._now / self._scenario.duration_s)
                 if self._is_done():
                     break
             nursery.cancel_scope.cancel()

@@ -10,6 +10,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -21,10 +22,18 @@ from swarmd.simulation.processes.grounds import Islands, Loopback, node_names
 from swarmd.simulation.processes.support import Isolation, check_processes
 from swarmd.simulation.processes.swarm import ProcessSwarm
 from swarmd.simulation.scenario import Scenario
+from swarmd.simulation.swarm import OnStep
 from swarmd.simulation.swarm_outcome import Outcome
 
 
-def run_processes(scenario: Scenario, seed: int, folder: Path, isolation: Isolation) -> Outcome:
+def run_processes(
+    scenario: Scenario,
+    seed: int,
+    folder: Path,
+    isolation: Isolation,
+    *,
+    on_step: OnStep | None = None,
+) -> Outcome:
     """Runs a scenario once, in an empty folder.
 
     Args:
@@ -32,6 +41,7 @@ def run_processes(scenario: Scenario, seed: int, folder: Path, isolation: Isolat
         seed: decides who and what, but not how long things take.
         folder: for the daemons' data and logs; stays behind.
         isolation: where the processes stand.
+        on_step: told real seconds and the part of the duration.
 
     Raises:
         ConfigError: the scenario asks for what processes cannot do; names the key.
@@ -47,15 +57,22 @@ def run_processes(scenario: Scenario, seed: int, folder: Path, isolation: Isolat
         swarm = ProcessSwarm(scenario, seed, folder, grounds)
         with _ending(swarm):
             try:
-                return trio.run(_run, scenario, seed, swarm, isolation)
+                return trio.run(partial(_run, scenario, seed, swarm, isolation, on_step=on_step))
             except BaseExceptionGroup as group:
                 raise _cause(group) from group
 
 
-async def _run(scenario: Scenario, seed: int, swarm: ProcessSwarm, isolation: Isolation) -> Outcome:
+async def _run(
+    scenario: Scenario,
+    seed: int,
+    swarm: ProcessSwarm,
+    isolation: Isolation,
+    *,
+    on_step: OnStep | None,
+) -> Outcome:
     await swarm.start()
     await swarm.settle()
-    record = await Timeline(scenario, seed, swarm).run()
+    record = await Timeline(scenario, seed, swarm, on_step=on_step).run()
     return judge(record, swarm, await swarm.find(), level=isolation.value)
 
 

@@ -338,6 +338,8 @@ class ProcessSwarm:
             self._blocks[name] = {} if name not in self.validators else self._blocks[name]
             await self._read_blocks(name)
         notes = list(self._grounds.notes)
+        if self._scenario.expect.bad_share is not None:
+            notes.append("expect.bad_share is not judged: nobody outside sees what is refused")
         if share > BUSY_SHARE:
             notes.append(
                 f"the processors were busy to {share:.0%}: they, not the links, may have decided"

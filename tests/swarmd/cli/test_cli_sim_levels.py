@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from swarmd.simulation.processes import scenario_run
 from swarmd.simulation.processes.support import Isolation
 from swarmd.simulation.scenario import Scenario
-from swarmd.simulation.swarm import run_scenario
+from swarmd.simulation.swarm import OnStep, run_scenario
 from swarmd.simulation.swarm_outcome import Outcome
 from tests.swarmd.cli.conftest import Run
 
@@ -38,7 +39,16 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Scenario, Isolation, Path
     """Runs of processes, answered by what machines came to."""
     calls: list[tuple[Scenario, Isolation, Path]] = []
 
-    def run(scenario: Scenario, seed: int, folder: Path, isolation: Isolation) -> Outcome:
+    def run(
+        scenario: Scenario,
+        seed: int,
+        folder: Path,
+        isolation: Isolation,
+        *,
+        on_step: OnStep | None = None,
+    ) -> Outcome:
+        if on_step is not None:
+            on_step(2.5, 0.25)
         calls.append((scenario, isolation, folder))
         return replace(
             run_scenario(replace(scenario, adversaries=()), seed),
@@ -69,6 +79,20 @@ def test_a_run_of_processes_says_what_it_was(
     assert not more
     assert (scenario.gateways.count, isolation.value) == (3, level)
     assert not folder.parent.exists(), "the nodes' data went with the run"
+
+
+def test_a_terminal_sees_real_seconds(
+    swarmd: Run,
+    small: Path,
+    ran: list[tuple[Scenario, Isolation, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    ended = swarmd("sim", small, "--level", "processes", "--json")
+    assert "small: 2.5 real s" in ended.err
+    assert ended.document["passed"] is True
+    assert ran
 
 
 def test_json_has_level_notes_and_no_trace(
