@@ -32,6 +32,8 @@ from protocol.download_storage import DownloadStorage
 from protocol.errors import LocalProtocolError
 from protocol.exchange_events import (
     ChunkRefused,
+    ChunksStored,
+    ComponentPrepared,
     DownloadEffect,
     DownloadInput,
     PeerBanned,
@@ -50,11 +52,19 @@ from protocol.picker import Picker
 from protocol.relay_chunks import ChunkSet
 from protocol.relay_events import PullFreed, PullGated, PullOpened
 
+_GATE_INPUTS: Final = (PullGated, PullOpened, PullFreed)
 CHECK_INTERVAL_S: Final = 0.25
 """How often deadlines and the endgame are looked at while requests are open, seconds."""
 STARVED_INTERVAL_S: Final = 0.1
 """How often it is tried again to ask when the budget or a rate was used up, seconds; less than what
 of a rate may be saved up, so that none of it is lost."""
+REPEAT_S_START: Final = 1.0
+"""First pause before peers are asked again what they hold, seconds, while there is something to ask
+for and nobody known who has it; doubles each time."""
+REPEAT_S_MAX: Final = 16.0
+"""Longest such pause, seconds."""
+REPEAT_PEERS: Final = 8
+"""Peers asked at once, in turn."""
 
 
 class Download:
@@ -94,6 +104,9 @@ class Download:
         self._storage = DownloadStorage(self._core)
         self._intake = DownloadIntake(self._core)
         self._next_check: float | None = None
+        self._repeat_at: float | None = None
+        self._repeat_s = REPEAT_S_START
+        self._repeat_turn = 0
 
     @property
     def manifest_id(self) -> ManifestId:
@@ -130,8 +143,8 @@ class Download:
         if self._core.state in (DownloadState.FINISHED, DownloadState.STOPPED):
             return None
         retries = (flow.retry_at for flow in self._core.retrying.values())
-        times = [time for time in (self._next_check, *retries) if time is not None]
-        return min(times, default=None)
+        times = (self._next_check, self._repeat_at, *retries)
+        return min((time for time in times if time is not None), default=None)
 
     def is_banned(self, peer: PeerId) -> bool:
         """Whether this peer will never be asked again."""
@@ -184,19 +197,23 @@ class Download:
         self._core.effects = []
         if isinstance(event, PeerMessage):
             self._intake.handle(event.peer, event.message, now)
-        elif isinstance(event, PullGated | PullOpened | PullFreed):
+        elif isinstance(event, _GATE_INPUTS):
             self._on_gate(event, now)
         elif self._core.is_ended:
             self._on_ended_event(event)
-        elif isinstance(event, StorageInput):
+        elif isinstance(event, ChunksStored) or isinstance(event, StorageInput):  # noqa: SIM101
+            # Unions are slow to ask, and this is what comes for every chunk.
             self._storage.handle(event, now)
         else:
             self._on_event(event, now)
         if self._core.requests.is_starved:
             soon = now + STARVED_INTERVAL_S
             self._next_check = soon if self._next_check is None else min(self._next_check, soon)
-        elif self._next_check is None and self._may_wait(event) and self._is_waiting(now):
-            self._next_check = now + CHECK_INTERVAL_S
+        elif self._next_check is None and self._may_wait(event):
+            if self._is_waiting(now):
+                self._next_check = now + CHECK_INTERVAL_S
+            elif self._repeat_at is None and self._is_starving:
+                self._repeat_at = now + self._repeat_s
         return self._core.effects
 
     def _may_wait(self, event: object) -> bool:
@@ -204,13 +221,34 @@ class Download:
 
         Every input comes by here, so peers are looked at only where something changed.
         """
-        if self._core.effects or isinstance(event, TimerFired):
+        if self._core.effects or isinstance(event, (TimerFired, ComponentPrepared)):
             return True
         return isinstance(event, PeerMessage) and isinstance(event.message, Reject)
 
     def _is_waiting(self, now: float) -> bool:
         flows = self._core.flows.values()
         return any(flow.requests or flow.busy_until > now for flow in flows)
+
+    @property
+    def _is_starving(self) -> bool:
+        """Whether something may be asked for, and nothing is."""
+        core = self._core
+        if core.state is not DownloadState.RUNNING or not core.chunks.free:
+            return False
+        return not any(flow.requests for flow in core.flows.values())
+
+    def _repeat_interest(self, now: float) -> None:
+        """Asks peers again what they hold: a seeder may have told a part of it only (X50)."""
+        if not self._is_starving:
+            self._repeat_at, self._repeat_s = None, REPEAT_S_START
+            return
+        flows = list(self._core.flows.values())
+        for step in range(min(REPEAT_PEERS, len(flows))):
+            flow = flows[(self._repeat_turn + step) % len(flows)]
+            self._core.send(flow, self._core.interest())
+        self._repeat_turn += REPEAT_PEERS
+        self._repeat_at = now + self._repeat_s
+        self._repeat_s = min(2 * self._repeat_s, REPEAT_S_MAX)
 
     def _on_event(
         self, event: PeerJoined | PeerLeft | PeerBanned | Stop | TimerFired, now: float
@@ -278,6 +316,8 @@ class Download:
                 flow.retry_at = None
                 self._core.send(flow, self._core.interest())
         self._core.fill_all(now)
+        if self._repeat_at is not None and now >= self._repeat_at:
+            self._repeat_interest(now)
         if self._core.state is DownloadState.RUNNING:
             self._core.effects += self._core.requests.endgame(self._core.flows.values(), now)
 

@@ -81,6 +81,7 @@ class _Arrival:
 
     peer: PeerId
     numbers: int
+    size_bytes: int
     counts_bytes: bool = True
     """Whether the budget still holds their bytes."""
 
@@ -101,6 +102,7 @@ class ChunkBoard:
         self._asked = 0
         self._asked_twice = 0
         self._requests: dict[int, OpenRequest] = {}
+        self._overdue: dict[int, OpenRequest] = {}
         self._arrivals: list[_Arrival] = []
         self.has_freed = False
         """Whether chunks became free since somebody last set this to False."""
@@ -114,6 +116,11 @@ class ChunkBoard:
     def missing(self) -> int:
         """Chunks of prepared components that are not stored."""
         return self._missing
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for any request, at whatever peer."""
+        return self._budget.room_bytes <= 0
 
     def room_for(self, peer: PeerId, wanted_bytes: int, now: float) -> int:
         """What of so many bytes may be asked of a peer now; not above zero: nothing."""
@@ -158,6 +165,7 @@ class ChunkBoard:
     def overdue(self, request: OpenRequest) -> None:
         """Frees the chunks of a request whose deadline passed; it stays open."""
         request.is_overdue = True
+        self._overdue[request.request_id] = request
         self._budget.used_bytes -= request.pending_bytes
         self._no_longer_asked(request.pending)
 
@@ -173,6 +181,7 @@ class ChunkBoard:
         request.pending_bytes -= size_bytes
         if not request.pending:
             self._requests.pop(request.request_id, None)
+            self._overdue.pop(request.request_id, None)
         if not request.is_overdue:
             self._budget.used_bytes -= size_bytes
             self._no_longer_asked(numbers)
@@ -205,8 +214,10 @@ class ChunkBoard:
         useful = numbers & self._missing & ~self._buffered
         if not useful or (request.is_overdue and self._budget.room_bytes < size_bytes):
             return 0
-        self._budget.used_bytes += size_bytes if useful == numbers else self.bytes_of(useful)
-        self._arrivals.append(_Arrival(request.peer, useful))
+        if useful != numbers:
+            size_bytes = self.bytes_of(useful)
+        self._budget.used_bytes += size_bytes
+        self._arrivals.append(_Arrival(request.peer, useful, size_bytes))
         self._buffered |= useful
         self._free &= ~useful
         return useful
@@ -226,7 +237,7 @@ class ChunkBoard:
         numbers = written | gained
         self._missing &= ~numbers
         self._free &= ~numbers
-        if not self._requests:
+        if not numbers & self._asked and not self._overdue:
             return []
         return [
             (request, common)
@@ -255,10 +266,13 @@ class ChunkBoard:
             if not common:
                 continue
             sender = arrival.peer if sender is None else sender
+            is_whole = common == arrival.numbers
             numbers &= ~common
             arrival.numbers &= ~common
+            size_bytes = arrival.size_bytes if is_whole else self.bytes_of(common)
+            arrival.size_bytes -= size_bytes
             if arrival.counts_bytes:
-                self._budget.used_bytes -= self.bytes_of(common)
+                self._budget.used_bytes -= size_bytes
             if not arrival.numbers:
                 self._arrivals.remove(arrival)
         return sender
@@ -285,7 +299,7 @@ class ChunkBoard:
                 self.overdue(request)
         for arrival in self._arrivals:
             if arrival.counts_bytes:
-                self._budget.used_bytes -= self.bytes_of(arrival.numbers)
+                self._budget.used_bytes -= arrival.size_bytes
                 arrival.counts_bytes = False
 
     def _no_longer_asked(self, numbers: int) -> None:

@@ -7,6 +7,7 @@ storage, `download_intake` what peers say. Nothing here judges anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from protocol.digest import ManifestId
 from protocol.download_board import ByteBudget, ChunkBoard
@@ -64,6 +65,7 @@ class DownloadCore:
         """The phase."""
         self.wasted_bytes = 0
         """Chunk bytes that came and were dropped."""
+        self._turn = 0
         self.effects: list[DownloadEffect] = []
         """What the input being handled asks of the host, in order."""
         self.requests = RequestComposer(
@@ -148,9 +150,30 @@ class DownloadCore:
 
     def fill_all(self, now: float) -> None:
         """Asks every peer likewise."""
+        was_starved = self.requests.is_starved
         self.chunks.has_freed = self.requests.is_starved = False
-        for flow in self.flows.values():
-            self.fill(flow, now)
+        if self.state is not DownloadState.RUNNING:
+            return
+        has_pages_missing = self.layout.has_pages_missing
+        flows = list(self.flows.values())
+        first = self._turn % len(flows) if flows and was_starved else 0
+        for position in chain(range(first, len(flows)), range(first)):
+            flow = flows[position]
+            if not has_pages_missing:
+                free = self.chunks.free
+                if not free:
+                    return
+                if not free & flow.possession:
+                    continue
+                if self.chunks.is_full:
+                    self.requests.is_starved = True
+                    return
+            sends = self.requests.fill(flow, now, is_alone=len(flows) == 1)
+            if sends:
+                self.effects += sends
+                # The room that each answer makes is for all peers in turn, not for those who
+                # joined first.
+                self._turn = position + 1
 
     def fill_freed(self, now: float) -> None:
         """Asks every peer, if there is something that others than the last one could be asked."""

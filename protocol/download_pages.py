@@ -25,6 +25,8 @@ class PageBoard:
 
     def next_for(self, flow: PeerFlow) -> PageKey | None:
         """A page to ask this peer for: unknown, not asked for, of a component it holds some of."""
+        if not self._layout.has_pages_missing:
+            return None
         if len(self._asked) + len(self._verifying) >= PAGES_OPEN_MAX:
             return None
         own = {request.page for request in flow.requests.values()}

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 from protocol.bitfield import Bitfield
 from protocol.digest import ManifestId
 from protocol.errors import RemoteProtocolError
-from protocol.exchange_messages import ExchangeMessage, split_payload
+from protocol.exchange_messages import HAVE_RUNS_MAX, ExchangeMessage, Have, split_payload
 from protocol.runs import NO_CHUNKS, Runs
 
 PeerId = bytes
@@ -282,9 +283,12 @@ class Flushed:
     payload_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Acquired:
-    """Chunks became servable here: tell the peer if it is interested."""
+    """Chunks became servable here: tell the peer if it is interested.
+
+    One event serves the uploads of all peers: what it says is made once.
+    """
 
     manifest_id: ManifestId
     """The manifest it is about."""
@@ -292,6 +296,19 @@ class Acquired:
     """Position of the component in the manifest."""
     indices: Iterable[int]
     """Which."""
+
+    @cached_property
+    def messages(self) -> tuple[Have, ...]:
+        """What those are told who are interested."""
+        pairs = Runs.of(self.indices).pairs
+        return tuple(
+            Have(
+                manifest_id=self.manifest_id,
+                component=self.component,
+                indices=Runs(pairs[start : start + HAVE_RUNS_MAX]),
+            )
+            for start in range(0, len(pairs), HAVE_RUNS_MAX)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

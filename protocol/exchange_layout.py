@@ -33,6 +33,8 @@ class Layout:
         self._lengths = [array("I", bytes(4 * count)) for count in self._counts]
         self._places: list[array[int]] = [array("Q") for _ in self._counts]
         self._pages_left = [set(range(self.page_count(c))) for c in range(len(self._counts))]
+        self.has_pages_missing = any(self._pages_left)
+        """Whether any page is not verified yet."""
 
     @property
     def component_count(self) -> int:
@@ -81,7 +83,11 @@ class Layout:
     def bytes_of(self, component: int, indices: Runs) -> int:
         """Bytes of all of these chunks together; the recipe must be complete."""
         places = self._places[component]
-        return sum(places[first + count] - places[first] for first, count in indices.pairs)
+        pairs = indices.pairs
+        if len(pairs) == 1:
+            first, count = pairs[0]
+            return places[first + count] - places[first]
+        return sum(places[first + count] - places[first] for first, count in pairs)
 
     def prefix_count(self, component: int, first: int, count: int, size_bytes: int) -> int:
         """How many chunks of a run, from its first on, have at most `size_bytes` together."""
@@ -101,11 +107,6 @@ class Layout:
         for component, pages in enumerate(self._pages_left):
             for page in sorted(pages):
                 yield component, page
-
-    @property
-    def has_pages_missing(self) -> bool:
-        """Whether any page is not verified yet."""
-        return any(self._pages_left)
 
     def is_page_known(self, component: int, page: int) -> bool:
         """Whether a page is verified."""
@@ -129,5 +130,6 @@ class Layout:
             )
         self._lengths[component][start : start + expected] = array("I", lengths)
         self._pages_left[component].discard(page)
+        self.has_pages_missing = any(self._pages_left)
         if not self._pages_left[component]:
             self._places[component] = array("Q", accumulate(self._lengths[component], initial=0))

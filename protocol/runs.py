@@ -44,6 +44,8 @@ class Runs:
         """Makes the set of these indices, in any order; runs stay what they are."""
         if isinstance(indices, Runs):
             return indices
+        if isinstance(indices, tuple) and len(indices) == 1:
+            return cls.run(indices[0], 1)
         pairs: list[Pair] = []
         for index in sorted(set(indices)):
             if pairs and index == sum(pairs[-1]):
@@ -51,6 +53,14 @@ class Runs:
             else:
                 pairs.append((index, 1))
         return cls(pairs)
+
+    @classmethod
+    def run(cls, first: int, count: int) -> Runs:
+        """Makes the set of one run of at least one index, which the caller has checked."""
+        runs = cls.__new__(cls)
+        runs._pairs = ((first, count),)  # noqa: SLF001 - its own
+        runs._count = count  # noqa: SLF001
+        return runs
 
     @classmethod
     def merged(cls, pairs: Iterable[Pair]) -> Runs:
@@ -66,18 +76,26 @@ class Runs:
     @classmethod
     def of_ascending(cls, indices: Sequence[int]) -> Runs:
         """Makes the set of indices that are known to ascend strictly; cheap for one run."""
-        if indices and indices[-1] - indices[0] == len(indices) - 1:
-            return cls(((indices[0], len(indices)),))
+        if indices and indices[0] >= 0 and indices[-1] - indices[0] == len(indices) - 1:
+            return cls.run(indices[0], len(indices))
         return cls.of(indices)
 
     @classmethod
     def of_bits(cls, bits: int) -> Runs:
         """Makes the set whose indices are the set bits of an integer."""
+        if not bits:
+            return NO_CHUNKS
+        low = bits & -bits
+        if not bits & (bits + low):
+            return cls.run(low.bit_length() - 1, bits.bit_count())
         return cls(iterate_runs(bits))
 
     @property
     def bits(self) -> int:
         """The set as an integer: bit `i` for index `i`."""
+        if len(self._pairs) == 1:
+            first, count = self._pairs[0]
+            return ((1 << count) - 1) << first
         bits = 0
         for first, count in self._pairs:
             bits |= ((1 << count) - 1) << first
@@ -96,7 +114,8 @@ class Runs:
     @property
     def last(self) -> int:
         """The greatest index of a set that has one."""
-        return sum(self._pairs[-1]) - 1
+        first, count = self._pairs[-1]
+        return first + count - 1
 
     def shifted(self, distance: int) -> Runs:
         """The set with `distance` added to each index."""

@@ -39,7 +39,6 @@ from protocol.exchange_events import (
     Withdrawn,
 )
 from protocol.exchange_messages import (
-    HAVE_RUNS_MAX,
     BitfieldMessage,
     Cancel,
     Chunks,
@@ -57,6 +56,7 @@ from protocol.exchange_messages import (
 )
 from protocol.limits import RECIPE_PAGE_LEAVES
 from protocol.runs import NO_CHUNKS, Runs
+from protocol.upload_offers import Offers
 from protocol.upload_pace import FramePace
 
 SERVED_REQUESTS_MAX: Final = 512
@@ -79,6 +79,8 @@ class ServedManifest:
     """The manifest it is about."""
     possession: tuple[Bitfield, ...]
     """For each component, the chunks that can be read now."""
+    offers: tuple[Offers, ...] | None = None
+    """Set where all of it is held and not relayed: for each component, who is told of what."""
 
 
 class Library(Protocol):
@@ -201,10 +203,17 @@ class Upload:
             case RecipeRequest():
                 self._on_recipe_request(message)
             case NotInterested():
-                self._interests.pop(message.manifest_id, None)
-                self._unknown.pop(message.manifest_id, None)
+                self._on_not_interested(message.manifest_id)
             case _:
                 raise LocalProtocolError(f"an upload does not take {type(message).__name__}")
+
+    def _on_not_interested(self, manifest_id: ManifestId) -> None:
+        self._interests.pop(manifest_id, None)
+        self._unknown.pop(manifest_id, None)
+        served = self._library.find(manifest_id)
+        if served is not None:
+            for offers in served.offers or ():
+                offers.left(self._peer)
 
     def _find(self, manifest_id: ManifestId) -> ServedManifest | None:
         """What may be served to this peer: the only way from here to the library."""
@@ -230,10 +239,12 @@ class Upload:
         self._unknown.pop(served.manifest_id, None)
         self._interests[served.manifest_id] = components
         for component in components:
+            told = served.possession[component]
+            if served.offers is not None:
+                part = served.offers[component].follow(self._peer)
+                told = told if part is None else Bitfield(told.size, told.bits & part)
             message = BitfieldMessage(
-                manifest_id=served.manifest_id,
-                component=component,
-                bits=served.possession[component].encode(),
+                manifest_id=served.manifest_id, component=component, bits=told.encode()
             )
             self._send(message, served.manifest_id)
 
@@ -269,7 +280,8 @@ class Upload:
             return
         asked = message.indices.bits
         absent, waiting = asked & ~held.bits, asked & held.bits
-        self._reject(message.request_id, Runs.of_bits(absent), RejectReason.NOT_AVAILABLE)
+        if absent:
+            self._reject(message.request_id, Runs.of_bits(absent), RejectReason.NOT_AVAILABLE)
         if waiting:
             self._waiting_count += waiting.bit_count()
             self._open[message.request_id] = _Serving(
@@ -278,6 +290,16 @@ class Upload:
                 component=message.component,
                 waiting=waiting,
             )
+            if served.offers is not None:
+                self._tell_more(served, message.component, asked)
+
+    def _tell_more(self, served: ServedManifest, component: int, asked: int) -> None:
+        """Tells a peer that asks for what it was told what else it may ask for."""
+        assert served.offers is not None, "the caller looked"
+        more = served.offers[component].asked(self._peer, asked)
+        if more:
+            news = Acquired(manifest_id=served.manifest_id, component=component, indices=more)
+            self._on_acquired(news)
 
     def _on_recipe_request(self, message: RecipeRequest) -> None:
         self._check_new(message.request_id)
@@ -322,13 +344,8 @@ class Upload:
         components = self._interests.get(event.manifest_id, ())
         if event.component not in components or self._find(event.manifest_id) is None:
             return
-        pairs = Runs.of(event.indices).pairs
-        for start in range(0, len(pairs), HAVE_RUNS_MAX):
-            indices = Runs(pairs[start : start + HAVE_RUNS_MAX])
-            self._send(
-                Have(manifest_id=event.manifest_id, component=event.component, indices=indices),
-                event.manifest_id,
-            )
+        for message in event.messages:
+            self._send(message, event.manifest_id)
 
     def _on_withdrawn(self, manifest_id: ManifestId) -> None:
         for serving in [s for s in self._open.values() if s.manifest_id == manifest_id]:
@@ -392,9 +409,13 @@ class Upload:
         message = _chunks_of(event, serving.waiting)
         if message is not None:
             self._answered(serving, message.indices.bits)
-        self._answered(serving, absent)
-        self._reject(event.request_id, Runs.of_bits(absent), RejectReason.NOT_AVAILABLE)
+        if absent:
+            self._answered(serving, absent)
+            self._reject(event.request_id, Runs.of_bits(absent), RejectReason.NOT_AVAILABLE)
         if message is not None:
+            served = self._library.find(serving.manifest_id)
+            if served is not None and served.offers is not None:
+                served.offers[serving.component].sent(message.indices.bits)
             payload_bytes = message.payload_bytes
             self._unsent_bytes += payload_bytes
             self._sent_bytes += payload_bytes
@@ -464,10 +485,11 @@ def refusal_of(message: ExchangeMessage) -> ExchangeMessage | None:
 
 def _chunks_of(event: ChunksRead, waiting: int) -> Chunks | None:
     """The message of what was read and is still waited for; None if that is nothing."""
-    wanted = event.found.bits & waiting
+    found = event.found.bits
+    wanted = found & waiting
     if not wanted:
         return None
-    if wanted == event.found.bits:
+    if wanted == found:
         return Chunks(
             request_id=event.request_id,
             indices=event.found,

@@ -4,6 +4,7 @@ Other than in `TransferHost`:
 
 - All nodes hold one copy of the content, so whether a chunk matches is asked of the object itself:
   the release's own bytes match, and only other bytes are hashed.
+- Reading takes no time.
 - Frequent messages are not encoded to learn their size; it is known, to some bytes.
 - Machines are asked for their deadline once a tick, not after every event: timers run late by up to
   a tick, which is to be short beside what they wait for.
@@ -14,9 +15,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from protocol.exchange_events import (
+    ChunkRefused,
+    ChunksRead,
+    ChunksStored,
+    ReadChunks,
+    UploadInput,
+    WriteChunks,
+)
 from protocol.exchange_messages import Chunks, Have, Request
 from protocol.relay_events import RelaySettings
 from protocol.relay_messages import News, Push
+from protocol.runs import Runs
 from swarmd.simulation.exchange_host import SimulatedRelease
 from swarmd.simulation.frame_links import FrameNetwork
 from swarmd.simulation.links import LinkNetwork, NodeLink
@@ -39,6 +49,34 @@ _RUN_BYTES: Final = 5
 
 class CrowdPart(ImagePart):
     """What a node holds of an image whose bytes all nodes share."""
+
+    def read(self, effect: ReadChunks) -> ChunksRead:
+        """Reads chunks for an upload: nearly always one that is held."""
+        pairs = effect.indices.pairs
+        first, count = pairs[0]
+        held = self.served.possession[effect.component].bits >> first
+        chunks = self.release.components[effect.component]
+        if not held & 1 or (effect.bytes_max >= 2 * len(chunks[first]) and len(effect.indices) > 1):
+            return super().read(effect)
+        data = chunks[first]
+        return ChunksRead(
+            request_id=effect.request_id,
+            found=effect.indices if count == len(effect.indices) == 1 else Runs.run(first, 1),
+            lengths=(len(data),),
+            payload=(data,),
+        )
+
+    def write(self, effect: WriteChunks) -> list[ChunksStored | ChunkRefused]:
+        """Stores chunks: those that are the release's own need no look at each other."""
+        component, indices = effect.component, effect.indices
+        chunks = self.release.components[component]
+        if len(effect.payload) != len(indices) or not all(
+            data is chunks[index] for index, data in zip(indices, effect.payload, strict=True)
+        ):
+            return super().write(effect)
+        for index, size_bytes in zip(indices, effect.lengths, strict=True):
+            self.gain(component, index, size_bytes)
+        return [ChunksStored(component=component, indices=indices)]
 
     def store(self, component: int, index: int, data: bytes | memoryview) -> bool:
         """Checks a chunk, and keeps it if it matches: see the module's docstring."""
@@ -100,6 +138,10 @@ class CrowdHost(TransferHost):
         super().wake(now)
         self._is_asked = False
 
+    def _read(self, peer: int, event: UploadInput) -> None:
+        """Reading takes no time."""
+        self._feed_upload(peer, event)
+
     def size_of(self, message: WireMessage) -> int:
         """What a message takes on the stream."""
         if isinstance(message, Chunks):
@@ -108,7 +150,7 @@ class CrowdHost(TransferHost):
         if isinstance(message, Push):
             size = sum(len(chunk.data) for chunk in message.chunks)
             return 2 * _FRAME_HEAD_BYTES + _ENTRY_BYTES * len(message.chunks) + size
-        if isinstance(message, Have | Request):
+        if isinstance(message, (Have, Request)):
             return _CONTROL_BYTES + _RUN_BYTES * len(message.indices.pairs)
         if isinstance(message, News):
             return _CONTROL_BYTES + _RUN_BYTES * len(message.runs)

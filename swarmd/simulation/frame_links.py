@@ -24,7 +24,7 @@ class _Stream:
     """One direction between two nodes."""
 
     target: _Node
-    frames: deque[tuple[object, int, object]] = field(default_factory=deque)
+    frames: deque[tuple[object, int, FrameLeft | None]] = field(default_factory=deque)
     queued_bytes: int = 0
     last_arrival: float = 0.0
     is_dead: bool = False
@@ -45,6 +45,8 @@ class _Turn:
     """The uplink is free for the next frame."""
 
     node: _Node
+    left: FrameLeft | None = None
+    """What its node is told: the last frame has left."""
 
 
 class FrameNetwork:
@@ -108,7 +110,8 @@ class FrameNetwork:
             return
         if not stream.frames:
             node.ring.append(stream)
-        stream.frames.append((body, size_bytes, token))
+        left = None if token is None else FrameLeft(target, token)
+        stream.frames.append((body, size_bytes, left))
         stream.queued_bytes += size_bytes
         if not node.is_busy:
             self._take_turn(node)
@@ -138,10 +141,10 @@ class FrameNetwork:
             soonest = min(soonest, free_at - self._model.queue_s_max)
         node.is_busy = bool(ring)
         if ring:
-            self._post(max(soonest - now, 1e-6), node)
+            self._world.post(self.number, max(soonest - now, 1e-6), _Turn(node))
 
     def _send_frame(self, node: _Node, stream: _Stream, now: float) -> None:
-        body, size_bytes, token = stream.frames.popleft()
+        body, size_bytes, left = stream.frames.popleft()
         stream.queued_bytes -= size_bytes
         if stream.frames:
             node.ring.append(stream)
@@ -160,9 +163,7 @@ class FrameNetwork:
         stream.last_arrival = max(stream.last_arrival, target.down_free_at + self._model.delay_s)
         node.is_busy = True
         self._world.deliver(node.number, target.number, stream.last_arrival - now, body)
-        self._post(duration_s, node)
-        if token is not None:
-            self._world.post(node.number, duration_s, FrameLeft(target.number, token))
+        self._world.post(self.number, duration_s, _Turn(node, left))
 
     def _count(self, node: _Node, stream: _Stream, size_bytes: int, wire_bytes: float) -> None:
         sent, received = node.traffic, stream.target.traffic
@@ -183,6 +184,8 @@ class FrameNetwork:
         if not isinstance(event, _Turn):
             raise AssertionError(f"no event of a network: {event!r}")  # noqa: TRY004
         self._take_turn(event.node)
+        if event.left is not None:
+            self._world.feed(event.node.number, event.left)
 
     def receive(self, source: int, message: object, now: float) -> None:
         """Nobody sends to the network itself."""
@@ -191,6 +194,3 @@ class FrameNetwork:
     def wake(self, now: float) -> None:
         """Never asked for."""
         raise AssertionError(f"the network was woken at {now}")
-
-    def _post(self, delay_s: float, node: _Node) -> None:
-        self._world.post(self.number, delay_s, _Turn(node))

@@ -143,6 +143,7 @@ class TransferHost:
         self._disk = disk or Disk()
         self._uploads: dict[int, Upload] = {}
         self._parts: dict[ManifestId, ImagePart] = {}
+        self._lanes: list[ImagePart] = []
         self._is_news_due = False
         self.link: Final = link
         """How the node is attached."""
@@ -182,6 +183,7 @@ class TransferHost:
             now=self._world.now,
         )
         self._parts[release.manifest_id] = part
+        self._lanes.append(part)
         self._relays.add(part, priority)
         for peer in self.peers:
             self._join(part, peer)
@@ -210,7 +212,7 @@ class TransferHost:
     @property
     def parts(self) -> tuple[ImagePart, ...]:
         """What it holds of each image, in the order of `add_image`."""
-        return tuple(self._parts.values())
+        return tuple(self._lanes)
 
     @property
     def is_done(self) -> bool:
@@ -326,7 +328,7 @@ class TransferHost:
 
     def _next_deadline(self) -> float | None:
         times: list[float | None] = []
-        for part in self.parts:
+        for part in self._lanes:
             if part.download is not None:
                 times.append(part.download.deadline)
             if part.relay is not None:
@@ -336,7 +338,7 @@ class TransferHost:
     def wake(self, now: float) -> None:
         """Wakes the machines whose time has come."""
         self._is_deadline_known = False
-        for part in self.parts:
+        for part in self._lanes:
             if part.download is not None and _is_due(part.download.deadline, now):
                 self.feed(part, TimerFired())
             if part.relay is not None and _is_due(part.relay.deadline, now):
@@ -393,36 +395,40 @@ class TransferHost:
             self._feed_upload(target, Flushed(payload_bytes=token))
 
     def _dispatch(self, source: int, message: object) -> None:
-        match message:
+        match message:  # the most frequent first
+            case Have() | BitfieldMessage():
+                part = self._parts.get(message.manifest_id)
+                if part is not None and not self._relays.told(part, source, message):
+                    self.feed(part, PeerMessage(peer=peer_id(source), message=message))
             case Request():
                 self._feed_upload(source, PeerMessage(peer=peer_id(source), message=message))
                 part = self._parts.get(message.manifest_id)
                 if part is not None:
                     self._relays.requested(part, source, message)
+            case Chunks() | RecipePageMessage() | Reject():
+                self._answered(source, message)
             case Push() | Ready() | Credit() | Skip() | Complaint() | News():
                 part = self._parts.get(message.manifest_id)
                 if part is not None:
                     self._relays.received(part, source, message)
             case Interest() | Cancel() | RecipeRequest() | NotInterested():
                 self._feed_upload(source, PeerMessage(peer=peer_id(source), message=message))
-            case Chunks() | RecipePageMessage() | Reject():
-                number = message.request_id >> LANE_BITS
-                if number >= len(self._parts) or self.parts[number].download is None:
-                    raise ExchangeOffenceError(Offence.UNSOLICITED, "nothing was asked")
-                if isinstance(message, Chunks):
-                    size = message.payload_bytes
-                    self.parts[number].took(source, size)
-                self.feed(self.parts[number], PeerMessage(peer=peer_id(source), message=message))
-            case BitfieldMessage() | Have():
-                part = self._parts.get(message.manifest_id)
-                if part is not None and not self._relays.told(part, source, message):
-                    self.feed(part, PeerMessage(peer=peer_id(source), message=message))
             case Unknown():
                 part = self._parts.get(message.manifest_id)
                 if part is not None:
                     self.feed(part, PeerMessage(peer=peer_id(source), message=message))
             case _:
                 raise AssertionError(f"no message: {message!r}")
+
+    def _answered(self, source: int, message: Chunks | RecipePageMessage | Reject) -> None:
+        """Takes the answer to a request of one of the downloads."""
+        number = message.request_id >> LANE_BITS
+        part = self._lanes[number] if number < len(self._lanes) else None
+        if part is None or part.download is None:
+            raise ExchangeOffenceError(Offence.UNSOLICITED, "nothing was asked")
+        if isinstance(message, Chunks):
+            part.took(source, message.payload_bytes)
+        self.feed(part, PeerMessage(peer=peer_id(source), message=message))
 
     # Machines ------------------------------------------------------------------------------------
 
@@ -433,13 +439,15 @@ class TransferHost:
                     self._count_sent(effect.message, effect.served)
                     self.transmit(peer, effect.message, _upload_bytes(effect.message) or None)
                 case ReadChunks():
-                    read: UploadInput = self._parts[effect.manifest_id].read(effect)
-                    self._world.post(self.number, self._disk.read_s, Read(peer, read))
+                    self._read(peer, self._parts[effect.manifest_id].read(effect))
                 case ReadPage():
-                    read = self._parts[effect.manifest_id].read_page(effect)
-                    self._world.post(self.number, self._disk.read_s, Read(peer, read))
+                    self._read(peer, self._parts[effect.manifest_id].read_page(effect))
                 case _:
                     assert_never(effect)
+
+    def _read(self, peer: int, event: UploadInput) -> None:
+        """Hands an upload what was read for it, after the time that reading takes."""
+        self._world.post(self.number, self._disk.read_s, Read(peer, event))
 
     def _count_sent(self, message: ExchangeMessage, served: ManifestId | None) -> None:
         if isinstance(message, Chunks) and served is not None:

@@ -34,6 +34,7 @@ from protocol.relay import Relay
 from protocol.relay_messages import Push, Run
 from protocol.runs import Runs
 from protocol.upload import ServedManifest
+from protocol.upload_offers import Offers
 from swarmd.simulation.exchange_host import SimulatedRelease
 
 
@@ -83,13 +84,16 @@ class ImagePart:
         self.release: Final = release
         """The image."""
         counts = [len(chunks) for chunks in release.components]
+        possession = tuple(Bitfield(count) for count in counts)
+        for field, indices in zip(possession, held or (), strict=False):
+            field.update(indices)
+        is_whole = relay is None and all(field.is_full for field in possession)
         self.served: Final = ServedManifest(
             manifest_id=release.manifest_id,
-            possession=tuple(Bitfield(count) for count in counts),
+            possession=possession,
+            offers=tuple(Offers(count) for count in counts) if is_whole else None,
         )
         """What may be served."""
-        for possession, indices in zip(self.served.possession, held or (), strict=False):
-            possession.update(indices)
         self.held_bytes_start: Final = self.held_bytes
         """Chunk bytes held from the start."""
         self.download: Download | None = None
@@ -112,7 +116,7 @@ class ImagePart:
         self.relayed: Final[dict[int, None]] = {}
         """Components that the relay was told of."""
         self._layout = Layout(counts)
-        self._news: dict[int, dict[int, None]] = {}
+        self._news: dict[int, int] = {}
 
     @property
     def is_complete(self) -> bool:
@@ -204,10 +208,11 @@ class ImagePart:
 
     def gain(self, component: int, index: int, size_bytes: int) -> None:
         """Keeps a chunk that was checked."""
-        if index not in self.served.possession[component]:
-            self.served.possession[component].add(index)
+        possession = self.served.possession[component]
+        if index not in possession:
+            possession.add(index)
             self.figures.gained_bytes += size_bytes
-            self._news.setdefault(component, {})[index] = None
+            self._news[component] = self._news.get(component, 0) | 1 << index
 
     def store_push(self, push: Push) -> tuple[list[int], list[int]]:
         """Checks and stores the chunks of a push: (indices that are new here, those that lie)."""
@@ -247,7 +252,7 @@ class ImagePart:
         """Whether chunks were stored that nobody was told of."""
         return bool(self._news)
 
-    def take_news(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Takes out what was stored since the last time: (component, ascending indices)."""
+    def take_news(self) -> list[tuple[int, Runs]]:
+        """Takes out what was stored since the last time: (component, indices)."""
         news, self._news = self._news, {}
-        return [(component, tuple(sorted(indices))) for component, indices in news.items()]
+        return [(component, Runs.of_bits(indices)) for component, indices in news.items()]
