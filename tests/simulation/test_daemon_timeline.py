@@ -209,6 +209,22 @@ def test_faults_befall_as_many_as_they_say_and_end() -> None:
     assert outcome.verdict("liveness").measured is not None
 
 
+def test_a_share_that_is_nobody_and_faults_that_overlap_are_harmless() -> None:
+    nobody = Fault(kind=FaultKind.CRASH, share=0.1, start_s=1, end_s=2)
+    swarm = FakeSwarm()
+    assert run(swarm, replace(SCENARIO, faults=(nobody,))).passed
+    assert [what for _, what in swarm.done] == [("propose", "1.0")]
+    twice = Fault(kind=FaultKind.CRASH, share=1.0, start_s=2, end_s=4)
+    swarm = FakeSwarm()
+    outcome = run(swarm, replace(SCENARIO, faults=(twice, replace(twice, start_s=3, end_s=5))))
+    assert failures(outcome) == {"makespan-p50", "makespan-max"}, "two seconds away are many bounds"
+    assert [what[0] for _, what in swarm.done if isinstance(what, tuple)] == [
+        "propose",
+        "crash",
+        "start",
+    ]
+
+
 def test_a_chain_that_stops_after_a_fault_breaks_liveness() -> None:
     faults = (Fault(kind=FaultKind.PARTITION, start_s=2, end_s=4),)
     outcome = run(FakeSwarm(is_stuck=True), replace(SCENARIO, faults=faults))

@@ -169,9 +169,9 @@ class Timeline:
         away = self._draw(fault)
         match fault.kind:
             case FaultKind.CRASH:
-                self._schedule(nursery, fault.start_s, partial(self._swarm.crash, *away))
+                self._schedule(nursery, fault.start_s, partial(self._crash, *away))
                 if fault.end_s is not None:
-                    self._schedule(nursery, fault.end_s, partial(self._swarm.start, *away))
+                    self._schedule(nursery, fault.end_s, partial(self._start, *away))
             case FaultKind.CHURN:
                 self._plan_churn(nursery, fault, away)
             case _:
@@ -198,8 +198,19 @@ class Timeline:
         for name in away:
             start_s = self._chance.uniform(fault.start_s, latest_s)
             back_s = min(start_s + fault.away_s, fault.end_s)
-            self._schedule(nursery, start_s, partial(self._swarm.crash, name))
-            self._schedule(nursery, back_s, partial(self._swarm.start, name))
+            self._schedule(nursery, start_s, partial(self._crash, name))
+            self._schedule(nursery, back_s, partial(self._start, name))
+
+    async def _crash(self, *names: str) -> None:
+        """Ends those that run: faults may overlap, and a small share may be nobody."""
+        up = [name for name in names if name in self._swarm.running]
+        if up:
+            await self._swarm.crash(*up)
+
+    async def _start(self, *names: str) -> None:
+        down = [name for name in names if name not in self._swarm.running]
+        if down:
+            await self._swarm.start(*down)
 
     # Observing -----------------------------------------------------------------------------------
 

@@ -90,10 +90,10 @@ def _ending(swarm: ProcessSwarm) -> Iterator[None]:
     """Ends the processes: in order after a run, at once after anything else."""
     try:
         yield
+        swarm.end(is_orderly=True)
     except BaseException:
         swarm.end(is_orderly=False)
         raise
-    swarm.end(is_orderly=True)
 
 
 @contextlib.contextmanager

@@ -126,12 +126,14 @@ class ProcessSwarm:
     # Life ----------------------------------------------------------------------------------------
 
     async def start(self, *names: str) -> None:
-        """Starts nodes, all of them if none is named; each listens when this returns.
+        """Starts nodes, all of them if none is named; each listens when this returns. Those that
+        are being started by somebody else are left to them.
 
         Raises:
             TransportError: a node ended, or took too long.
         """
-        started = {name: self._nodes[name] for name in names or self._nodes}
+        wanted = {name: self._nodes[name] for name in names or self._nodes}
+        started = {name: node for name, node in wanted.items() if not node.is_running}
         for node in started.values():
             node.start()
         for name, node in started.items():
