@@ -8,7 +8,6 @@ are remembered in a bounded table without libp2p's sweeper thread.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,10 +22,9 @@ from libp2p.custom_types import TProtocol
 from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
-from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
+from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
-from libp2p.pubsub.score import ScoreParams, TopicScoreParams
 from libp2p.tools.anyio_service.api import InternalManagerAPI
 from libp2p.tools.timed_cache.last_seen_cache import LastSeenCache
 
@@ -34,6 +32,7 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError, TransportEr
 from protocol.limits import KIB
 from swarmd.entropy import SystemEntropy
 from swarmd.net.address import PeerKey
+from swarmd.net.gossip_router import GOSSIP_PROTOCOL, make_router, message_id
 from swarmd.net.guards import GuardedSwarm, SafeManager, id_of, key_of
 from swarmd.net.negotiation import request_protocol
 
@@ -44,13 +43,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-GOSSIP_PROTOCOL: Final = str(PROTOCOL_ID_V11)
-"""The one gossipsub version spoken."""
 RPC_OVERHEAD_BYTES: Final = 4 * KIB
 """Bytes of an RPC besides one message's data: signatures, ids, control messages."""
 RPC_MESSAGES: Final = 4
 """Full-size messages one RPC may carry."""
-
 REMOVE_S: Final = 1.0
 """Seconds pubsub may take to forget a peer; it takes one step of its task."""
 
@@ -103,16 +99,6 @@ class SeenMessages(LastSeenCache):
 
     def stop(self) -> None:
         """Nothing runs."""
-
-
-def message_id(message: rpc_pb2.Message) -> bytes:
-    """Names a message by its content, so that the same content is delivered once."""
-    digest = hashlib.sha256()
-    for topic in message.topicIDs:
-        raw = topic.encode()
-        digest.update(len(raw).to_bytes(4, "big") + raw)
-    digest.update(message.data)
-    return digest.digest()
 
 
 class _GossipNetwork:
@@ -274,87 +260,6 @@ class SafePubsub(Pubsub):
         for topic in publish_message.topicIDs:
             if topic in self.topic_ids:
                 self._deliver(topic, publish_message.data, key_of(relayer))
-
-
-class SafeGossipSub(GossipSub):
-    """The router, its tasks fenced in."""
-
-    _safe: SafeManager | None = None
-    on_failure: Callable[[BaseException], None]
-
-    async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
-        """Relays a message; our own also goes to subscribers outside the mesh.
-
-        Flood publishing (gossipsub 1.1): right after a reconnect a mesh may still be empty, and
-        what is published into an empty mesh is lost. At most `degree_high` more peers get it; which
-        ones depends on the message, so that a few bad ones cannot always stand in the way.
-        """
-        await super().publish(msg_forwarder, pubsub_msg)
-        pubsub = self.pubsub
-        if pubsub is None or msg_forwarder != pubsub.my_id:
-            return
-        name = message_id(pubsub_msg)
-        for topic in pubsub_msg.topicIDs:
-            reached = self.mesh.get(topic) or self.fanout.get(topic) or set()
-            others = sorted(
-                pubsub.peer_topics.get(topic, set()) - reached,
-                key=lambda peer: hashlib.sha256(name + peer.to_bytes()).digest(),
-            )
-            for peer in others[: self.degree_high]:
-                if peer in pubsub.peers:
-                    self.send_rpc(peer, rpc_pb2.RPC(publish=[pubsub_msg]))
-
-    @property
-    def manager(self) -> InternalManagerAPI:
-        """The task manager behind its fence."""
-        real = super().manager
-        if self._safe is None or self._safe.real is not real:
-            self._safe = SafeManager(real, self.on_failure)
-        return self._safe  # type: ignore[return-value]  # delegates the whole interface
-
-
-def _score_params() -> ScoreParams:
-    """Scores: invalid messages and misbehaviour count, sharing an address does not.
-
-    Weights follow gossipsub 1.1: deliveries are worth little and capped; ten invalid messages, or
-    a burst of protocol misbehaviour, silence a peer until decay forgives it within minutes. No
-    penalty for many peers at one address: fleets sit behind one NAT, and peers are members already.
-    """
-    return ScoreParams(
-        p2_first_message_deliveries=TopicScoreParams(weight=0.1, cap=100.0, decay=0.99),
-        # Whether a message is refused may depend on how far a copy of the ledger is: forwarders
-        # that lag are not punished here; services score authors and malformed bytes.
-        p4_invalid_messages=TopicScoreParams(weight=0.0, cap=1000.0, decay=0.99),
-        p5_behavior_penalty_weight=-1.0,
-        p5_behavior_penalty_decay=0.97,
-        p5_behavior_penalty_threshold=10.0,
-        publish_threshold=-20.0,
-        gossip_threshold=-10.0,
-        graylist_threshold=-40.0,
-    )
-
-
-def make_router(
-    config: NetworkConfig, on_failure: Callable[[BaseException], None]
-) -> SafeGossipSub:
-    """Builds the router: no peer exchange, no direct peers, one protocol version."""
-    gossip = config.gossip
-    router = SafeGossipSub(
-        protocols=[TProtocol(GOSSIP_PROTOCOL)],
-        degree=gossip.degree,
-        degree_low=gossip.degree_low,
-        degree_high=gossip.degree_high,
-        heartbeat_interval=gossip.heartbeat_s,
-        direct_connect_interval=86_400,
-        do_px=False,
-        score_params=_score_params(),
-        adaptive_gossip_enabled=False,
-        eclipse_protection_enabled=False,
-        spam_protection_enabled=True,
-        max_messages_per_topic_per_second=float(gossip.messages_per_topic_per_second_max),
-    )
-    router.on_failure = on_failure
-    return router
 
 
 class Gossip:

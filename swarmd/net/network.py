@@ -30,7 +30,8 @@ from swarmd.net.config import Admission, GossipConfig, NetworkConfig, PeerClass
 from swarmd.net.connected import DialReport, OtherPeerError, PeerEvent
 from swarmd.net.connections import Connections
 from swarmd.net.dispatch import Dispatcher, ServedProtocol
-from swarmd.net.gossip import GOSSIP_PROTOCOL, Gossip, GossipMessage, TopicValidator
+from swarmd.net.gossip import Gossip, GossipMessage, TopicValidator
+from swarmd.net.gossip_router import GOSSIP_PROTOCOL
 from swarmd.net.guards import id_of, key_pair, quiet_logging
 from swarmd.net.negotiation import StreamRefusedError, request_protocol
 from swarmd.net.route import Route

@@ -20,7 +20,7 @@ from protocol.keys import PrivateKey
 from protocol.limits import HELLO_BYTES_MAX
 from protocol.version import ProtocolName, group_topic, protocol_id
 from swarmd.datadir import KeyName, write_atomic
-from swarmd.net.gossip import GOSSIP_PROTOCOL
+from swarmd.net.gossip_router import GOSSIP_PROTOCOL
 from swarmd.net.wire import TCPWire
 from swarmd.peers import PeerClass
 from tests.support.forge import Forge

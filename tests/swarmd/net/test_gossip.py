@@ -14,7 +14,8 @@ from libp2p.pubsub.pb import rpc_pb2
 from protocol.errors import LocalProtocolError
 from swarmd.net.address import PeerKey
 from swarmd.net.config import GossipConfig
-from swarmd.net.gossip import GOSSIP_PROTOCOL, GossipMessage, SeenMessages
+from swarmd.net.gossip import GossipMessage, SeenMessages
+from swarmd.net.gossip_router import GOSSIP_PROTOCOL
 from swarmd.net.memory import MemoryWire
 from swarmd.net.network import Network
 from tests.support.network_attacker import Attacker, attack, attacker_keys, rpc, subscription
