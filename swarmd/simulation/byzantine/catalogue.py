@@ -39,6 +39,7 @@ from swarmd.simulation.byzantine.forking_proposer import add_forking_proposer
 from swarmd.simulation.byzantine.free_rider import FreeRider
 from swarmd.simulation.byzantine.freeze_mirror import FreezeMirror
 from swarmd.simulation.byzantine.future_flooder import FutureFlooder
+from swarmd.simulation.byzantine.gossip_mob import GossipMob
 from swarmd.simulation.byzantine.half_voter import HalfVoter
 from swarmd.simulation.byzantine.impersonator import Impersonator
 from swarmd.simulation.byzantine.lying_relayer import LyingRelayer
@@ -191,6 +192,12 @@ _ALL: Final = (
         plane=Plane.LEDGER,
         summary="answers newcomers with what is nearly the state",
         forger=StateSyncLiar,
+    ),
+    Adversary(
+        name="gossip_mob",
+        plane=Plane.GOSSIP,
+        summary="many members in one hand keep news from the others",
+        forger=GossipMob,
     ),
     _peer("chunk_corrupter", "answers in time, with one bit wrong in each chunk", ChunkCorrupter),
     _peer("claiming_peer", "claims everything, holds nothing", ClaimingPeer),
