@@ -1,6 +1,6 @@
 """One scenario at level 1 (machines, simulated) and at level 3 (daemons in namespaces, measured).
 
-    sudo python benchmarks/levels.py [sixteen-sites] --mib 8 --mbit 2 [--nodes N] [--runs 1]
+    sudo python benchmarks/levels.py [sixteen-sites] [--mib 8] [--mbit R] [--nodes N] [--runs 1]
 
 Prints one JSON line: makespans of both in fluid bounds, simulated ones as the median of the seeds;
 the ratio of measured to simulated; and how busy the processors were while it was measured. A run in
@@ -72,14 +72,14 @@ def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scenario", nargs="?", default="sixteen-sites", help="a name or a file")
-    parser.add_argument("--mib", type=int, help="size of the image instead of the scenario's")
+    parser.add_argument("--mib", type=int, default=8, help="size of the image; 0: the scenario's")
     parser.add_argument("--mbit", type=float, help="rate of all links instead of the scenario's")
     parser.add_argument("--nodes", type=int, help="gateways instead of the scenario's")
     parser.add_argument("--runs", type=int, default=1, help="measured runs")
     parser.add_argument("--seeds", type=int, default=3, help="simulated runs")
     options = parser.parse_args()
     scenario = adapt(load_scenario(options.scenario), nodes=options.nodes)
-    if options.mib is not None:
+    if options.mib:
         scenario = override(scenario, {"image": {"size_kib": options.mib * 1024}})
     if options.mbit is not None:
         links = {name: _with_rate(each, options.mbit) for name, each in scenario.links.items()}
