@@ -145,8 +145,13 @@ class DownloadCore:
         if self.state is not DownloadState.RUNNING:
             return
         # Most inputs leave nothing to ask this peer for, and every input comes by here.
-        if self.chunks.free & flow.possession or self.layout.has_pages_missing:
-            self.effects += self.requests.fill(flow, now, is_alone=len(self.flows) == 1)
+        if not self.layout.has_pages_missing:
+            if not self.chunks.free & flow.possession:
+                return
+            if self.chunks.is_full:
+                self.requests.is_starved = True
+                return
+        self.effects += self.requests.fill(flow, now, is_alone=len(self.flows) == 1)
 
     def fill_all(self, now: float) -> None:
         """Asks every peer likewise."""

@@ -59,7 +59,12 @@ class RequestComposer:
                 sends.append(self._ask_page(flow, key, now))
                 continue
             candidates = self._chunks.free & flow.possession
-            if candidates and flow.requests:
+            if not candidates:
+                break
+            if self._chunks.is_full:
+                self.is_starved = True
+                break
+            if flow.requests:
                 candidates &= ~flow.unanswered()
             budget = self._chunks.room_for(flow.peer, budget, now)
             if candidates and budget <= 0:
@@ -112,10 +117,14 @@ class RequestComposer:
             if not count:
                 break
             taken.append((first, count))
-            left_bytes -= layout.bytes_of(component, Runs(((first, count),)))
+            left_bytes -= layout.bytes_of(component, Runs.run(first, count))
+            if left_bytes <= 0:
+                break
             left_count -= count
             if count < length or not left_count:
                 break
+        if len(taken) == 1:
+            return component, Runs.run(*taken[0])
         return component, Runs.merged(taken)
 
     def _ask_chunks(self, flow: PeerFlow, choice: tuple[int, Runs], now: float) -> Send:

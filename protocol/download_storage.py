@@ -106,7 +106,7 @@ class DownloadStorage:
         if not event.indices and phase in (ComponentPhase.VERIFYING, ComponentPhase.DONE):
             return  # nothing asked for: pushed, or copied, after the rest was there
         written = self._numbers(event.component, event.indices)
-        gained = self._numbers(event.component, event.gained)
+        gained = self._numbers(event.component, event.gained) if event.gained else 0
         for request, common in self._core.chunks.stored(written, gained):
             if request.peer in self._core.flows:
                 self._core.effects.append(cancel(request, common))

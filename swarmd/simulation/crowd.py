@@ -19,7 +19,7 @@ from swarmd.simulation.crowd_host import TICK_S, CrowdHost, make_shared_release
 from swarmd.simulation.frame_links import FrameNetwork
 from swarmd.simulation.links import LinkModel, NodeLink
 from swarmd.simulation.transfer import THIN, fluid_bound_s
-from swarmd.simulation.transfer_host import join
+from swarmd.simulation.transfer_host import Disk, join
 from swarmd.simulation.world import Link, World
 
 _STEP_S: Final = 0.25
@@ -119,7 +119,7 @@ class Crowd:
         model = LinkModel(delay_s=scenario.delay_s)
         self.world: Final = World(scenario.seed, Link(latency_s=scenario.delay_s))
         """Where it happens."""
-        self.network: Final = FrameNetwork(self.world, model)
+        self.network: Final = FrameNetwork(self.world, model, verify_s=Disk().verify_s)
         """How messages travel."""
         self.release: Final = make_shared_release(scenario.image_bytes, scenario.unit_bytes)
         """The image."""

@@ -4,7 +4,7 @@ Other than in `TransferHost`:
 
 - All nodes hold one copy of the content, so whether a chunk matches is asked of the object itself:
   the release's own bytes match, and only other bytes are hashed.
-- Reading takes no time.
+- Reading takes no time; verifying is a part of a frame's way (`FrameNetwork`).
 - Frequent messages are not encoded to learn their size; it is known, to some bytes.
 - Machines are asked for their deadline once a tick, not after every event: timers run late by up to
   a tick, which is to be short beside what they wait for.
@@ -12,6 +12,7 @@ Other than in `TransferHost`:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -30,7 +31,7 @@ from protocol.runs import Runs
 from swarmd.simulation.exchange_host import SimulatedRelease
 from swarmd.simulation.frame_links import FrameNetwork
 from swarmd.simulation.links import LinkNetwork, NodeLink
-from swarmd.simulation.transfer_host import Disk, TransferHost
+from swarmd.simulation.transfer_host import URGENT_BYTES_MAX, Disk, TransferHost, is_due
 from swarmd.simulation.transfer_part import ImagePart
 from swarmd.simulation.transfer_relay import WireMessage
 from swarmd.simulation.world import World
@@ -88,10 +89,18 @@ class CrowdPart(ImagePart):
         return True
 
 
+class _Tick:
+    """The machines' deadlines are to be looked at."""
+
+
+_TICK: Final = _Tick()
+
+
 class CrowdHost(TransferHost):
     """See the module's docstring."""
 
     part_kind = CrowdPart
+    is_timed = False
 
     def __init__(
         self,
@@ -114,33 +123,55 @@ class CrowdHost(TransferHost):
             tick_s: how late a timer may be, seconds.
         """
         self._tick_s = tick_s
-        self._asked_at = 0.0
-        self._is_asked = False
+        self._tick_at = math.inf
         super().__init__(world, network, link, disk=disk, relays=relays)
 
-    @property
-    def deadline(self) -> float | None:
-        """When one of the machines wants to be woken, as of the last tick."""
-        if self._is_deadline_known:
-            return self._deadline
-        now = self._world.now
-        due_at = self._asked_at + self._tick_s
-        if self._is_asked and now < due_at:
-            if self._deadline is None or self._deadline > due_at:
-                # Asked again at the tick's end, even if nothing happens until then.
-                return due_at
-            return self._deadline
-        self._asked_at, self._is_asked = now, True
-        return super().deadline
+    def receive(self, source: int, message: object, now: float) -> None:
+        """Takes a message, or the end of a stream (None)."""
+        super().receive(source, message, now)
+        if now + self._tick_s < self._tick_at:
+            self._post_tick(now + self._tick_s)
 
-    def wake(self, now: float) -> None:
-        """Wakes the machines whose time has come."""
-        super().wake(now)
-        self._is_asked = False
+    def handle(self, event: object, now: float) -> None:
+        """Takes the end of an own operation, or a tick."""
+        if isinstance(event, _Tick):
+            self._on_tick(now)
+            return
+        super().handle(event, now)
+        if now + self._tick_s < self._tick_at:
+            self._post_tick(now + self._tick_s)
+
+    def _post_tick(self, at: float) -> None:
+        self._tick_at = at
+        self._world.post(self.number, at - self._world.now, _TICK)
+
+    def _on_tick(self, now: float) -> None:
+        """Wakes the machines whose time has come, and looks when the next one's will."""
+        if now < self._tick_at:
+            return  # an earlier one was posted since
+        self._tick_at = math.inf
+        if is_due(self.deadline, now):
+            self.wake(now)
+        deadline = self.deadline
+        if deadline is not None:
+            self._post_tick(max(deadline, now + self._tick_s))
 
     def _read(self, peer: int, event: UploadInput) -> None:
         """Reading takes no time."""
         self._feed_upload(peer, event)
+
+    def later(self, event: object) -> None:
+        """What came is verified: its way took so much longer."""
+        self.handle(event, self._world.now)
+
+    def transmit(self, target: int, message: WireMessage, token: object = None) -> None:
+        """Gives a message to the link: everybody here is honest."""
+        kind = type(message)
+        size = self.size_of(message)
+        is_urgent = size <= URGENT_BYTES_MAX and kind is not Chunks and kind is not Push
+        self._network.send(
+            self.number, target, message, size_bytes=size, is_urgent=is_urgent, token=token
+        )
 
     def size_of(self, message: WireMessage) -> int:
         """What a message takes on the stream."""

@@ -5,8 +5,9 @@ frames, its streams in turn; a frame passes through: it has arrived when its las
 both links and the path between. Small messages take no turn. A receiver whose queue is longer than
 `queue_s_max` is sent nothing more until it is shorter, which is what a window does.
 
-Not modelled, other than in `LinkNetwork`: slow start, windows, acknowledgements, losses, standing
-queues of busy uplinks. Use it where a unit takes longer than those, and compare at small scale.
+Verifying is a part of the way. Not modelled, other than in `LinkNetwork`: slow start, windows,
+acknowledgements, losses, standing queues of busy uplinks. Use it where a unit takes longer than
+those, and compare at small scale.
 """
 
 from __future__ import annotations
@@ -52,15 +53,22 @@ class _Turn:
 class FrameNetwork:
     """See the module's docstring. An actor of the world; nodes are attached by their number."""
 
-    def __init__(self, world: World, model: LinkModel) -> None:
-        """Makes a network without nodes and adds it to the world."""
+    def __init__(self, world: World, model: LinkModel, *, verify_s: float = 0.0) -> None:
+        """Makes a network without nodes and adds it to the world.
+
+        Args:
+            world: where it is.
+            model: delays and headers.
+            verify_s: what a receiver needs to verify a frame, which it gets only then; seconds.
+        """
         self._world = world
+        self._bulk_delay_s = model.delay_s + verify_s
         self._model = model
         self._nodes: dict[int, _Node] = {}
         self._streams: dict[tuple[int, int], _Stream] = {}
         self.pipe_bytes: Final = 0.0
         """Nothing: sites are not modelled here."""
-        self.number: Final = world.add(self)
+        self.number: Final = world.add(self, is_timed=False)
         """The network's number in the world."""
 
     def attach(self, node: int, link: NodeLink) -> None:
@@ -160,7 +168,7 @@ class FrameNetwork:
             now + duration_s,
             max(now, target.down_free_at) + wire_bytes / target.link.downlink_bytes_per_s,
         )
-        stream.last_arrival = max(stream.last_arrival, target.down_free_at + self._model.delay_s)
+        stream.last_arrival = max(stream.last_arrival, target.down_free_at + self._bulk_delay_s)
         node.is_busy = True
         self._world.deliver(node.number, target.number, stream.last_arrival - now, body)
         self._world.post(self.number, duration_s, _Turn(node, left))

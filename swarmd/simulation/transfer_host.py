@@ -93,7 +93,7 @@ from swarmd.simulation.world import World
 
 _FRAME_HEAD_BYTES: Final = 4
 """The length in front of each frame."""
-_URGENT_BYTES_MAX: Final = 2048
+URGENT_BYTES_MAX: Final = 2048
 """Frames up to this size take no turn of their own on the uplink: they fit a packet or two."""
 NEWS_DELAY_S: Final = 0.05
 """How long news of chunks is gathered, seconds (exchange.md, X47)."""
@@ -116,6 +116,8 @@ class TransferHost:
 
     part_kind: type[ImagePart] = ImagePart
     """What it holds of an image."""
+    is_timed = True
+    """Whether the world asks it for its deadline after every event."""
 
     def __init__(
         self,
@@ -151,7 +153,7 @@ class TransferHost:
         """Whether it left."""
         self.offences: Final[list[tuple[int, Offence]]] = []
         """Whom it disconnected for breaking the protocol."""
-        self.number: Final = world.add(self)
+        self.number: Final = world.add(self, is_timed=self.is_timed)
         """The node's number in the world."""
         network.attach(self.number, link)
 
@@ -311,7 +313,7 @@ class TransferHost:
 
     def _put(self, target: int, message: WireMessage, token: object) -> None:
         size = self.size_of(message)
-        is_urgent = size <= _URGENT_BYTES_MAX and not isinstance(message, Chunks | Push)
+        is_urgent = size <= URGENT_BYTES_MAX and not isinstance(message, Chunks | Push)
         self._network.send(
             self.number, target, message, size_bytes=size, is_urgent=is_urgent, token=token
         )
@@ -339,9 +341,9 @@ class TransferHost:
         """Wakes the machines whose time has come."""
         self._is_deadline_known = False
         for part in self._lanes:
-            if part.download is not None and _is_due(part.download.deadline, now):
+            if part.download is not None and is_due(part.download.deadline, now):
                 self.feed(part, TimerFired())
-            if part.relay is not None and _is_due(part.relay.deadline, now):
+            if part.relay is not None and is_due(part.relay.deadline, now):
                 self._relays.feed(part, TimerFired())
 
     def receive(self, source: int, message: object, now: float) -> None:  # noqa: ARG002
@@ -499,7 +501,7 @@ class TransferHost:
     def _write(self, part: ImagePart, effect: WriteChunks) -> None:
         for answer in part.write(effect):
             if isinstance(answer, ChunksStored):
-                self._relays.gained(part, effect.component, tuple(answer.indices))
+                self._relays.gained(part, effect.component, answer.indices)
             self.feed(part, answer)
 
     def note_news(self, part: ImagePart) -> None:
@@ -524,7 +526,8 @@ class TransferHost:
         return relay is not None and relay.tells(peer_id(peer))
 
 
-def _is_due(deadline: float | None, now: float) -> bool:
+def is_due(deadline: float | None, now: float) -> bool:
+    """Whether a machine wants to be woken by now."""
     return deadline is not None and deadline <= now
 
 

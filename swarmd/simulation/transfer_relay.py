@@ -6,7 +6,7 @@ Beside `TransferHost`, which owns streams, uploads and downloads. All images of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, assert_never
 
@@ -180,14 +180,17 @@ class RelayDesk:
 
     def requested(self, part: ImagePart, source: int, message: Request) -> None:
         """Notes what the upload is about to answer."""
+        if part.relay is None:
+            return
         event = PeerRequested(
             peer=peer_id(source), object_number=message.component, indices=tuple(message.indices)
         )
         self.feed(part, event)
 
-    def gained(self, part: ImagePart, component: int, indices: Sequence[int]) -> None:
+    def gained(self, part: ImagePart, component: int, indices: Iterable[int]) -> None:
         """Notes chunks that are verified, however they came."""
-        self.feed(part, ChunksGained(object_number=component, indices=indices))
+        if part.relay is not None:
+            self.feed(part, ChunksGained(object_number=component, indices=indices))
         self._owner.note_news(part)
 
     def left(self, target: int, token: PushToken) -> None:

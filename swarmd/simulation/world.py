@@ -83,6 +83,7 @@ class World:
         self._order = 0
         self._actors: list[Actor] = []
         self._woken_at: list[float | None] = []
+        self._is_timed: list[bool] = []
         self._sides: dict[int, int] = {}
         self._trace = hashlib.sha256()
         self._noted = bytearray()
@@ -93,11 +94,16 @@ class World:
         self._hash_noted()
         return self._trace.hexdigest()
 
-    def add(self, actor: Actor) -> int:
-        """Puts an actor into the world and returns its number."""
+    def add(self, actor: Actor, *, is_timed: bool = True) -> int:
+        """Puts an actor into the world and returns its number.
+
+        Without `is_timed` its deadline is never asked for.
+        """
         self._actors.append(actor)
+        self._is_timed.append(is_timed)
         self._woken_at.append(None)
-        self._schedule_wake(len(self._actors) - 1)
+        if is_timed:
+            self._schedule_wake(len(self._actors) - 1)
         return len(self._actors) - 1
 
     def poke(self, actor: int) -> None:
@@ -138,7 +144,8 @@ class World:
 
     def deliver(self, source: int, target: int, delay_s: float, message: object) -> None:
         """Hands a message over after a delay that another model of links has worked out."""
-        self._push(self.now + delay_s, target, source, message)
+        self._order += 1
+        heapq.heappush(self._heap, (self.now + delay_s, self._order, target, source, message))
 
     def _push(self, time: float, target: int, source: int, event: object) -> None:
         self._order += 1
@@ -148,29 +155,33 @@ class World:
 
     def run_until(self, time: float) -> None:
         """Executes events until `time`, including those at it."""
-        heap, step = self._heap, self._step
+        heap, pop, actors, is_timed = self._heap, heapq.heappop, self._actors, self._is_timed
         while heap and heap[0][0] <= time:
-            step()
+            self.now, _, target, source, event = pop(heap)
+            if event is _WAKE:
+                if not self._wake(target):
+                    continue
+            else:
+                self._note(target, self._fingerprint(event))
+                if source < 0:
+                    actors[target].handle(event, self.now)
+                else:
+                    actors[target].receive(source, event, self.now)
+            if is_timed[target]:
+                self._schedule_wake(target)
         self.now = max(self.now, time)
 
-    def _step(self) -> None:
-        self.now, _, target, source, event = heapq.heappop(self._heap)
+    def _wake(self, target: int) -> bool:
+        """Wakes an actor if it wants to be woken now; whether this was the wake it waits for."""
+        if self._woken_at[target] != self.now:
+            return False
+        self._woken_at[target] = None
         actor = self._actors[target]
-        if event is _WAKE:
-            if self._woken_at[target] != self.now:
-                return
-            self._woken_at[target] = None
-            deadline = actor.deadline
-            if deadline is not None and deadline <= self.now:
-                self._note(target, b"wake")
-                actor.wake(self.now)
-        else:
-            self._note(target, self._fingerprint(event))
-            if source < 0:
-                actor.handle(event, self.now)
-            else:
-                actor.receive(source, event, self.now)
-        self._schedule_wake(target)
+        deadline = actor.deadline
+        if deadline is not None and deadline <= self.now:
+            self._note(target, b"wake")
+            actor.wake(self.now)
+        return True
 
     def feed(self, target: int, event: object) -> None:
         """Feeds an event to an actor at this instant, before all others: saves a turn of the heap.
@@ -179,13 +190,13 @@ class World:
         """
         self._note(target, self._fingerprint(event))
         self._actors[target].handle(event, self.now)
-        self._schedule_wake(target)
+        if self._is_timed[target]:
+            self._schedule_wake(target)
 
     def _note(self, target: int, fingerprint: bytes) -> None:
         self.event_count += 1
         noted = self._noted
-        noted += _INSTANT.pack(self.now, target)
-        noted += fingerprint
+        noted += _INSTANT.pack(self.now, target) + fingerprint
         if len(noted) >= _TRACE_BYTES:
             self._hash_noted()
 
