@@ -34,6 +34,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from swarmd.simulation.links import LinkModel, NodeLink
+from swarmd.simulation.processes.interruption import terminable
 from swarmd.simulation.processes.namespaces import Namespaces, Port
 from swarmd.simulation.processes.processors import ProcessorWatch
 from swarmd.simulation.transfer import Transfer, fluid_bound_s
@@ -308,7 +309,8 @@ def main() -> None:
         base = "/dev/shm" if Path("/dev/shm").is_dir() else None
         folder = Path(tempfile.mkdtemp(prefix="netns-", dir=base))
         try:
-            outcomes.append(Run(options, folder).measure())
+            with terminable():
+                outcomes.append(Run(options, folder).measure())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     report = _report(options, outcomes)

@@ -7,18 +7,16 @@ and the namespaces removed before this returns.
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import trio
 
 from swarmd.simulation.daemons.judgement import judge
 from swarmd.simulation.daemons.timeline import Timeline
 from swarmd.simulation.processes.grounds import Islands, Loopback, node_names
+from swarmd.simulation.processes.interruption import terminable
 from swarmd.simulation.processes.support import Isolation, check_processes
 from swarmd.simulation.processes.swarm import ProcessSwarm
 from swarmd.simulation.scenario import Scenario
@@ -49,7 +47,7 @@ def run_processes(
         TransportError: a node did not start, or ended by itself; the message quotes its log.
     """
     check_processes(scenario, isolation)
-    with _terminable(), contextlib.ExitStack() as stack:
+    with terminable(), contextlib.ExitStack() as stack:
         grounds: Loopback | Islands = Loopback()
         if isolation is Isolation.NAMESPACES:
             grounds = Islands(scenario, seed, node_names(scenario))
@@ -94,20 +92,3 @@ def _ending(swarm: ProcessSwarm) -> Iterator[None]:
     except BaseException:
         swarm.end(is_orderly=False)
         raise
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes SIGTERM what Ctrl-C is, so that it, too, leaves nothing behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
