@@ -83,7 +83,7 @@ class Siege:
 
 
 @dataclass(frozen=True, slots=True)
-class _Published:
+class Published:
     """A message, when and by whom it was published."""
 
     data: bytes
@@ -128,35 +128,34 @@ async def _enter(world: GossipWorld, mob: GossipMob, siege: Siege) -> None:
             await world.connect(sybil, target)
 
 
-async def _publish(world: GossipWorld, siege: Siege) -> list[_Published]:
+async def _publish(world: GossipWorld, siege: Siege) -> list[Published]:
     authors = world.honest[: siege.publishers]
-    sent: list[_Published] = []
+    sent: list[Published] = []
     for number in range(siege.messages):
         author = authors[number % len(authors)]
         data = GENUINE + b"%d by %d" % (number, author.number)
-        sent.append(_Published(data, trio.current_time(), author))
+        sent.append(Published(data, trio.current_time(), author))
         await author.publish(data)
         await trio.sleep(1.0)
     return sent
 
 
+def share_in_time(sent: Sequence[Published], nodes: Sequence[HonestNode]) -> float:
+    """The part of all pairs of a message and a node, not its author, that met in time."""
+    pairs = [(message, node) for message in sent for node in nodes if node is not message.author]
+    in_time = sum(message.latency_s(node) <= DEADLINE_S for message, node in pairs)
+    return in_time / max(len(pairs), 1)
+
+
 def _judged(
-    sent: Sequence[_Published], nodes: Sequence[HonestNode], attacked_s: float, mob: GossipMob
+    sent: Sequence[Published], nodes: Sequence[HonestNode], attacked_s: float, mob: GossipMob
 ) -> AttackResult:
-    late_s, in_time, pairs, slowest_s = 0.0, 0, 0, 0.0
-    for message in sent:
-        times = [message.latency_s(node) for node in nodes if node is not message.author]
-        good = sum(time <= DEADLINE_S for time in times)
-        in_time += good
-        pairs += len(times)
-        known = [time for time in times if math.isfinite(time)]
-        slowest_s = max([slowest_s, *known])
-        if times and good < SHARE * len(times):
-            late_s = message.at_s + 1.0 - attacked_s
+    late = [message for message in sent if share_in_time([message], nodes) < SHARE]
+    recovered_s = late[-1].at_s + 1.0 - attacked_s if late else 0.0
     return AttackResult(
         verdicts=(
-            at_least(f"told within {DEADLINE_S:g} s", SHARE, in_time / max(pairs, 1)),
-            at_most("recovered after", RECOVERED_S, late_s, "s"),
+            at_least(f"told within {DEADLINE_S:g} s", SHARE, share_in_time(sent, nodes)),
+            at_most("recovered after", RECOVERED_S, recovered_s, "s"),
         ),
         attempts=mob.withheld + mob.grafts + mob.offers,
     )
