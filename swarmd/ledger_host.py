@@ -19,7 +19,7 @@ import trio
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
 from ledger.errors import LedgerError
-from ledger.header import decode_header
+from ledger.header import Header, decode_header
 from ledger.light import EpochForkError
 from ledger.records.group import GroupRecord
 from ledger.transition.envelope import read_transaction
@@ -226,7 +226,8 @@ class LedgerHost:
         One of another era, in which that peer may honestly be, counts as not shown (G27).
 
         Raises:
-            EpochForkError: the governance root vouched for another history.
+            EpochForkError: the governance root vouched for another history than one this node
+                followed, or than one it vouched for before.
             VerificationError: it did not vouch for this one.
         """
         if checkpoint is None:
@@ -234,6 +235,17 @@ class LedgerHost:
         header = decode_header(checkpoint.header)
         if header.era == self.chain.rules.era and self.trust.learn(checkpoint):
             logger.info("checkpoint of epoch %d, height %d", header.epoch, header.height)
+            self._compare_walked(header)
+
+    def _compare_walked(self, vouched: Header) -> None:
+        """Compares how an epoch ended in the own ledger with what governance vouches for (G13).
+
+        Epochs that end later are compared when they do; this is for those passed before.
+        """
+        for step in self.chain.epoch_steps(vouched.epoch, 1):
+            walked = decode_header(step.header)
+            if walked.epoch == vouched.epoch and walked.block_id != vouched.block_id:
+                raise EpochForkError(vouched.epoch, walked.block_id, vouched.block_id)
 
     def _tell(self, results: tuple[CommitResult, ...]) -> None:
         for result in results:

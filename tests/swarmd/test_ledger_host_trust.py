@@ -135,6 +135,15 @@ async def test_a_sleeper_on_the_wrong_history_alarms_when_governance_speaks() ->
     assert before.alarm is not None
     assert "closed twice" in before.alarm
     assert before.chain.validators.epoch == 6
+    # And so does one that had followed them past that epoch when it learns of it.
+    after = make_host(lab)
+    await follow(after, thieves.chain)
+    assert after.alarm is None
+    with pytest.raises(EpochForkError, match="closed twice"):
+        after.learn_checkpoint(honest.chain.checkpoint())
+    right = make_host(lab)
+    await follow(right, honest.chain)
+    right.learn_checkpoint(honest.chain.checkpoint())
 
 
 @pytest.mark.slow
