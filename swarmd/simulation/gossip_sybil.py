@@ -97,7 +97,6 @@ class GossipSybil:
         await self._graft(self._streams[other])
 
     async def _graft(self, stream: GossipStream) -> None:
-        self._mob.grafts += 1
         control = rpc_pb2.ControlMessage(graft=[rpc_pb2.ControlGraft(topicID=TOPIC)])
         await self._send(stream, rpc_pb2.RPC(control=control))
 

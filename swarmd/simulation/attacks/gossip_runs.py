@@ -125,6 +125,7 @@ async def _enter(world: GossipWorld, mob: GossipMob, siege: Siege) -> None:
     for number in range(siege.sybils):
         sybil = GossipSybil(world, mob, number)
         for target in world.chance.sample(targets, min(siege.links, len(targets))):
+            mob.entries += 1
             await world.connect(sybil, target)
 
 
@@ -157,5 +158,5 @@ def _judged(
             at_least(f"told within {DEADLINE_S:g} s", SHARE, share_in_time(sent, nodes)),
             at_most("recovered after", RECOVERED_S, recovered_s, "s"),
         ),
-        attempts=mob.withheld + mob.grafts + mob.offers,
+        attempts=mob.entries if mob.withheld or mob.offers else 0,
     )

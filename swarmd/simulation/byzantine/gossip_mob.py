@@ -49,7 +49,7 @@ class GossipMob:
     """Whether they offer messages that nobody published, and never deliver them."""
     withheld: int = 0
     """Messages they were given and did not pass on at once."""
-    grafts: int = 0
-    """Meshes they asked to enter."""
+    entries: int = 0
+    """Connections they made, each to enter a mesh by."""
     offers: int = 0
     """Messages offered that do not exist."""
