@@ -68,24 +68,27 @@ def authorise(lab: Lab, chain: Chain, manifest: SignedManifest, *, group: str = 
 def attempt(
     lab: Lab, chain: Chain, signed: SignedTransaction, *, after_ms: int = 1000
 ) -> str | None:
-    """Tries to have a transaction made final by honest validators.
+    """Tries to have a transaction made final by honest validators, in the next block or never.
 
-    A refused one uses up no nonce.
+    A refused one uses up no nonce of the lab's count.
 
     Returns:
         The rule by which it was refused; None: it is final.
     """
-    now_ms = chain.head.time_ms + after_ms
+    content = signed.transaction
+    rule: str | None = None
     try:
-        chain.submit(signed.signed.raw, now_ms=now_ms)
+        chain.submit(signed.signed.raw, now_ms=chain.head.time_ms + after_ms)
+        block = build_next(chain, after_ms=after_ms)
+        chain.commit(block.block_id, lab.certificate(block))
+        if signed.signed.raw not in block.transactions:  # it waits for something
+            chain.mempool.remove(signed.transaction_id)
+            rule = "block.left_out"
     except LedgerError as error:
-        content = signed.transaction
-        if lab.nonces.get(content.signer) == content.nonce + 1:
-            lab.nonces[content.signer] = content.nonce
-        return error.rule
-    block = build_next(chain, after_ms=after_ms)
-    chain.commit(block.block_id, lab.certificate(block))
-    return None if signed.signed.raw in block.transactions else "block.left_out"
+        rule = error.rule
+    if rule is not None and lab.nonces.get(content.signer) == content.nonce + 1:
+        lab.nonces[content.signer] = content.nonce
+    return rule
 
 
 def vouch(

@@ -17,6 +17,7 @@ from ledger.certificate import decode_certificate
 from ledger.chain import Chain
 from ledger.chain_blocks import CommitResult
 from ledger.errors import ForkAlarmError
+from ledger.light import EpochForkError
 from ledger.offer import UNKNOWN_DEVICE, Device
 from ledger.rules.membership import groups_of
 from ledger.state_sync import verify_page, verify_state_head
@@ -71,6 +72,8 @@ class LabGateway:
 
     question_type: type[FreshnessRound] = FreshnessRound
     """What judges statements of freshness; a control may be without its checks."""
+    authority_type: type[Authority] = Authority
+    """What answers for it; a control may be without its checks."""
 
     age: FreshnessClock
     """How old its knowledge is."""
@@ -119,7 +122,7 @@ class LabGateway:
     def _boot(self, saved: bytes | None) -> None:
         now, head_ms = self.clock.monotonic(), self.chain.head.time_ms
         self.age = FreshnessClock(saved, now=now, wall_ms=self.clock.wall_ms(), head_ms=head_ms)
-        self.authority = Authority(
+        self.authority = self.authority_type(
             ledger=self.ledger,
             genesis=self.lab.genesis,
             age=self.age,
@@ -163,7 +166,17 @@ class LabGateway:
             raise
         for result in results:
             self._on_commit(result)
+            if result.following is not None:
+                self._note_closed(result)
         return results
+
+    def _note_closed(self, result: CommitResult) -> None:
+        """An epoch ended: how, is compared with what governance vouched for."""
+        epoch_ms = self.chain.rules.parameters.epoch_ms
+        try:
+            self.ledger.trust.closed(result.header, self.clock.monotonic(), epoch_ms)
+        except EpochForkError as error:
+            self.ledger.raise_alarm(error)
 
     def fetch_state(self, source: StateSource) -> None:
         """Takes the state whole, as a newcomer does from a peer.

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from ledger.records.manifest import ManifestRecord
+from protocol.digest import ManifestId
 from protocol.errors import SwarmError
 from protocol.manifest import SignedManifest
+from swarmd.authority import Authority
 from swarmd.simulation.attacks.attack import Attack, AttackResult, Family, at_least, never
 from swarmd.simulation.byzantine.colluding_validators import ColludingValidators
 from swarmd.simulation.lab import FLEET, make_lab, owner_keys
@@ -37,6 +40,8 @@ class Robbery:
     """Gateways that take no honest release any more."""
     claims: list[str] = field(default_factory=list)
     """What was accepted."""
+    gateway_type: type[LabGateway] = LabGateway
+    """The victims."""
 
     def run(self) -> Robbery:
         """Tries everything, each claim against a gateway of its own; returns itself."""
@@ -48,14 +53,14 @@ class Robbery:
         advance(lab, origin, [lab.propose(evil)])
         if self.owners:
             attempt(lab, origin, lab.approve(evil.manifest_id, count=self.owners))
-            follower = LabGateway(lab)
+            follower = self.gateway_type(lab)
             follower.follow(origin)
             self._look(follower, evil, good, "approved")
         thieves = ColludingValidators(
             lab, origin, seats=range(self.validators), owners=owner_keys(FLEET)[: self.owners]
         )
         for state in thieves.states(evil.manifest_id):
-            follower, newcomer = LabGateway(lab), LabGateway(lab)
+            follower, newcomer = self.gateway_type(lab), self.gateway_type(lab)
             follower.follow(origin)
             follower.try_take(state.run)
             self._look(follower, evil, good, f"block: {state.claim}")
@@ -115,5 +120,56 @@ KEY_COMPROMISE: Final = Attack(
     " certify (P74, P75, G2); up to f vote keys certify nothing (C31)",
     run=_matrix,
     control=_matrix_control,
+)
+"""See its fields."""
+
+
+# Validators without owners ------------------------------------------------------------------------
+
+
+class _BelievesValidators(Authority):
+    """Counts approvals by what the ledger says of them: for controls."""
+
+    def _check_owners(
+        self,
+        manifest: ManifestId,  # noqa: ARG002
+        group: str,  # noqa: ARG002
+        record: ManifestRecord,  # noqa: ARG002
+    ) -> tuple[str, ...]:
+        return ("whoever the validators say",)
+
+
+class _BelievingGateway(LabGateway):
+    authority_type = _BelievesValidators
+
+
+def _alone(_seed: int) -> AttackResult:
+    """All validators, and nobody else."""
+    cell = Robbery(validators=_VALIDATORS, owners=0).run()
+    verdicts = (
+        never("forged images accepted", cell.accepted),
+        at_least("gateways that raise the alarm", cell.attempts, cell.alarms),
+        at_least("gateways that offer nothing more", cell.attempts, cell.lost),
+    )
+    return AttackResult(verdicts=verdicts, attempts=cell.attempts)
+
+
+def _alone_control(_seed: int) -> AttackResult:
+    """Gateways that take the validators' word for the owners'."""
+    cell = Robbery(validators=_VALIDATORS, owners=0, gateway_type=_BelievingGateway).run()
+    verdicts = (never("forged images accepted", cell.accepted),)
+    return AttackResult(verdicts=verdicts, attempts=cell.attempts)
+
+
+VALIDATORS_ALONE: Final = Attack(
+    name="validators-without-owners",
+    family=Family.AUTHORITY,
+    known_as="compromised repository (online keys): TUF 1.5.2; colluding BFT quorum",
+    attacker="all validators and a publisher's thief certify blocks and states in which a release"
+    " is authorised: by nobody, by strangers, by other owners, under another policy",
+    counter="each gateway counts the owners' signatures itself, against the root it pinned (G2,"
+    " P75); what is certified against the rules raises the alarm and ends every offer (L33)",
+    run=_alone,
+    control=_alone_control,
 )
 """See its fields."""

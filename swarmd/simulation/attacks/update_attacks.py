@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from swarmd.simulation.attacks.attack import Attack
+from swarmd.simulation.attacks.stolen_keys import KEY_COMPROMISE
 from swarmd.simulation.attacks.update_bundles import MIX_AND_MATCH
 from swarmd.simulation.attacks.update_forward import FAST_FORWARD
 from swarmd.simulation.attacks.update_freeze import FREEZE, SPLIT_VIEW
@@ -24,6 +25,7 @@ UPDATE_ATTACKS: Final[tuple[Attack, ...]] = (
     SLOW_RETRIEVAL,
     MIX_AND_MATCH,
     WRONG_SOFTWARE,
+    KEY_COMPROMISE,
     EAVESDROP,
     SPLIT_VIEW,
     BOMB,

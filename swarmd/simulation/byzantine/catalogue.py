@@ -26,13 +26,16 @@ from swarmd.simulation.byzantine.certificate_replayer import CertificateReplayer
 from swarmd.simulation.byzantine.chunk_corrupter import ChunkCorrupter
 from swarmd.simulation.byzantine.claiming_peer import ClaimingPeer
 from swarmd.simulation.byzantine.claiming_relayer import ClaimingRelayer
+from swarmd.simulation.byzantine.colluding_validators import ColludingValidators
 from swarmd.simulation.byzantine.conflicting_anchors import ConflictingAnchorer
 from swarmd.simulation.byzantine.double_proposer import DoubleProposer
 from swarmd.simulation.byzantine.double_voter import DoubleVoter
 from swarmd.simulation.byzantine.eavesdropper import Eavesdropper
+from swarmd.simulation.byzantine.eclipsing_member import EclipsingMember
 from swarmd.simulation.byzantine.endless_peer import EndlessPeer
 from swarmd.simulation.byzantine.endless_sender import EndlessSender
 from swarmd.simulation.byzantine.evidence_spammer import EvidenceSpammer
+from swarmd.simulation.byzantine.failure_faker import FailureFaker
 from swarmd.simulation.byzantine.false_complainer import FalseComplainer
 from swarmd.simulation.byzantine.far_claimer import FarClaimer
 from swarmd.simulation.byzantine.forking_proposer import add_forking_proposer
@@ -42,14 +45,19 @@ from swarmd.simulation.byzantine.future_flooder import FutureFlooder
 from swarmd.simulation.byzantine.gossip_mob import GossipMob
 from swarmd.simulation.byzantine.half_voter import HalfVoter
 from swarmd.simulation.byzantine.impersonator import Impersonator
+from swarmd.simulation.byzantine.key_hoarder import KeyHoarder
 from swarmd.simulation.byzantine.lying_relayer import LyingRelayer
 from swarmd.simulation.byzantine.malicious_mirror import MaliciousMirror
+from swarmd.simulation.byzantine.mempool_spammer import MempoolSpammer
 from swarmd.simulation.byzantine.misdealing_peer import MisdealingPeer
 from swarmd.simulation.byzantine.mute_relayer import MuteRelayer
 from swarmd.simulation.byzantine.mute_validator import MuteValidator
 from swarmd.simulation.byzantine.nullifier import Nullifier
+from swarmd.simulation.byzantine.owner_thief import OwnerThief
 from swarmd.simulation.byzantine.page_forger import PageForger
 from swarmd.simulation.byzantine.patch_liar import PatchLiar
+from swarmd.simulation.byzantine.pause_abuser import PauseAbuser
+from swarmd.simulation.byzantine.publisher_thief import PublisherThief
 from swarmd.simulation.byzantine.push_corrupter import PushCorrupter
 from swarmd.simulation.byzantine.push_flooder import PushFlooder
 from swarmd.simulation.byzantine.restored_validator import RestoredValidator
@@ -59,6 +67,7 @@ from swarmd.simulation.byzantine.rotting_peer import RottingPeer
 from swarmd.simulation.byzantine.silent_leader import SilentLeader
 from swarmd.simulation.byzantine.skewed_clock import ClockAhead, ClockBehind
 from swarmd.simulation.byzantine.skipless_proposer import SkiplessProposer
+from swarmd.simulation.byzantine.slanderer import Slanderer
 from swarmd.simulation.byzantine.slow_peer import SlowPeer
 from swarmd.simulation.byzantine.stale_epoch import StaleEpoch
 from swarmd.simulation.byzantine.stalling_peer import StallingPeer
@@ -84,6 +93,8 @@ class Plane(StrEnum):
     """The spreading of news."""
     ROLLOUT = "rollout"
     """What gateways install, and when."""
+    AUTHORITY = "authority"
+    """Who may decide what, with keys that are stolen or used against everybody."""
     UPDATE = "update"
     """What gateways believe of a release, and for how long."""
 
@@ -218,6 +229,15 @@ _ALL: Final = (
     _forger("bundle_mixer", Plane.UPDATE, "makes bundles of parts of others", BundleMixer),
     _forger("eavesdropper", Plane.UPDATE, "keeps sealed images and guesses", Eavesdropper),
     _forger("endless_sender", Plane.UPDATE, "sends what never ends", EndlessSender),
+    _forger("colluding_validators", Plane.AUTHORITY, "certify what suits", ColludingValidators),
+    _forger("eclipsing_member", Plane.AUTHORITY, "the only peer; keeps news back", EclipsingMember),
+    _forger("failure_faker", Plane.ROLLOUT, "one site reports failures only", FailureFaker),
+    _forger("key_hoarder", Plane.AUTHORITY, "another history, of retired keys", KeyHoarder),
+    _forger("mempool_spammer", Plane.LEDGER, "fills mempool and blocks", MempoolSpammer),
+    _forger("owner_thief", Plane.AUTHORITY, "decides with too few owner keys", OwnerThief),
+    _forger("pause_abuser", Plane.ROLLOUT, "pauses everything, again and again", PauseAbuser),
+    _forger("publisher_thief", Plane.AUTHORITY, "publishes with stolen keys", PublisherThief),
+    _forger("slanderer", Plane.AUTHORITY, "one owner's many names complain", Slanderer),
     _forger("far_claimer", Plane.UPDATE, "signs blocks and heights far ahead", FarClaimer),
     _forger("freeze_mirror", Plane.UPDATE, "withholds news, repeats old vows", FreezeMirror),
     _forger("malicious_mirror", Plane.UPDATE, "alters whatever it hands on", MaliciousMirror),
