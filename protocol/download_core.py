@@ -162,23 +162,24 @@ class DownloadCore:
         has_pages_missing = self.layout.has_pages_missing
         flows = list(self.flows.values())
         first = self._turn % len(flows) if flows and was_starved else 0
+        free = self.chunks.free
         for position in chain(range(first, len(flows)), range(first)):
             flow = flows[position]
-            if not has_pages_missing:
-                free = self.chunks.free
-                if not free:
-                    return
-                if not free & flow.possession:
-                    continue
-                if self.chunks.is_full:
-                    self.requests.is_starved = True
-                    return
+            if not has_pages_missing and not free & flow.possession:
+                continue
             sends = self.requests.fill(flow, now, is_alone=len(flows) == 1)
             if sends:
                 self.effects += sends
+                free = self.chunks.free
                 # The room that each answer makes is for all peers in turn, not for those who
                 # joined first.
                 self._turn = position + 1
+            if not has_pages_missing:
+                if not free:
+                    return
+                if self.chunks.is_full:
+                    self.requests.is_starved = True
+                    return
 
     def fill_freed(self, now: float) -> None:
         """Asks every peer, if there is something that others than the last one could be asked."""

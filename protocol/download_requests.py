@@ -54,15 +54,12 @@ class RequestComposer:
         """
         sends: list[Send] = []
         while budget := self._budget_of(flow, now):
-            key = self._pages.next_for(flow)
+            key = self._pages.next_for(flow) if self._layout.has_pages_missing else None
             if key is not None:
                 sends.append(self._ask_page(flow, key, now))
                 continue
             candidates = self._chunks.free & flow.possession
             if not candidates:
-                break
-            if self._chunks.is_full:
-                self.is_starved = True
                 break
             if flow.requests:
                 candidates &= ~flow.unanswered()
@@ -73,6 +70,9 @@ class RequestComposer:
                 break
             choice = self._select(candidates, budget, is_alone=is_alone)
             sends.append(self._ask_chunks(flow, choice, now))
+            if self._chunks.is_full and not self._layout.has_pages_missing:
+                self.is_starved = True
+                break
         return sends
 
     def _budget_of(self, flow: PeerFlow, now: float) -> int:

@@ -34,6 +34,7 @@ class RelayScheduler:
         """Starts without images."""
         self._relays: dict[ManifestId, tuple[int, Relay]] = {}
         self._groups: list[list[Relay]] = []
+        self._all: list[Relay] = []
         self._busy: dict[PeerId, int] = {}
         self._blocked: dict[PeerId, None] = {}
         self._owed_bytes = 0.0
@@ -63,10 +64,7 @@ class RelayScheduler:
         for priority, relay in self._relays.values():
             groups.setdefault(priority, []).append(relay)
         self._groups = [groups[priority] for priority in sorted(groups, reverse=True)]
-
-    @property
-    def _all(self) -> list[Relay]:
-        return [relay for _, relay in self._relays.values()]
+        self._all = [relay for _, relay in self._relays.values()]
 
     @property
     def open_slots(self) -> int:

@@ -189,7 +189,8 @@ class Upload:
                 self._on_withdrawn(event.manifest_id)
             case _:
                 assert_never(event)
-        self._read_next()
+        if self._open and self._reading is None:
+            self._read_next()
         return self._effects
 
     def _on_message(self, message: ExchangeMessage) -> None:

@@ -12,6 +12,7 @@ those, and compare at small scale.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -34,7 +35,8 @@ class _Stream:
 @dataclass(slots=True, eq=False)
 class _Node:
     number: int
-    link: NodeLink
+    uplink_bytes_per_s: float
+    downlink_bytes_per_s: float
     traffic: NodeTraffic = field(default_factory=NodeTraffic)
     ring: deque[_Stream] = field(default_factory=deque)
     is_busy: bool = False
@@ -63,7 +65,10 @@ class FrameNetwork:
         """
         self._world = world
         self._bulk_delay_s = model.delay_s + verify_s
-        self._model = model
+        self._queue_s_max = model.queue_s_max
+        self._header_factor = model.header_factor
+        self._message_bytes = model.message_bytes
+        self._delay_s = model.delay_s
         self._nodes: dict[int, _Node] = {}
         self._streams: dict[tuple[int, int], _Stream] = {}
         self.pipe_bytes: Final = 0.0
@@ -73,7 +78,7 @@ class FrameNetwork:
 
     def attach(self, node: int, link: NodeLink) -> None:
         """Gives an actor of the world a link."""
-        self._nodes[node] = _Node(node, link)
+        self._nodes[node] = _Node(node, link.uplink_bytes_per_s, link.downlink_bytes_per_s)
 
     def connect(self, one: int, other: int) -> None:
         """Opens a stream between two nodes, both directions; one that is open stays."""
@@ -125,17 +130,22 @@ class FrameNetwork:
             self._take_turn(node)
 
     def _send_small(self, node: _Node, stream: _Stream, body: object, size_bytes: int) -> None:
-        wire_bytes = size_bytes + self._model.message_bytes
-        node.traffic.urgent_sent_bytes += wire_bytes
-        delay_s = wire_bytes / node.link.uplink_bytes_per_s + self._model.delay_s
-        self._count(node, stream, size_bytes, wire_bytes)
-        self._world.deliver(node.number, stream.target.number, delay_s, body)
+        wire_bytes = size_bytes + self._message_bytes
+        sent, target = node.traffic, stream.target
+        sent.urgent_sent_bytes += wire_bytes
+        sent.sent_bytes += wire_bytes
+        sent.stream_sent_bytes += size_bytes
+        received = target.traffic
+        received.received_bytes += wire_bytes
+        received.stream_received_bytes += size_bytes
+        delay_s = wire_bytes / node.uplink_bytes_per_s + self._delay_s
+        self._world.deliver(node.number, target.number, delay_s, body)
 
     def _take_turn(self, node: _Node) -> None:
         """Sends one frame of the next stream whose receiver has room."""
         now = self._world.now
-        latest = now + self._model.queue_s_max
-        soonest = float("inf")
+        latest = now + self._queue_s_max
+        soonest = math.inf
         ring = node.ring
         for _ in range(len(ring)):
             stream = ring.popleft()
@@ -146,7 +156,7 @@ class FrameNetwork:
                 self._send_frame(node, stream, now)
                 return
             ring.append(stream)
-            soonest = min(soonest, free_at - self._model.queue_s_max)
+            soonest = min(soonest, free_at - self._queue_s_max)
         node.is_busy = bool(ring)
         if ring:
             self._world.post(self.number, max(soonest - now, 1e-6), _Turn(node))
@@ -156,29 +166,26 @@ class FrameNetwork:
         stream.queued_bytes -= size_bytes
         if stream.frames:
             node.ring.append(stream)
-        wire_bytes = size_bytes * self._model.header_factor
-        self._count(node, stream, size_bytes, wire_bytes)
-        duration_s = wire_bytes / node.link.uplink_bytes_per_s
-        target = stream.target
+        wire_bytes = size_bytes * self._header_factor
+        sent, target = node.traffic, stream.target
+        sent.sent_bytes += wire_bytes
+        sent.stream_sent_bytes += size_bytes
+        received = target.traffic
+        received.received_bytes += wire_bytes
+        received.stream_received_bytes += size_bytes
+        duration_s = wire_bytes / node.uplink_bytes_per_s
         queue_s = target.down_free_at - now
         if queue_s > target.traffic.queue_s_max:
             target.traffic.queue_s_max = queue_s
         # Its first bytes arrive while its last have not left: the links are passed through.
         target.down_free_at = max(
             now + duration_s,
-            max(now, target.down_free_at) + wire_bytes / target.link.downlink_bytes_per_s,
+            max(now, target.down_free_at) + wire_bytes / target.downlink_bytes_per_s,
         )
         stream.last_arrival = max(stream.last_arrival, target.down_free_at + self._bulk_delay_s)
         node.is_busy = True
         self._world.deliver(node.number, target.number, stream.last_arrival - now, body)
         self._world.post(self.number, duration_s, _Turn(node, left))
-
-    def _count(self, node: _Node, stream: _Stream, size_bytes: int, wire_bytes: float) -> None:
-        sent, received = node.traffic, stream.target.traffic
-        sent.sent_bytes += wire_bytes
-        sent.stream_sent_bytes += size_bytes
-        received.received_bytes += wire_bytes
-        received.stream_received_bytes += size_bytes
 
     # Actor ---------------------------------------------------------------------------------------
 

@@ -156,17 +156,19 @@ class World:
     def run_until(self, time: float) -> None:
         """Executes events until `time`, including those at it."""
         heap, pop, actors, is_timed = self._heap, heapq.heappop, self._actors, self._is_timed
+        note, fingerprint = self._note, self._fingerprint
         while heap and heap[0][0] <= time:
-            self.now, _, target, source, event = pop(heap)
+            now, _, target, source, event = pop(heap)
+            self.now = now
             if event is _WAKE:
                 if not self._wake(target):
                     continue
             else:
-                self._note(target, self._fingerprint(event))
+                note(target, fingerprint(event))
                 if source < 0:
-                    actors[target].handle(event, self.now)
+                    actors[target].handle(event, now)
                 else:
-                    actors[target].receive(source, event, self.now)
+                    actors[target].receive(source, event, now)
             if is_timed[target]:
                 self._schedule_wake(target)
         self.now = max(self.now, time)
