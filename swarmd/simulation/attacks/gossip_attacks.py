@@ -8,6 +8,7 @@ from typing import Final
 from swarmd.net.dial_plan import Origin
 from swarmd.simulation.attacks.attack import Attack, Family
 from swarmd.simulation.attacks.gossip_connections import run_poison, run_slander, run_strangers
+from swarmd.simulation.attacks.gossip_daemons import run_withholders
 from swarmd.simulation.attacks.gossip_floods import run_flood, run_invalid
 from swarmd.simulation.attacks.gossip_runs import Siege, Start
 from swarmd.simulation.byzantine.gossip_mob import censoring, degrading
@@ -117,6 +118,15 @@ _SYBILS: Final = (
         known_as="3, IHAVE spam; gossipsub 1.1, section on broken promises",
         attacker="Sybils offer 64 messages a second that do not exist, and pass nothing on",
         counter="offers a second are limited for each peer, and every offer is asked for once",
+    ),
+    Attack(
+        name="gossip-withholders",
+        family=_GOSSIP,
+        known_as="news blackout, indefinite freeze by silence",
+        attacker="no daemon publishes or passes on gossip, validators and publisher included",
+        counter="followers ask by themselves; hello and freshness answers tell of heights",
+        run=run_withholders,
+        is_long=True,
     ),
     Attack(
         name="gossip-flood",
