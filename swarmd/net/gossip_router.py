@@ -30,6 +30,8 @@ GOSSIP_PROTOCOL: Final = str(PROTOCOL_ID_V11)
 OFFERED_IDS_MAX: Final = 2048
 """Message ids offered to peers outside a topic's mesh at one heartbeat, all peers together: 140 KB,
 a twentieth of a link of 20 Mbit/s, and only while so much is new."""
+OFFERED_PEERS_MIN: Final = 6
+"""Peers outside the mesh to which news is offered at least (D_lazy of gossipsub 1.1)."""
 OFFERED_HEARTBEATS: Final = 3
 """Heartbeats at which a message is offered (gossipsub 1.1)."""
 KEPT_HEARTBEATS: Final = 5
@@ -106,7 +108,7 @@ class SafeGossipSub(GossipSub):
                 for peer in pubsub.peer_topics.get(topic, ())
                 if peer in self.peer_protocol and peer not in members
             ]
-            usual = self._get_adaptive_gossip_peers_count(topic, len(others))
+            usual = max(OFFERED_PEERS_MIN, len(others) // 4)
             count = max(usual, OFFERED_IDS_MAX // len(names))
             for peer in self.select_from_minus(count, others, ()):
                 offers[peer][topic] = list(names)
