@@ -9,8 +9,9 @@ import pytest
 from protocol.errors import ConfigError
 from protocol.limits import CHUNK_BYTES_MAX, KIB, MIB
 from swarmd.simulation.crowd import Crowd, CrowdScenario
-from swarmd.simulation.crowd_host import make_shared_release
+from swarmd.simulation.crowd_host import CrowdHost, make_shared_release
 from swarmd.simulation.links import NodeLink
+from swarmd.simulation.transfer_host import join
 
 RATE = 12_500_000.0
 ONE = NodeLink(uplink_bytes_per_s=RATE, downlink_bytes_per_s=RATE)
@@ -97,3 +98,25 @@ def test_nodes_share_one_copy_and_still_refuse_other_bytes() -> None:
 def test_a_crowd_that_makes_no_sense_is_refused(change: dict[str, Any], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         scenario(**change)
+
+
+@pytest.mark.slow
+def test_a_pulling_crowd_takes_little_more_than_one_copy_of_its_seeder() -> None:
+    figures = finished(nodes=60, image_bytes=16 * MIB, seeder_peers=32, is_relayed=False).figures()
+    assert figures.is_complete
+    # With everything told to everybody 2.4 copies left the seeder, and with picks that go on where
+    # they ended 4.
+    assert figures.seeder_share < 1.7
+    assert figures.ratio(0.5) < 1.8
+
+
+@pytest.mark.slow
+def test_who_holds_most_of_it_finds_the_rest_though_parts_are_told() -> None:
+    crowd = Crowd(scenario(nodes=1, is_relayed=False))
+    late = [CrowdHost(crowd.world, crowd.network, ONE, tick_s=0.05) for _ in range(6)]
+    for host in late:
+        host.add_image(crowd.release, held=[range(31)])
+        join(crowd.network, host, [crowd.seeder])
+    crowd.run(60.0)
+    crowd.world.run_until(crowd.world.now + 3.0)
+    assert all(host.is_done for host in late)
