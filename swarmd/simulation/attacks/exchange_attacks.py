@@ -11,6 +11,7 @@ from swarmd.simulation.attacks.exchange_relay import (
     SMALL_BYTES,
     RelaySiege,
     run_free_riders,
+    run_greedy,
     run_push_flood,
 )
 from swarmd.simulation.byzantine.claiming_relayer import ClaimingRelayer
@@ -203,6 +204,15 @@ _RELAYED: Final = (
         attacker="four of ten members know everybody, where the honest know part, and give nothing",
         counter="no reciprocity to cheat: the honest are served by what they relay (RL16, RL26)",
         run=run_free_riders,
+        is_long=True,
+    ),
+    Attack(
+        name="request-flood",
+        family=_EXCHANGE,
+        known_as="Sybils that take upload slots: Konrath and others, P2P 2007",
+        attacker="three of ten members ask everybody for everything, again and again",
+        counter="one read under way for each peer, in turns; 512 open requests at most (X28, X45)",
+        run=run_greedy,
         is_long=True,
     ),
     Attack(

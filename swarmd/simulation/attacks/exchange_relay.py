@@ -21,6 +21,7 @@ from protocol.relay_receiving import PENDING_BYTES_MAX, PENDING_BYTES_PEER_MAX
 from swarmd.simulation.attacks.attack import AttackResult, at_least, at_most, never
 from swarmd.simulation.attacks.tally import Tally, tallied
 from swarmd.simulation.byzantine.free_rider import FreeRider
+from swarmd.simulation.byzantine.greedy_peer import GreedyPeer
 from swarmd.simulation.byzantine.push_flooder import PushFlooder
 from swarmd.simulation.links import NodeLink
 from swarmd.simulation.transfer import Transfer, fluid_bound_s, link
@@ -190,6 +191,22 @@ class RelaySiege:
             verdicts.append(at_most("offences of one liar at one node", 1, swarm.cuts_max))
             verdicts.append(at_most("bad bytes, of those needed", 0.1, swarm.bad_share))
         return AttackResult(verdicts=tuple(verdicts), attempts=swarm.misdeeds)
+
+
+def run_greedy(seed: int) -> AttackResult:
+    """Members that ask everybody for everything, for ever: each takes a peer's share, no more."""
+    swarm = run_relay(seed, LARGE_BYTES, [GreedyPeer])
+    share = LEECHERS / len(swarm.honest)
+    limit = round(SLOWER_MAX * share * clean(seed, LARGE_BYTES), 3)
+    asked = sum(each.asked for each in swarm.liars if isinstance(each, GreedyPeer))
+    return AttackResult(
+        verdicts=(
+            at_least("honest complete", 1.0, swarm.complete_share),
+            at_most("slowest honest", limit, swarm.slowest, "bounds"),
+            never("honest cut off", swarm.wrongly_cut),
+        ),
+        attempts=asked,
+    )
 
 
 # -- free-riders -----------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ from swarmd.simulation.byzantine.free_rider import FreeRider
 from swarmd.simulation.byzantine.freeze_mirror import FreezeMirror
 from swarmd.simulation.byzantine.future_flooder import FutureFlooder
 from swarmd.simulation.byzantine.gossip_mob import GossipMob
+from swarmd.simulation.byzantine.greedy_peer import GreedyPeer
 from swarmd.simulation.byzantine.half_voter import HalfVoter
 from swarmd.simulation.byzantine.impersonator import Impersonator
 from swarmd.simulation.byzantine.key_hoarder import KeyHoarder
@@ -221,6 +222,7 @@ _ALL: Final = (
     _member("claiming_relayer", "claims to hold everything and sends nothing", ClaimingRelayer),
     _member("false_complainer", "complains to everybody about everybody", FalseComplainer),
     _member("free_rider", "takes from everybody, gives and claims nothing", FreeRider),
+    _member("greedy_peer", "asks everybody for everything, for ever", GreedyPeer),
     _member("lying_relayer", "credits every unit and passes none on", LyingRelayer),
     _member("mute_relayer", "takes everything, passes nothing on", MuteRelayer),
     _member("push_corrupter", "relays in time, with one bit wrong in each chunk", PushCorrupter),
