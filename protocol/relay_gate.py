@@ -18,7 +18,7 @@ from protocol.relay_events import (
 )
 from protocol.relay_members import HOLDING, Member
 from protocol.relay_messages import Run
-from protocol.relay_repair import RepairBoard
+from protocol.relay_repair import STALL_S_MIN, RepairBoard
 from protocol.relay_state import RelayState
 
 LATE_S: Final = 2.0
@@ -81,7 +81,7 @@ class PullGate:
         self._state = state
         self._objects: dict[int, _ObjectGate] = {}
         self._deferred: list[tuple[float, PeerId, int]] = []
-        self.repair: Final = RepairBoard(state.have, state.relay_delay)
+        self.repair: Final = RepairBoard(state.have)
         """Chunks that were heard of."""
 
     def ready(self, number: int, now: float) -> None:
@@ -239,18 +239,25 @@ class PullGate:
                 times += (self._stalled_at(gate), self.repair.due_at)
         return [time for time in times if time is not None]
 
+    def _is_stalled(self, gate: _ObjectGate, now: float) -> bool:
+        # Most events come long before: the least of all patience is quicker looked up.
+        if now < (self.repair.pushed_at or 0.0) + STALL_S_MIN:
+            return False
+        return now >= self._stalled_at(gate)
+
     def _stalled_at(self, gate: _ObjectGate) -> float:
         return max(gate.gated_at, self.repair.pushed_at or 0.0) + self.repair.stall_s
 
     def act(self, now: float) -> None:
         """Opens what waited long enough; asks and tells what is due."""
-        runs = self.repair.take_due(now)
-        if runs:
-            self._state.effects.append(PullOpened(runs=tuple(runs)))
+        if self.repair.may_be_due(now):
+            runs = self.repair.take_due(now)
+            if runs:
+                self._state.effects.append(PullOpened(runs=tuple(runs)))
         for number, gate in self._objects.items():
             if gate.free_at is not None and now >= gate.free_at:
                 self._free_unless_pushed(number, gate, now)
-            elif gate.is_gated and now >= self._stalled_at(gate):
+            elif gate.is_gated and self._is_stalled(gate, now):
                 self._stall(number, gate, now)
             if gate.refresh_at is not None and now >= gate.refresh_at:
                 self._refresh(gate, now)

@@ -65,7 +65,7 @@ class Giving:
         else:
             named = (self._state.members.named(name) for name in delegates)
             targets = [Target(m) for m in named if m is not None and m.receives(number)]
-        task = RelayTask(source if PushFlag.RELAYER in flags else None, now, run[0])
+        task = RelayTask(source if PushFlag.RELAYER in flags else None, run[0])
         self._owe(run, targets, task, now, is_urgent=PushFlag.RELAYER not in flags)
 
     def _owe(
@@ -277,7 +277,7 @@ class Giving:
             return
         receivers = list(self._state.members.receivers(number))
         targets = self._planner.plan(receivers, first=run[0], count=run[1])
-        self._owe(run, targets, RelayTask(None, now, run[0]), now, is_urgent=False)
+        self._owe(run, targets, RelayTask(None, run[0]), now, is_urgent=False)
 
     def _next_duty(self, now: float) -> SendPush | None:
         while (taken := self.duties.take()) is not None:
@@ -314,7 +314,6 @@ class Giving:
         for task in self.duties.credits_due:
             assert task.seeder is not None, "only a seeder's units are credited"
             self._credits.note(task.seeder, task.first, now)
-            self._state.relay_delay.sample(now - task.begun_at)
         self.duties.credits_due.clear()
 
     def due_times(self) -> list[float]:
@@ -328,13 +327,18 @@ class Giving:
     def act(self, now: float) -> None:
         """Sends the credits and skips that are due, and looks at relayers whose time has come."""
         state = self._state
-        self._note_credits(now)
-        for seeder_key, firsts in self._credits.take(now):
-            member = state.members.find(seeder_key)
-            if member is not None:
-                state.send(member, Credit(manifest_id=state.manifest_id, firsts=firsts))
-        for member, runs in self.duties.take_skips(now):
-            state.send(member, Skip(manifest_id=state.manifest_id, runs=tuple(runs)))
+        if self.duties.credits_due:
+            self._note_credits(now)
+        if self._credits.due_at is not None:
+            for seeder_key, firsts in self._credits.take(now):
+                member = state.members.find(seeder_key)
+                if member is not None:
+                    state.send(member, Credit(manifest_id=state.manifest_id, firsts=firsts))
+        if self.duties.skips_at is not None:
+            for member, runs in self.duties.take_skips(now):
+                state.send(member, Skip(manifest_id=state.manifest_id, runs=tuple(runs)))
+        if not self._seeders:
+            return
         for number, seeder in list(self._seeders.items()):
             seeder.check(now)
             if now >= self._wait_until.get(number, now + 1):

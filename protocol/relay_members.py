@@ -28,8 +28,6 @@ class RelayTask:
 
     seeder: PeerId | None
     """Who gets the credit; None: nobody, because this node seeds."""
-    begun_at: float
-    """When the unit could be passed on, seconds."""
     first: int
     """First chunk number of the unit."""
     left: int = 0

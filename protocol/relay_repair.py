@@ -17,9 +17,12 @@ from protocol.relay_chunks import ChunkSet
 from protocol.relay_estimates import DelayEstimate, QuantileEstimate
 from protocol.relay_messages import Run
 
-REPAIR_FACTOR: Final = 4.0
-"""The repair delay in times that a unit takes to leave its relayer for half of the others: twice
-what all of them take, as others' queues differ."""
+LATE_SHARE: Final = 0.95
+"""Of the chunks that were heard of before they came, so many came within what is measured."""
+LATE_FACTOR: Final = 3.0
+"""The repair delay in times of that: one in twenty is later without being lost."""
+LATE_S_START: Final = 1 / 3
+"""What is taken for it before anything came, seconds."""
 CAUTION_UP: Final = 1.05
 """Factor of the repair delay for each chunk that was pushed after it had been pulled."""
 CAUTION_DOWN: Final = 0.99
@@ -43,22 +46,27 @@ STALL_FACTOR: Final = 8.0
 class RepairBoard:
     """Chunks of gated objects that were heard of and are not here."""
 
-    def __init__(self, have: ChunkSet, relay_delay: QuantileEstimate) -> None:
-        """Watches what is held and how fast this node relays; the owner keeps both current."""
+    def __init__(self, have: ChunkSet) -> None:
+        """Watches what is held, which the owner keeps current."""
         self._have = have
-        self._relay_delay = relay_delay
         self._caution = 1.0
         self._heard = ChunkSet()
         self._opened = ChunkSet()
         self._queue: deque[tuple[float, int, int, PeerId]] = deque()
+        self._heard_at: dict[int, float] = {}
+        self._late = QuantileEstimate(LATE_S_START, share=LATE_SHARE)
         self._gap = DelayEstimate(STALL_S_START)
         self.pushed_at: float | None = None
         """When the last push that brought anything came, seconds."""
 
     @property
     def repair_s(self) -> float:
-        """How long a chunk that was heard of is expected by push, seconds."""
-        expected_s = REPAIR_FACTOR * self._relay_delay.value_s * self._caution
+        """How long a chunk that was heard of is expected by push, seconds.
+
+        Measured here, where all relayers' queues and this node's own downlink show: whoever goes by
+        its own queue, and has little to relay, asks for what is on its way.
+        """
+        expected_s = LATE_FACTOR * self._late.value_s * self._caution
         return min(max(expected_s, REPAIR_S_MIN), REPAIR_S_MAX)
 
     @property
@@ -73,6 +81,10 @@ class RepairBoard:
         """When the oldest chunk may be asked for, seconds."""
         return self._queue[0][0] + self.repair_s if self._queue else None
 
+    def may_be_due(self, now: float) -> bool:
+        """Whether `take_due` may find something; cheaper than to ask it."""
+        return bool(self._queue) and self._queue[0][0] + REPAIR_S_MIN <= now
+
     def heard(self, peer: PeerId, first: int, count: int, now: float) -> None:
         """Notes that a peer holds chunks; those missing here are expected by push from now on."""
         absent = ~self._have.window(first, count) & ~self._heard.window(first, count)
@@ -80,6 +92,7 @@ class RepairBoard:
             return
         self._heard.add(first, count)
         self._queue.append((now, first, count, peer))
+        self._heard_at[first] = now
 
     def pushed(self, first: int, count: int, now: float) -> bool:
         """Notes that a push of a unit came; if it was pulled before, that was too early.
@@ -89,6 +102,9 @@ class RepairBoard:
         """
         if self._opened.touches(first, count) and self._have.touches(first, count):
             self._caution = min(self._caution * CAUTION_UP, CAUTION_MAX)
+        heard_at = self._heard_at.pop(first, None)
+        if heard_at is not None:
+            self._late.sample(now - heard_at)
         if self._have.covers(first, count):
             return False
         if self.pushed_at is not None:
@@ -114,6 +130,8 @@ class RepairBoard:
         runs: list[Run] = []
         while self._queue and self._queue[0][0] + self.repair_s <= now:
             _, first, count, _ = self._queue.popleft()
+            if self._have.covers(first, count):
+                self._heard_at.pop(first, None)
             opened = self.open_now(first, count)
             if opened:
                 self._caution = max(self._caution * CAUTION_DOWN, 1.0)
@@ -135,9 +153,11 @@ class RepairBoard:
     def forget(self, runs: Sequence[Run]) -> None:
         """Forgets what is known of chunks that rotted here, so that they are repaired again."""
         for first, count in runs:
+            self._heard_at.pop(first, None)
             self._heard.remove(first, count)
             self._opened.remove(first, count)
 
     def clear(self) -> None:
         """Forgets what waits."""
         self._queue.clear()
+        self._heard_at.clear()

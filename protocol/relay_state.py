@@ -10,7 +10,7 @@ from protocol.exchange_events import PeerId
 from protocol.exchange_layout import Layout
 from protocol.limits import RECIPE_PAGE_LEAVES
 from protocol.relay_chunks import ChunkSet
-from protocol.relay_estimates import Chance, QuantileEstimate
+from protocol.relay_estimates import Chance
 from protocol.relay_events import RelayEffect, RelaySettings, SendRelay
 from protocol.relay_members import HOLDING, RECEIVING, Member, MemberTable
 from protocol.relay_messages import Ready, RelayControl, Role, Run
@@ -50,8 +50,6 @@ class RelayState:
         """Everybody else."""
         self.has_relayed = False
         """Whether somebody seeded, here or elsewhere, since the start."""
-        self.relay_delay: Final = QuantileEstimate(0.25)
-        """How long units that this node relays take to leave for half of the others."""
         self.effects: list[RelayEffect] = []
         """What the host is to do."""
 

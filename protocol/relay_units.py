@@ -11,6 +11,7 @@ from protocol.exchange_layout import Layout
 from protocol.limits import KIB
 from protocol.relay_estimates import QuantileEstimate
 from protocol.relay_messages import RUN_CHUNKS_MAX, Run
+from protocol.runs import Runs
 
 UNIT_BYTES_MIN: Final = 8 * KIB
 """Least aim for a unit: below, heads and credits cost more than the shorter tail saves."""
@@ -29,6 +30,9 @@ UNITS_PER_S_MEMBER: Final = 6.0
 """The same for each receiver, in between: the tail lasts as long as one unit for each."""
 UNITS_PER_MEMBER_FAST: Final = 16
 """Units each member relays, at least, where units grow because links are fast."""
+UNITS_PER_MEMBER_LEFT: Final = 2
+"""Of what is left, each member gets so many units at least: large ones first, small ones for the
+tail (guided self-scheduling: Polychronopoulos and Kuck, 1987)."""
 FAST_S_PER_BYTE: Final = 2e-6
 """A credit that takes less for each byte of its unit shows that links are fast and that what a unit
 costs besides its bytes is what counts: 16 nodes at 20 Mbit/s take 6e-6, loopback 0.3e-6."""
@@ -51,15 +55,22 @@ class UnitSize:
         self._window_count = 0
         self._units_per_s_max = UNITS_PER_S_MIN
         self._cap_bytes = UNIT_BYTES_MAX
+        self._receivers = 1
         self._pace = QuantileEstimate(10 * FAST_S_PER_BYTE, share=0.5)
 
     @property
     def aim_bytes(self) -> int:
-        """Bytes after which a unit ends."""
+        """Bytes after which a unit ends while much is left."""
         return max(self._aim_bytes, self._floor_bytes)
+
+    def aim_of(self, left_bytes: int) -> int:
+        """Bytes after which a unit ends when so many bytes are left to be given."""
+        share = left_bytes // (UNITS_PER_MEMBER_LEFT * self._receivers)
+        return min(self.aim_bytes, max(share, UNIT_BYTES_MIN))
 
     def plan(self, *, object_bytes: int, receivers: int, uplink_bytes_per_s: float | None) -> None:
         """Sets the size from what is known before the first unit."""
+        self._receivers = max(receivers, 1)
         thin = object_bytes // (UNITS_PER_MEMBER * max(receivers, 1))
         thin = min(max(thin, UNIT_BYTES_MIN), UNIT_BYTES_THIN_MAX)
         wanted = max(UNITS_PER_S_MEMBER * receivers, UNITS_PER_S_MIN)
@@ -103,15 +114,18 @@ class UnitCutter:
         """Number of the object's first chunk."""
         self.end: Final = self.start + layout.chunk_count_of(number)
         """The number behind its last chunk."""
+        count = self.end - self.start
+        self._chunk_bytes = layout.bytes_of(number, Runs(((0, count),))) // count
 
     def unit_at(self, first: int, is_fresh: Callable[[int], bool]) -> Run:
         """The unit that begins with a chunk: fresh chunks without a gap, up to the aimed size."""
+        aim_bytes = self.size.aim_of((self.end - first) * self._chunk_bytes)
         total = self._layout.length(self._object, first - self.start)
         count = 1
         while first + count < self.end and count < RUN_CHUNKS_MAX:
             length = self._layout.length(self._object, first + count - self.start)
             # The nearer of the two ends to the aim.
-            if 2 * (self.size.aim_bytes - total) <= length or not is_fresh(first + count):
+            if 2 * (aim_bytes - total) <= length or not is_fresh(first + count):
                 break
             total += length
             count += 1

@@ -147,7 +147,7 @@ def test_many_skips_are_told_at_once() -> None:
 
 @pytest.mark.parametrize(("targets", "left_at_credit"), [(1, 0), (2, 1), (5, 2), (16, 8)])
 def test_the_credit_is_due_when_half_have_left(targets: int, left_at_credit: int) -> None:
-    queues, task = DutyQueues(), RelayTask(b"s", 0.0, 7)
+    queues, task = DutyQueues(), RelayTask(b"s", 7)
     for member in members(targets):
         queues.add(member, duty(7, task), 0.0, is_urgent=False)
     queues.begun(task, had_targets=True)
@@ -159,13 +159,13 @@ def test_the_credit_is_due_when_half_have_left(targets: int, left_at_credit: int
 
 def test_a_unit_nobody_lacks_is_credited_at_once_and_one_that_found_no_room_is_not() -> None:
     queues, (a, _) = DutyQueues(), members(2)
-    nobody = RelayTask(b"s", 0.0, 1)
+    nobody = RelayTask(b"s", 1)
     queues.begun(nobody, had_targets=False)
     assert queues.credits_due == [nobody]
     queues.credits_due.clear()
     for first in range(PUSHCAP):
         queues.add(a, duty(first), 0.0, is_urgent=False)
-    starved = RelayTask(b"s", 0.0, 50)
+    starved = RelayTask(b"s", 50)
     queues.add(a, duty(50, starved), 0.0, is_urgent=False)
     queues.begun(starved, had_targets=True)
     assert queues.credits_due == []
@@ -175,7 +175,7 @@ def test_a_unit_nobody_lacks_is_credited_at_once_and_one_that_found_no_room_is_n
 
 def test_who_leaves_is_owed_nothing_and_holds_no_credit_up() -> None:
     queues, (a, b) = DutyQueues(), members(2)
-    task = RelayTask(b"s", 0.0, 1)
+    task = RelayTask(b"s", 1)
     for member in (a, b):
         queues.add(member, duty(1, task), 0.0, is_urgent=False)
     queues.begun(task, had_targets=True)
