@@ -98,11 +98,11 @@ _SYBILS: Final = (
     ),
     _siege(
         "gossip-covert-flash",
-        Siege(honest=100, sybils=400, flash_s=15.0),
+        Siege(honest=100, sybils=400, flash_s=8.0),
         known_as="13: covert flash",
-        attacker="400 Sybils serve well for a quarter of a minute and fall silent at one moment",
+        attacker="400 Sybils serve well for eight seconds and fall silent at one moment",
         counter="as above: no score that was earned before is needed",
-        control=Siege(honest=16, sybils=48, flash_s=10.0),
+        control=Siege(honest=16, sybils=48, flash_s=8.0),
     ),
     _siege(
         "gossip-attack-at-dawn",

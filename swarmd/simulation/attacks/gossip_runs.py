@@ -68,7 +68,7 @@ class Siege:
     """Whether they offer messages that do not exist."""
     flash_s: float | None = None
     """They pass everything on for so long, and only then begin; None: they begin at once."""
-    messages: int = 12
+    messages: int = 8
     """Messages published, one a second, once the attack has begun."""
     watched: int | None = None
     """Whether the first so many must hear, and others need not; None: all must."""
