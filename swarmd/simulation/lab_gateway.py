@@ -218,7 +218,7 @@ class LabGateway:
     # -- freshness -----------------------------------------------------------------------------
 
     def ask(self, number: int) -> FreshnessRound:
-        """Draws a nonce; `number` tells it from others."""
+        """Draws a nonce; `number` tells it from others of this gateway."""
         validators = self.chain.validators
         keys = ValidatorKeys(
             epoch=validators.epoch,
@@ -226,7 +226,8 @@ class LabGateway:
             fault_limit=validators.fault_limit,
             era=self.chain.rules.era,
         )
-        return self.question_type(sha256(b"nonce %d" % number), self.clock.monotonic(), keys)
+        nonce = sha256(b"nonce %d of " % number + self.did)
+        return self.question_type(nonce, self.clock.monotonic(), keys)
 
     def hear(self, question: FreshnessRound, *answers: FreshnessAnswer) -> bool:
         """Takes answers about a nonce.

@@ -10,7 +10,7 @@ from swarmd.simulation.attacks.authority_emergency import PAUSE_ABUSE
 from swarmd.simulation.attacks.authority_history import LONG_RANGE
 from swarmd.simulation.attacks.authority_owners import STOLEN_APPROVERS, STOLEN_PUBLISHER
 from swarmd.simulation.attacks.authority_reports import FAKE_FAILURES, SLANDER
-from swarmd.simulation.attacks.authority_spam import SPAM
+from swarmd.simulation.attacks.authority_spam import SPAM, STATE_GROWTH
 from swarmd.simulation.attacks.stolen_keys import VALIDATORS_ALONE
 
 AUTHORITY_ATTACKS: Final[tuple[Attack, ...]] = (
@@ -22,6 +22,7 @@ AUTHORITY_ATTACKS: Final[tuple[Attack, ...]] = (
     FAKE_FAILURES,
     SLANDER,
     SPAM,
+    STATE_GROWTH,
     ECLIPSE,
 )
 """In the order of the page."""

@@ -160,7 +160,7 @@ def _unliftable(keys: int) -> int:
 PAUSE_ABUSE: Final = Attack(
     name="pause-key-abuse",
     family=Family.AUTHORITY,
-    known_as="denial of update by a stop switch: Uptane, drop-request by a role",
+    known_as="deny installation of updates: Uptane, by an insider",
     attacker="a thief of one emergency key pauses every release of a group, again and again for 30"
     " days, while owners do nothing; the control has four keys take turns",
     counter="a pause ends after 72 h and its key rests for 7 days (R61, R62); it stops offers only,"

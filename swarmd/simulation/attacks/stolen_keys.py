@@ -164,7 +164,7 @@ def _alone_control(_seed: int) -> AttackResult:
 VALIDATORS_ALONE: Final = Attack(
     name="validators-without-owners",
     family=Family.AUTHORITY,
-    known_as="compromised repository (online keys): TUF 1.5.2; colluding BFT quorum",
+    known_as="compromise of the online repository: TUF 1.5.2; a colluding quorum",
     attacker="all validators and a publisher's thief certify blocks and states in which a release"
     " is authorised: by nobody, by strangers, by other owners, under another policy",
     counter="each gateway counts the owners' signatures itself, against the root it pinned (G2,"

@@ -168,7 +168,7 @@ def _oversized(trials: Trials) -> None:
             file = sender.section(MAGIC, kind, length)
             trials.offer("endless sections", lambda file=file: SectionReader(file).next())
             head_bytes = len(MAGIC) + SECTION_PREFIX_BYTES
-            trials.note("section bytes read", is_taken=file.bytes_read > head_bytes)
+            trials.note("bytes behind a section's head", is_taken=file.bytes_read > head_bytes)
 
 
 def _endless_exchange(seed: int) -> tuple[float, bool, bool]:

@@ -30,3 +30,9 @@ class MempoolSpammer:
                     continue
                 body = AnchorReceipts(size=1, root=sha256(b"spam"))
                 yield self._lab.transaction(gateway, body, nonce=nonce, valid_until_ms=until_ms)
+
+    def first_anchors(self) -> Iterator[SignedTransaction]:
+        """One transaction by each gateway that adds a record to the state."""
+        for number, gateway in enumerate(self._gateways):
+            body = AnchorReceipts(size=1 + number, root=sha256(b"growth %d" % number))
+            yield self._lab.transaction(gateway, body)
