@@ -28,6 +28,11 @@ GRACE_S: Final = 0.3
 """How long a receiver that sees reason for somebody to seed waits for that, seconds."""
 QUIET_SHARE: Final = 0.5
 """No push for this share of the repair delay after the last seeder was done: none is on its way."""
+QUIET_GAPS: Final = 8.0
+"""Likewise, no push for so many mean distances between pushes: the downlink is idle, and who asks in
+vain is in nobody's way."""
+QUIET_S_MIN: Final = 0.5
+"""But at least so long, seconds."""
 FREE_FACTOR: Final = 4.0
 """So many repair delays later all is asked for though pushes still come."""
 FAR_FACTOR: Final = 4.0
@@ -114,7 +119,7 @@ class PullGate:
         if seeders:
             self._close(number, gate, now)
         elif gate.is_gated and gate.free_at is None:
-            gate.free_at = now + self.repair.repair_s
+            gate.free_at = now + self._quiet_s
         elif not gate.was_hoped and self._has_reason_to_seed(number):
             # Whoever holds it is about to seed: requests now would only be in the way.
             gate.was_hoped = gate.is_gated = True
@@ -275,9 +280,15 @@ class PullGate:
             else:
                 self._claim_known(member, number)
 
+    @property
+    def _quiet_s(self) -> float:
+        """How long no push, once nobody seeds, means that none is on its way, seconds."""
+        by_gap_s = max(QUIET_S_MIN, QUIET_GAPS * self.repair.gap_s)
+        return min(QUIET_SHARE * self.repair.repair_s, by_gap_s)
+
     def _free_unless_pushed(self, number: int, gate: _ObjectGate, now: float) -> None:
         """Sets an object free once pushes ceased: those on their way are not to be asked for."""
-        quiet_at = (self.repair.pushed_at or 0.0) + QUIET_SHARE * self.repair.repair_s
+        quiet_at = (self.repair.pushed_at or 0.0) + self._quiet_s
         if gate.free_by is None:
             gate.free_by = now + FREE_FACTOR * self.repair.repair_s
         if now < min(quiet_at, gate.free_by):

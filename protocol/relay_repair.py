@@ -70,11 +70,16 @@ class RepairBoard:
         return min(max(expected_s, REPAIR_S_MIN), REPAIR_S_MAX)
 
     @property
+    def gap_s(self) -> float:
+        """The mean distance between pushes that brought anything, seconds."""
+        return STALL_S_START if self._gap.mean_s is None else self._gap.mean_s
+
+    @property
     def stall_s(self) -> float:
         """How long no push at all is normal, seconds."""
         if self._gap.mean_s is None:
             return STALL_S_START
-        return max(STALL_S_MIN, 2 * self.repair_s, STALL_FACTOR * self._gap.mean_s)
+        return max(STALL_S_MIN, 2 * self.repair_s, STALL_FACTOR * self.gap_s)
 
     @property
     def due_at(self) -> float | None:

@@ -75,7 +75,7 @@ WELCOMES_MAX: Final = 256
 offence; the oldest is forgotten first."""
 TURN_S_MAX: Final = 1.0
 """Longest time an answer waits because fresh units want the uplink, seconds."""
-TICK_S: Final = 0.008
+TICK_S: Final = 0.016
 """How late a deadline of a relay may be met, seconds: below what any of them must be exact to."""
 _ENTROPY_BOUND: Final = 2**62
 
