@@ -29,8 +29,8 @@ GRACE_S: Final = 0.3
 QUIET_SHARE: Final = 0.5
 """No push for this share of the repair delay after the last seeder was done: none is on its way."""
 QUIET_GAPS: Final = 8.0
-"""Likewise, no push for so many mean distances between pushes: the downlink is idle, and who asks in
-vain is in nobody's way."""
+"""Likewise, no push for so many mean distances between pushes: the downlink is idle, and who asks
+in vain is in nobody's way."""
 QUIET_S_MIN: Final = 0.5
 """But at least so long, seconds."""
 FREE_FACTOR: Final = 4.0
