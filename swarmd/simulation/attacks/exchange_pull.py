@@ -58,6 +58,9 @@ SLOWER_MAX: Final = 1.25
 PATIENCE_S: Final = 6.0
 """What silent peers may cost besides: 5 s until a request to a peer of unknown rate is overdue
 (exchange.md, X41), and one more to ask and be answered."""
+SPOILT_S: Final = HONEST * 65_536 / UPLINK_BYTES_PER_S
+"""What a first answer costs that is thrown away: the window of an unknown peer (exchange.md, X40),
+for every honest node over one uplink."""
 CLEAN_RUNS: Final = 3
 """Runs without liars that those with them are compared with."""
 _UNTIL_S: Final = 120.0
@@ -248,12 +251,13 @@ def judged(seed: int, swarm: PullSwarm, *, extra_s: float = 0.0, provable: bool)
 def run_corrupters(seed: int, host: type[ExchangeHost] = ExchangeHost) -> AttackResult:
     """Every chunk has one wrong bit."""
     swarm = run_pull(seed, [ChunkCorrupter], host=host, chunks=CHUNKS_LARGE)
-    return judged(seed, swarm, provable=True)
+    return judged(seed, swarm, extra_s=SPOILT_S, provable=True)
 
 
 def run_page_forgers(seed: int, host: type[ExchangeHost] = ExchangeHost) -> AttackResult:
     """Recipe pages describe another image."""
-    return judged(seed, run_pull(seed, [PageForger], host=host), provable=True)
+    swarm = run_pull(seed, [PageForger], host=host)
+    return judged(seed, swarm, extra_s=SPOILT_S, provable=True)
 
 
 def run_misdealers(seed: int, host: type[ExchangeHost] = ExchangeHost) -> AttackResult:
@@ -262,7 +266,8 @@ def run_misdealers(seed: int, host: type[ExchangeHost] = ExchangeHost) -> Attack
         type(f"Misdealing{each.name}", (MisdealingPeer,), {"misdeal": each})
         for each in (Misdeal.SWAPPED, Misdeal.SHORT, Misdeal.WRONG_REQUEST)
     ]
-    return judged(seed, run_pull(seed, kinds, host=host), provable=True)
+    swarm = run_pull(seed, kinds, host=host)
+    return judged(seed, swarm, extra_s=SPOILT_S, provable=True)
 
 
 def run_endless(seed: int) -> AttackResult:
