@@ -204,17 +204,10 @@ class Upload:
             case RecipeRequest():
                 self._on_recipe_request(message)
             case NotInterested():
-                self._on_not_interested(message.manifest_id)
+                self._interests.pop(message.manifest_id, None)
+                self._unknown.pop(message.manifest_id, None)
             case _:
                 raise LocalProtocolError(f"an upload does not take {type(message).__name__}")
-
-    def _on_not_interested(self, manifest_id: ManifestId) -> None:
-        self._interests.pop(manifest_id, None)
-        self._unknown.pop(manifest_id, None)
-        served = self._library.find(manifest_id)
-        if served is not None:
-            for offers in served.offers or ():
-                offers.left(self._peer)
 
     def _find(self, manifest_id: ManifestId) -> ServedManifest | None:
         """What may be served to this peer: the only way from here to the library."""
@@ -299,7 +292,8 @@ class Upload:
         assert served.offers is not None, "the caller looked"
         more = served.offers[component].asked(self._peer, asked)
         if more:
-            news = Acquired(manifest_id=served.manifest_id, component=component, indices=more)
+            held = Runs.of_bits(more.bits & served.possession[component].bits)
+            news = Acquired(manifest_id=served.manifest_id, component=component, indices=held)
             self._on_acquired(news)
 
     def _on_recipe_request(self, message: RecipeRequest) -> None:

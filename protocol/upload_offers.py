@@ -4,10 +4,11 @@ While one node holds what many lack, each of them asks it for what seems rarest,
 the others ask for: of 64 peers a dozen are sent the same chunk before those who could pass it on
 have told of it, and the last new chunk leaves only after two or three copies have. So such a node
 tells each peer a part of its own, and more as that is asked for, as BEP 16 does; when no part is
-left it tells everything. Nothing is refused: what is told only steers. Participants are the uploads
-of one object; goal is that the first copy is the last to leave completely, not that nobody lies: a
-part of a peer that asks for nothing goes to others at the end, and who repeats its interest is told
-everything (docs/spec/exchange.md, X49 and X50).
+left it tells everything. Nothing is refused: what is told only steers.
+
+Participants are the uploads of one object to all peers. The goal is that one whole copy leaves
+before much leaves twice; not that nobody lies: the part of one that asks for nothing goes to others
+at the end, and who shows interest a second time is told everything (docs/spec/exchange.md, X50).
 """
 
 from __future__ import annotations
@@ -94,10 +95,6 @@ class Offers:
     def sent(self, indices: int) -> None:
         """Notes chunks that leave for the first or another time."""
         self._unsent &= ~indices
-
-    def left(self, peer: PeerId) -> None:
-        """Forgets a peer that lost its interest: if it comes back it is a new one."""
-        self._parts.pop(peer, None)
 
     def _enlarge(self, part: _Part) -> bool:
         """Adds what nobody was told and nobody was sent; whether there was any."""

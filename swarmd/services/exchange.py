@@ -124,7 +124,7 @@ class ExchangeService:
         self._store = store
         self._authority = authority
         self._score = score
-        self._library = ServedLibrary(store)
+        self._library = ServedLibrary(store, tells_parts=relays is None)
         self._packing = Packing(packing)
         self._run_blocking = run_blocking or _WorkerThreads(os.cpu_count() or 1)
         self._run_syncing = run_blocking or _WorkerThreads(SYNCS_MAX)

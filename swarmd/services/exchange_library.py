@@ -21,6 +21,7 @@ from protocol.exchange_events import ChunksRead, ReadChunks, ReadPage
 from protocol.manifest import ContentObject
 from protocol.runs import NO_CHUNKS, Runs
 from protocol.upload import ServedManifest
+from protocol.upload_offers import Offers
 from swarmd.services.exchange_payload import read_answer
 
 PAGERS_MAX: Final = 8
@@ -40,9 +41,10 @@ class ServedRead:
 class ServedLibrary:
     """The manifests open for serving; the `Library` of every upload."""
 
-    def __init__(self, store: ChunkStore) -> None:
-        """Starts empty over a store."""
+    def __init__(self, store: ChunkStore, *, tells_parts: bool = False) -> None:
+        """Starts empty over a store; it may tell parts of what is held completely (X50)."""
         self._store = store
+        self._tells_parts = tells_parts
         self._served: dict[ManifestId, ServedManifest] = {}
         self._authorised: dict[ManifestId, AuthorisedManifest] = {}
         self._pagers: OrderedDict[Digest, RecipePager] = OrderedDict()
@@ -62,8 +64,11 @@ class ServedLibrary:
     def open(self, authorised: AuthorisedManifest, possession: tuple[Bitfield, ...]) -> None:
         """Opens a manifest for serving; opening it again replaces the possession."""
         self._authorised[authorised.manifest_id] = authorised
+        has_parts = self._tells_parts and all(field.is_full for field in possession)
         self._served[authorised.manifest_id] = ServedManifest(
-            manifest_id=authorised.manifest_id, possession=possession
+            manifest_id=authorised.manifest_id,
+            possession=possession,
+            offers=tuple(Offers(field.size) for field in possession) if has_parts else None,
         )
 
     def close(self, manifest_id: ManifestId) -> bool:

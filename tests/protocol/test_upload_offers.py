@@ -99,14 +99,6 @@ def test_who_repeats_its_interest_is_told_everything() -> None:
     assert not offers.asked(peer(1), told[peer(1)])
 
 
-def test_who_lost_interest_and_comes_back_is_a_new_peer() -> None:
-    offers, told = offers_with(3)
-    offers.left(peer(1))
-    part = offers.follow(peer(1))
-    assert part is not None
-    assert not part & told[peer(1)]
-
-
 def test_a_multitude_of_peers_takes_no_memory() -> None:
     offers, _ = offers_with(PEERS_MAX - OPEN_PEERS, 8)
     assert offers.follow(b"one more") is None

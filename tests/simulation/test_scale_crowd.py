@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from protocol.errors import ConfigError
+from protocol.exchange_events import UploadInput
 from protocol.limits import CHUNK_BYTES_MAX, KIB, MIB
 from swarmd.simulation.crowd import Crowd, CrowdScenario
 from swarmd.simulation.crowd_host import CrowdHost, make_shared_release
@@ -120,3 +121,29 @@ def test_who_holds_most_of_it_finds_the_rest_though_parts_are_told() -> None:
     crowd.run(60.0)
     crowd.world.run_until(crowd.world.now + 3.0)
     assert all(host.is_done for host in late)
+
+
+class MuteHost(CrowdHost):
+    """Takes whatever it is told of and gives nothing."""
+
+    def _feed_upload(self, peer: int, event: UploadInput) -> None:
+        """Answers nobody."""
+
+
+@pytest.mark.slow
+def test_who_takes_its_part_and_passes_nothing_on_costs_the_seeder_that_part_again() -> None:
+    crowd = Crowd(scenario(nodes=24, seeder_peers=24, image_bytes=8 * MIB, is_relayed=False))
+    honest_only = crowd.seeder.parts[0].figures
+    crowd.run(60.0)
+    alone, alone_s = honest_only.sent_bytes, crowd.figures().quantile_s(1.0)
+
+    crowd = Crowd(scenario(nodes=24, seeder_peers=24, image_bytes=8 * MIB, is_relayed=False))
+    for _ in range(8):
+        mute = MuteHost(crowd.world, crowd.network, ONE, tick_s=0.05)
+        mute.add_image(crowd.release)
+        join(crowd.network, mute, [crowd.seeder, *crowd.nodes[:8]])
+    crowd.run(60.0)
+    figures = crowd.figures()
+    assert figures.is_complete
+    assert figures.quantile_s(1.0) < 2 * alone_s + 2.0
+    assert crowd.seeder.parts[0].figures.sent_bytes < 3 * alone
