@@ -194,27 +194,29 @@ class Download:
             ExchangeOffenceError: the peer's message breaks the protocol; nothing has changed.
             LocalProtocolError: the host's input makes no sense; nothing has changed.
         """
-        self._core.effects = []
+        core = self._core
+        core.effects = []
         if isinstance(event, PeerMessage):
             self._intake.handle(event.peer, event.message, now)
         elif isinstance(event, _GATE_INPUTS):
             self._on_gate(event, now)
-        elif self._core.is_ended:
+        elif core.is_ended:
             self._on_ended_event(event)
         elif isinstance(event, ChunksStored) or isinstance(event, StorageInput):  # noqa: SIM101
             # Unions are slow to ask, and this is what comes for every chunk.
             self._storage.handle(event, now)
         else:
             self._on_event(event, now)
-        if self._core.requests.is_starved:
+        if core.requests.is_starved:
             soon = now + STARVED_INTERVAL_S
-            self._next_check = soon if self._next_check is None else min(self._next_check, soon)
+            if self._next_check is None or soon < self._next_check:
+                self._next_check = soon
         elif self._next_check is None and self._may_wait(event):
             if self._is_waiting(now):
                 self._next_check = now + CHECK_INTERVAL_S
             elif self._repeat_at is None and self._is_starving:
                 self._repeat_at = now + self._repeat_s
-        return self._core.effects
+        return core.effects
 
     def _may_wait(self, event: object) -> bool:
         """Whether a wait can have begun: a request was sent, a peer said BUSY, a check is over.

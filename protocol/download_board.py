@@ -233,7 +233,8 @@ class ChunkBoard:
         Returns:
             Open requests that still ask for some of them, with the numbers: to be cancelled.
         """
-        self._unbuffer(written)
+        if written:
+            self._unbuffer(written)
         numbers = written | gained
         self._missing &= ~numbers
         self._free &= ~numbers

@@ -105,7 +105,8 @@ class DownloadStorage:
         phase = self._core.components.phase(event.component)
         if not event.indices and phase in (ComponentPhase.VERIFYING, ComponentPhase.DONE):
             return  # nothing asked for: pushed, or copied, after the rest was there
-        written = self._numbers(event.component, event.indices)
+        self._core.components.expect(event.component, ComponentPhase.FETCHING)
+        written = self._numbers(event.component, event.indices) if event.indices else 0
         gained = self._numbers(event.component, event.gained) if event.gained else 0
         for request, common in self._core.chunks.stored(written, gained):
             if request.peer in self._core.flows:

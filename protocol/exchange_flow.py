@@ -137,10 +137,11 @@ class PeerFlow:
         """
         if len(self.requests) >= REQUESTS_OPEN_MAX or now < self.busy_until or self.is_stalled:
             return 0
-        window_bytes = max(self.window_bytes, least_bytes)
-        room = window_bytes - self.outstanding_bytes
+        window_bytes = self.window_bytes
+        if window_bytes < least_bytes:
+            window_bytes = least_bytes
         share = max(window_bytes // 4, min(window_bytes // 2, REQUEST_BYTES_AIM), least_bytes)
-        if self.requests and room < share:
+        if self.requests and window_bytes - self.outstanding_bytes < share:
             return 0
         return max(1, min(share, REQUEST_BYTES_MAX))
 

@@ -91,7 +91,16 @@ class RarestFirst:
                 rarer = rarest & ~plane
                 if rarer:
                     rarest = rarer
-            yield from iterate_runs(rarest, start=start)
+            behind = rarest >> start
+            if behind:
+                # The first run by itself: most callers take no other.
+                first = (behind & -behind).bit_length() - 1
+                behind >>= first
+                count = (~behind & (behind + 1)).bit_length() - 1
+                yield start + first, count
+                behind >>= count
+                if behind:
+                    yield from iterate_runs(rarest, start=start + first + count)
             if start:
                 yield from iterate_runs(rarest & ((1 << start) - 1))
             candidates &= ~rarest

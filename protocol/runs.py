@@ -44,7 +44,7 @@ class Runs:
         """Makes the set of these indices, in any order; runs stay what they are."""
         if isinstance(indices, Runs):
             return indices
-        if isinstance(indices, tuple) and len(indices) == 1:
+        if isinstance(indices, (tuple, list)) and len(indices) == 1 and indices[0] >= 0:
             return cls.run(indices[0], 1)
         pairs: list[Pair] = []
         for index in sorted(set(indices)):

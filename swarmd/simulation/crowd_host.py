@@ -13,9 +13,10 @@ Other than in `TransferHost`:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from protocol.digest import ManifestId
 from protocol.exchange_events import (
     ChunkRefused,
     ChunksRead,
@@ -28,9 +29,11 @@ from protocol.exchange_messages import Chunks, Have, Request
 from protocol.relay_events import RelaySettings
 from protocol.relay_messages import News, Push
 from protocol.runs import Runs
-from swarmd.simulation.exchange_host import SimulatedRelease
+from protocol.upload import ServedManifest, Upload
+from swarmd.simulation.exchange_host import SimulatedRelease, peer_id
 from swarmd.simulation.frame_links import FrameNetwork
 from swarmd.simulation.links import LinkNetwork, NodeLink
+from swarmd.simulation.transfer_events import Write
 from swarmd.simulation.transfer_host import URGENT_BYTES_MAX, Disk, TransferHost, is_due
 from swarmd.simulation.transfer_part import ImagePart
 from swarmd.simulation.transfer_relay import WireMessage
@@ -96,6 +99,16 @@ class _Tick:
 _TICK: Final = _Tick()
 
 
+class _Shelf(dict[ManifestId, ServedManifest]):
+    """What a node serves, as the library of its uploads: asked at every message."""
+
+    find = dict.get
+
+
+def _anybody(_: ManifestId) -> bool:
+    return True
+
+
 class CrowdHost(TransferHost):
     """See the module's docstring."""
 
@@ -124,7 +137,24 @@ class CrowdHost(TransferHost):
         """
         self._tick_s = tick_s
         self._tick_at = math.inf
+        self._shelf = _Shelf()
         super().__init__(world, network, link, disk=disk, relays=relays)
+
+    def add_image(
+        self,
+        release: SimulatedRelease,
+        *,
+        held: Sequence[Iterable[int]] | None = None,
+        wants: bool = True,
+        knows_recipe: bool = True,
+        priority: int = 0,
+    ) -> ImagePart:
+        """Begins to serve, and perhaps to fetch, an image; see `TransferHost.add_image`."""
+        part = super().add_image(
+            release, held=held, wants=wants, knows_recipe=knows_recipe, priority=priority
+        )
+        self._shelf[release.manifest_id] = part.served
+        return part
 
     def receive(self, source: int, message: object, now: float) -> None:
         """Takes a message, or the end of a stream (None)."""
@@ -140,6 +170,12 @@ class CrowdHost(TransferHost):
         super().handle(event, now)
         if now + self._tick_s < self._tick_at:
             self._post_tick(now + self._tick_s)
+
+    def connect(self, peer: int) -> None:
+        """Opens this side of a stream; everybody may be served everything."""
+        self._uploads[peer] = Upload(peer=peer_id(peer), library=self._shelf, may_serve=_anybody)
+        for part in self.parts:
+            self._join(part, peer)
 
     def _post_tick(self, at: float) -> None:
         self._tick_at = at
@@ -162,7 +198,10 @@ class CrowdHost(TransferHost):
 
     def later(self, event: object) -> None:
         """What came is verified: its way took so much longer."""
-        self.handle(event, self._world.now)
+        if type(event) is Write:
+            self._write(event.part, event.effect)
+        else:
+            self.handle(event, self._world.now)
 
     def transmit(self, target: int, message: WireMessage, token: object = None) -> None:
         """Gives a message to the link: everybody here is honest."""

@@ -38,6 +38,7 @@ class _Node:
     uplink_bytes_per_s: float
     downlink_bytes_per_s: float
     traffic: NodeTraffic = field(default_factory=NodeTraffic)
+    streams: dict[int, _Stream] = field(default_factory=dict)
     ring: deque[_Stream] = field(default_factory=deque)
     is_busy: bool = False
     down_free_at: float = 0.0
@@ -70,7 +71,6 @@ class FrameNetwork:
         self._message_bytes = model.message_bytes
         self._delay_s = model.delay_s
         self._nodes: dict[int, _Node] = {}
-        self._streams: dict[tuple[int, int], _Stream] = {}
         self.pipe_bytes: Final = 0.0
         """Nothing: sites are not modelled here."""
         self.number: Final = world.add(self, is_timed=False)
@@ -83,13 +83,14 @@ class FrameNetwork:
     def connect(self, one: int, other: int) -> None:
         """Opens a stream between two nodes, both directions; one that is open stays."""
         for source, target in ((one, other), (other, one)):
-            if (source, target) not in self._streams:
-                self._streams[source, target] = _Stream(self._nodes[target])
+            streams = self._nodes[source].streams
+            if target not in streams:
+                streams[target] = _Stream(self._nodes[target])
 
     def disconnect(self, one: int, other: int) -> None:
         """Breaks the stream between two nodes: what is queued is gone."""
-        for key in ((one, other), (other, one)):
-            stream = self._streams.pop(key, None)
+        for source, target in ((one, other), (other, one)):
+            stream = self._nodes[source].streams.pop(target, None)
             if stream is not None:
                 stream.is_dead = True
                 stream.frames.clear()
@@ -100,7 +101,7 @@ class FrameNetwork:
 
     def queued_bytes(self, source: int, target: int) -> int:
         """Stream bytes given to a stream that have not left; 0 where there is none."""
-        stream = self._streams.get((source, target))
+        stream = self._nodes[source].streams.get(target)
         return 0 if stream is None else stream.queued_bytes
 
     def send(
@@ -114,10 +115,10 @@ class FrameNetwork:
         token: object = None,
     ) -> None:
         """Sends a frame; see `LinkNetwork.send`."""
-        stream = self._streams.get((source, target))
+        node = self._nodes[source]
+        stream = node.streams.get(target)
         if stream is None:
             return
-        node = self._nodes[source]
         if is_urgent:
             self._send_small(node, stream, body, size_bytes)
             return
