@@ -385,7 +385,7 @@ class Relay:
         """
         self._state.effects = []
         if not self._is_stopped:
-            push = self._giving.next_push(now)
+            push = self._giving.next_push(now) if self._giving.may_push else None
             self._act(now)
             if push is not None:
                 self._state.effects.append(push)

@@ -31,6 +31,8 @@ class ChunkSet:
 
     def covers(self, first: int, count: int) -> bool:
         """Whether every number of the run is a member."""
+        if count == 1:
+            return first in self
         return self.window(first, count) == (1 << count) - 1
 
     def touches(self, first: int, count: int) -> bool:
@@ -39,10 +41,13 @@ class ChunkSet:
 
     def add(self, first: int, count: int, bits: int | None = None) -> None:
         """Adds a run, or of it only the numbers whose bits are set."""
-        wanted = (1 << count) - 1 if bits is None else bits
         low, high = first >> 3, (first + count + 7) >> 3
         if len(self._bytes) < high:
             self._bytes.extend(bytes(high - len(self._bytes)))
+        if count == 1 and bits is None:
+            self._bytes[low] |= 1 << (first & 7)
+            return
+        wanted = (1 << count) - 1 if bits is None else bits
         value = int.from_bytes(self._bytes[low:high], "little") | wanted << (first & 7)
         self._bytes[low:high] = value.to_bytes(high - low, "little")
 
@@ -57,6 +62,8 @@ class ChunkSet:
 
     def absent_runs(self, first: int, count: int) -> list[Run]:
         """The parts of a run that are not members."""
+        if count == 1:
+            return [] if first in self else [(first, 1)]
         absent = ~self.window(first, count) & ((1 << count) - 1)
         return bit_runs(absent, first, count)
 

@@ -99,6 +99,11 @@ class DutyQueues:
             member.in_normal_ring = True
             self._normal.append(member)
 
+    @property
+    def is_any_ready(self) -> bool:
+        """Whether somebody who takes frames is owed something, as far as rings know."""
+        return bool(self._urgent or self._normal)
+
     def take(self) -> tuple[Member, Duty] | None:
         """Takes the next push that somebody can take and lacks."""
         while self._urgent:

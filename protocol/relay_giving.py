@@ -243,6 +243,16 @@ class Giving:
         for seeder in self._seeders.values():
             seeder.place(member)
 
+    @property
+    def is_seeding(self) -> bool:
+        """Whether this node gives out units of some object."""
+        return bool(self._seeders)
+
+    @property
+    def may_push(self) -> bool:
+        """Whether `next_push` may find something; cheaper than to ask it."""
+        return bool(self._seeders) or self.duties.is_any_ready
+
     def next_push(self, now: float) -> SendPush | None:
         """Chooses the next push: own fresh units first, then what others are owed."""
         for number, seeder in self._seeders.items():

@@ -94,8 +94,9 @@ class Hearing:
 
     def told(self, member: Member, number: int, run: Run, now: float) -> None:
         """Notes that a member told that it holds a run of an object."""
-        for fresh in member.known.absent_runs(*run):
-            self._giving.noted(member, fresh, now)
+        if self._giving.is_seeding:
+            for fresh in member.known.absent_runs(*run):
+                self._giving.noted(member, fresh, now)
         member.known.add(*run)
         self._gate.told(member, number, run, now)
 

@@ -73,6 +73,11 @@ class RelayScheduler:
         return max(wanted - (len(self._busy) - len(self._blocked)), 0)
 
     @property
+    def _has_open_slot(self) -> bool:
+        # Whatever images want, it is not less: their wishes are looked at only beyond.
+        return len(self._busy) - len(self._blocked) < SLOTS_MIN or self.open_slots > 0
+
+    @property
     def is_pressing(self) -> bool:
         """Whether fresh units wait for the uplink: requests should be answered only behind them."""
         return any(relay.is_pressing for relay in self._all)
@@ -107,7 +112,7 @@ class RelayScheduler:
         """
         effects: list[tuple[Relay, RelayEffect]] = []
         left_bytes = room_bytes
-        while self.open_slots and (left_bytes is None or left_bytes > 0):
+        while self._has_open_slot and (left_bytes is None or left_bytes > 0):
             push = self._next(now, effects)
             if push is None:
                 break
@@ -150,6 +155,8 @@ class RelayScheduler:
 
     def _split(self) -> tuple[list[list[Relay]], list[list[Relay]]]:
         """The most urgent images that are being relayed, and those of lower priority."""
+        if len(self._groups) == 1:
+            return self._groups, []
         for position, group in enumerate(self._groups):
             if any(relay.is_active for relay in group):
                 return self._groups[: position + 1], self._groups[position + 1 :]
