@@ -2,7 +2,7 @@
 
     python benchmarks/attacks.py                    as `make attacks` runs it
     python benchmarks/attacks.py --seeds 50         more seeds; the page shows the first
-    python benchmarks/attacks.py --only NAME...     some attacks; writes no page
+    python benchmarks/attacks.py --only NAME...     some attacks; other rows stay
     python benchmarks/attacks.py --jobs 1           in one process; as many as processors otherwise
 
 Prints one JSON line for each attack: seeds held, tries, measured, processor seconds. Exit code 1: a
@@ -68,7 +68,7 @@ def main() -> int:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=5, help="seeds of each attack (5)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="run these, write no page")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run these, keep other rows")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args()
@@ -88,8 +88,9 @@ def main() -> int:
                 "cpu_s": round(cpu_s, 2),
             }
             print(json.dumps(line, ensure_ascii=False), flush=True)
-    if not options.only:
-        options.out.write_text(render(records), "utf-8")
+    is_new = not options.only or not options.out.exists()
+    page = "" if is_new else options.out.read_text("utf-8")
+    options.out.write_text(render(records, page), "utf-8")
     return 0 if all(record.passed for record in records.values()) else 1
 
 

@@ -23,8 +23,10 @@ from swarmd.simulation.attacks.table import (
     attack,
     control_text,
     measured_text,
+    render,
     replay_command,
     row,
+    rows_of,
     went_as_it_must,
 )
 
@@ -37,12 +39,7 @@ SHORT = [name for name, item in ATTACKS.items() if not item.is_long]
 @lru_cache(maxsize=1)
 def page_rows() -> dict[str, tuple[str, ...]]:
     """Cells of each row of the page, by the attack's name."""
-    rows = {}
-    for line in PAGE.read_text("utf-8").splitlines():
-        named = re.match(r"\| \*\*([a-z0-9-]+)\*\* ", line)
-        if named is not None:
-            rows[named[1]] = tuple(re.split(r" (?<!\\)\| ", line[2:-2]))
-    return rows
+    return rows_of(PAGE.read_text("utf-8"))
 
 
 @pytest.mark.slow
@@ -107,6 +104,16 @@ def test_rows_show_what_broke_and_escape_what_would_break_the_table() -> None:
     assert cells[5] == "**does not lose**"
     assert control_text(None) == "-"
     assert control_text(result_of(measured=3)) == "loses (kept)"
+
+
+def test_rows_that_were_not_run_again_stay() -> None:
+    one, other = list(ATTACKS)[:2]
+    record = AttackRecord(result=result_of(measured=0), control=None, seeds_held=1, seeds_run=1)
+    page = render({one: record})
+    assert list(rows_of(page)) == [one]
+    changed = AttackRecord(result=result_of(measured=3), control=None, seeds_held=0, seeds_run=1)
+    both = rows_of(render({other: changed}, page))
+    assert both == {one: row(ATTACKS[one], record), other: row(ATTACKS[other], changed)}
 
 
 def test_bounds_from_above_and_below() -> None:

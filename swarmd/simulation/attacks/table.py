@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -31,6 +32,10 @@ _COLUMNS: Final = (
     "attack", "the attacker", "what stops it", "tries", "measured (bound)", "control", "held",
 )  # fmt: skip
 """Of every table."""
+_NAMED: Final = re.compile(r"\| \*\*([a-z0-9-]+)\*\* ")
+"""How a row begins."""
+_BETWEEN: Final = re.compile(r" (?<!\\)\| ")
+"""What stands between two cells."""
 _HEAD: Final = """\
 # Attacks, and what becomes of them
 
@@ -83,22 +88,34 @@ def replay_command(name: str, seed: int) -> str:
     return f"swarmd sim --attack {name} --seed {seed}"
 
 
-def render(records: Mapping[str, AttackRecord]) -> str:
-    """The page: one section for each family, one row for each attack that was run.
+def render(records: Mapping[str, AttackRecord], page: str = "") -> str:
+    """The page: one section for each family, one row for each attack.
 
     Args:
         records: what attacks came to, by name.
+        page: the page so far; rows of attacks that were not run again are kept.
     """
+    kept = rows_of(page)
     parts = [_HEAD]
     for family in Family:
         rows = [
-            row(item, records[item.name])
+            row(item, records[item.name]) if item.name in records else kept[item.name]
             for item in ATTACKS.values()
-            if item.family is family and item.name in records
+            if item.family is family and (item.name in records or item.name in kept)
         ]
         if rows:
             parts.append(f"## {family}\n\n{_table(rows)}")
     return "\n".join(parts)
+
+
+def rows_of(page: str) -> dict[str, tuple[str, ...]]:
+    """The cells of each row of a page, by the attack's name."""
+    rows = {}
+    for line in page.splitlines():
+        named = _NAMED.match(line)
+        if named is not None:
+            rows[named[1]] = tuple(_BETWEEN.split(line[2:-2]))
+    return rows
 
 
 def row(item: Attack, record: AttackRecord) -> tuple[str, ...]:
