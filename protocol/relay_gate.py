@@ -119,7 +119,7 @@ class PullGate:
         if seeders:
             self._close(number, gate, now)
         elif gate.is_gated and gate.free_at is None:
-            gate.free_at = now + self._quiet_s
+            gate.free_at = now + self.repair.repair_s
         elif not gate.was_hoped and self._has_reason_to_seed(number):
             # Whoever holds it is about to seed: requests now would only be in the way.
             gate.was_hoped = gate.is_gated = True
