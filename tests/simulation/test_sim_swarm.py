@@ -424,7 +424,7 @@ def test_a_store_that_checks_nothing_is_caught(monkeypatch: pytest.MonkeyPatch) 
         if index not in self.served.possession[component]:
             self.served.possession[component].add(index)
             self.figures.gained_bytes += len(data)
-            self._news.setdefault(component, {})[index] = None
+            self._news[component] = self._news.get(component, 0) | 1 << index
         return True
 
     monkeypatch.setattr(ImagePart, "store", keep)
