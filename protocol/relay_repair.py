@@ -34,6 +34,9 @@ REPAIR_S_MIN: Final = 0.5
 """Least repair delay, seconds: a batch of news alone takes as long."""
 REPAIR_S_MAX: Final = 10.0
 """Longest repair delay, seconds."""
+HEARD_MAX: Final = 4096
+"""Runs of which it is remembered when they were heard of; the oldest are forgotten first: whoever
+claims everything at once fills no memory."""
 STALL_S_MIN: Final = 1.0
 """No push for at least so long, seconds, and an object is pulled though somebody claims to seed it:
 a seeder that lies costs a second, one that pauses a few copies."""
@@ -70,6 +73,11 @@ class RepairBoard:
         return min(max(expected_s, REPAIR_S_MIN), REPAIR_S_MAX)
 
     @property
+    def remembered(self) -> int:
+        """Runs of which it is known when they were heard of."""
+        return len(self._heard_at)
+
+    @property
     def gap_s(self) -> float:
         """The mean distance between pushes that brought anything, seconds."""
         return STALL_S_START if self._gap.mean_s is None else self._gap.mean_s
@@ -98,6 +106,8 @@ class RepairBoard:
         self._heard.add(first, count)
         self._queue.append((now, first, count, peer))
         self._heard_at[first] = now
+        if len(self._heard_at) > HEARD_MAX:
+            del self._heard_at[next(iter(self._heard_at))]
 
     def pushed(self, first: int, count: int, now: float) -> bool:
         """Notes that a push of a unit came; if it was pulled before, that was too early.
@@ -109,7 +119,8 @@ class RepairBoard:
             self._caution = min(self._caution * CAUTION_UP, CAUTION_MAX)
         heard_at = self._heard_at.pop(first, None)
         if heard_at is not None:
-            self._late.sample(now - heard_at)
+            # What is longer changes nothing now, and would have to be forgotten later.
+            self._late.sample(min(now - heard_at, REPAIR_S_MAX / LATE_FACTOR))
         if self._have.covers(first, count):
             return False
         if self.pushed_at is not None:

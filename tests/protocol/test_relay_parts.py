@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from protocol.digest import ManifestId
 from protocol.exchange_layout import Layout
 from protocol.limits import KIB, RECIPE_PAGE_LEAVES
+from protocol.relay_chunks import ChunkSet
 from protocol.relay_duties import PUSHCAP, SKIP_DELAY_S, SKIPS_MAX, DutyQueues
 from protocol.relay_estimates import Chance, DelayEstimate, QuantileEstimate
 from protocol.relay_members import Duty, Member, MemberTable, RelayTask
 from protocol.relay_messages import DELEGATES_MAX, RUN_CHUNKS_MAX, PushFlag, Ready, Role
 from protocol.relay_news import NEWS_DELAY_S, NEWS_FANOUT, CreditBoard, NewsBoard
+from protocol.relay_repair import HEARD_MAX, REPAIR_S_MAX, RepairBoard
 from protocol.relay_targets import FLAT_MEMBERS_MAX, HEADS_MAX, TargetPlanner
 from protocol.relay_units import (
     UNIT_BYTES_MAX,
@@ -379,3 +381,38 @@ def test_the_share_of_a_seeder_that_leaves_falls_to_the_others_alone() -> None:
     assert before < after
     assert 256 < len(before) < 430
     assert 400 < len(after) < 624
+
+
+# Repair -----------------------------------------------------------------------------------------
+
+
+def push_late(board: RepairBoard, have: ChunkSet, late_s: float, *, first: int) -> None:
+    """Two hundred chunks, each pushed so long after it was heard of."""
+    now = 0.0
+    for number in range(first, first + 200):
+        board.heard(b"a", number, 1, now)
+        assert board.pushed(number, 1, now + late_s)
+        have.add(number, 1)
+        now += 0.05
+
+
+@pytest.mark.parametrize("late_s", [0.3, 1.0, 2.5])
+def test_a_chunk_is_expected_for_as_long_as_pushes_take(late_s: float) -> None:
+    have = ChunkSet()
+    board = RepairBoard(have)
+    push_late(board, have, late_s, first=0)
+    assert 2 * late_s <= board.repair_s <= min(4.5 * late_s, REPAIR_S_MAX)
+
+
+def test_who_claims_everything_at_once_fills_no_memory_and_delays_repairs_for_ten_seconds() -> None:
+    have = ChunkSet()
+    board = RepairBoard(have)
+    for number in range(0, 4 * HEARD_MAX, 2):
+        board.heard(b"liar", number, 1, 0.0)
+    assert board.remembered == HEARD_MAX
+    for number in range(4 * HEARD_MAX - 400, 4 * HEARD_MAX, 2):
+        board.pushed(number, 1, 100.0)
+        have.add(number, 1)
+    assert board.repair_s == REPAIR_S_MAX
+    push_late(board, have, 0.2, first=5 * HEARD_MAX)
+    assert board.repair_s < 2.0
