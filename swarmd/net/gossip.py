@@ -33,7 +33,7 @@ from protocol.limits import KIB
 from swarmd.entropy import SystemEntropy
 from swarmd.net.address import PeerKey
 from swarmd.net.gossip_router import GOSSIP_PROTOCOL, make_router, message_id
-from swarmd.net.guards import GuardedSwarm, SafeManager, id_of, key_of
+from swarmd.net.guards import Fence, GuardedSwarm, id_of, key_of
 from swarmd.net.negotiation import request_protocol
 
 if TYPE_CHECKING:
@@ -206,8 +206,7 @@ class SafePubsub(Pubsub):
     ) -> None:
         """`deliver(topic, data, relayer)` is called once for each accepted message of others."""
         gossip = config.gossip
-        self._safe: SafeManager | None = None
-        self._on_failure = on_failure
+        self._fence = Fence(on_failure)
         self._deliver = deliver
         super().__init__(
             cast("IHost", host),
@@ -227,10 +226,7 @@ class SafePubsub(Pubsub):
     @property
     def manager(self) -> InternalManagerAPI:
         """The task manager behind its fence."""
-        real = super().manager
-        if self._safe is None or self._safe.real is not real:
-            self._safe = SafeManager(real, self._on_failure)
-        return self._safe  # type: ignore[return-value]  # delegates the whole interface
+        return self._fence.around(super().manager)
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Checks, delivers and relays one message; garbage is dropped."""

@@ -20,7 +20,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.score import ScoreParams, TopicScoreParams
 from libp2p.tools.anyio_service.api import InternalManagerAPI
 
-from swarmd.net.guards import SafeManager
+from swarmd.net.guards import Fence
 
 if TYPE_CHECKING:
     from swarmd.net.config import NetworkConfig
@@ -62,8 +62,8 @@ class ContentCache(MessageCache):
 class SafeGossipSub(GossipSub):
     """The router, its tasks fenced in."""
 
-    _safe: SafeManager | None = None
-    on_failure: Callable[[BaseException], None]
+    fence: Fence
+    """Set before it runs."""
 
     async def publish(self, msg_forwarder: ID, pubsub_msg: rpc_pb2.Message) -> None:
         """Relays a message; our own also goes to subscribers outside the mesh.
@@ -117,10 +117,7 @@ class SafeGossipSub(GossipSub):
     @property
     def manager(self) -> InternalManagerAPI:
         """The task manager behind its fence."""
-        real = super().manager
-        if self._safe is None or self._safe.real is not real:
-            self._safe = SafeManager(real, self.on_failure)
-        return self._safe  # type: ignore[return-value]  # delegates the whole interface
+        return self.fence.around(super().manager)
 
 
 def _score_params() -> ScoreParams:
@@ -163,6 +160,6 @@ def make_router(
         spam_protection_enabled=True,
         max_messages_per_topic_per_second=float(gossip.messages_per_topic_per_second_max),
     )
-    router.on_failure = on_failure
+    router.fence = Fence(on_failure)
     router.mcache = ContentCache(OFFERED_HEARTBEATS, KEPT_HEARTBEATS)
     return router

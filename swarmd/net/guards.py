@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakKeyDictionary
 
 import trio
@@ -305,6 +305,22 @@ class SafeManager:
         return getattr(self.real, name)
 
 
+class Fence:
+    """Gives a service its task manager fenced in: one fence for as long as it is one manager."""
+
+    def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
+        """`on_failure` is told each exception that a task raised."""
+        self._on_failure = on_failure
+        self._safe: SafeManager | None = None
+
+    def around(self, real: InternalManagerAPI) -> InternalManagerAPI:
+        """The manager behind the fence."""
+        if self._safe is None or self._safe.real is not real:
+            self._safe = SafeManager(real, self._on_failure)
+        # It passes on whatever it does not fence.
+        return cast("InternalManagerAPI", self._safe)
+
+
 class GuardedSwarm(Swarm):
     """libp2p's connection table, without its dialing, its listeners and its fragility."""
 
@@ -321,7 +337,7 @@ class GuardedSwarm(Swarm):
         peer_id = ID.from_pubkey(keys.public_key)
         peerstore = PeerStore()
         peerstore.add_key_pair(peer_id, keys)
-        self._safe: SafeManager | None = None
+        self._fence = Fence(_log_task_failure)
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
         super().__init__(
@@ -344,10 +360,7 @@ class GuardedSwarm(Swarm):
     @property
     def manager(self) -> InternalManagerAPI:
         """The task manager behind its fence."""
-        real = super().manager
-        if self._safe is None or self._safe.real is not real:
-            self._safe = SafeManager(real, _log_task_failure)
-        return self._safe  # type: ignore[return-value]  # delegates the whole interface
+        return self._fence.around(super().manager)
 
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> SwarmConn:
         """Registers a connection and tells the network."""

@@ -7,12 +7,14 @@ find every one of them; attacks use them as controls, for without its rule an at
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from ledger.block import Block
 from ledger.certificate import Certificate
 from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import Record, RecordKind
 from ledger.vote import Evidence, Vote, VoteKind
+from protocol.digest import BlockId
 from protocol.errors import SignatureError
 
 
@@ -69,8 +71,8 @@ class Amnesia(NoQuestion):
 class SmallQuorum(Simplex):
     """Breaks C1: takes 2f votes for a quorum."""
 
-    def __init__(self, **arguments: object) -> None:
-        super().__init__(**arguments)  # type: ignore[arg-type]
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
         lax = replace(self._validators)
         object.__setattr__(lax, "quorum", 2 * lax.fault_limit)
         self._validators = lax
@@ -175,8 +177,8 @@ class NotarizedIsFinal(Simplex):
 class NoVerdict(Simplex):
     """Breaks C54: votes for blocks whatever executing them yields."""
 
-    def _on_verdict(self, block_id: object, ok: bool) -> None:  # noqa: ARG002
-        super()._on_verdict(block_id, True)  # type: ignore[arg-type]
+    def _on_verdict(self, block_id: BlockId, ok: bool) -> None:  # noqa: ARG002
+        super()._on_verdict(block_id, True)
 
 
 class NoPatience(Simplex):

@@ -63,8 +63,8 @@ class Seeder:
                 found = [(index, b"x") for index in effect.indices]
                 sent = self.uploads[peer].handle(ChunksRead.of(effect.request_id, found), 0.0)
                 assert any(isinstance(e, Send) and isinstance(e.message, Chunks) for e in sent)
-            elif isinstance(effect.message, Have):  # type: ignore[union-attr]
-                told |= effect.message.indices.bits  # type: ignore[union-attr]
+            elif isinstance(effect, Send) and isinstance(effect.message, Have):
+                told |= effect.message.indices.bits
         return told
 
 

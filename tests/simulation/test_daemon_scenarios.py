@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,10 +89,10 @@ def test_a_bound_that_is_too_tight_is_broken_and_nobody_is_ready_without_validat
     ],
 )
 def test_what_whole_daemons_cannot_do_is_refused_by_name(
-    tmp_path: Path, change: dict[str, object], words: str
+    tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"^{words}: "):
-        run_daemons(replace(SMALL, **change), 1, tmp_path / "network")  # type: ignore[arg-type]
+        run_daemons(replace(SMALL, **change), 1, tmp_path / "network")
     assert not (tmp_path / "network").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 import trio
@@ -240,8 +241,8 @@ def test_a_chain_that_stops_after_a_fault_breaks_liveness() -> None:
         ({"seeder_bytes": 2049}, "seeder-images"),
     ],
 )
-def test_what_is_found_at_the_end_breaks_its_verdict(change: dict[str, int], name: str) -> None:
-    outcome = run(FakeSwarm(findings=replace(FINDINGS, **change)))  # type: ignore[arg-type]
+def test_what_is_found_at_the_end_breaks_its_verdict(change: dict[str, Any], name: str) -> None:
+    outcome = run(FakeSwarm(findings=replace(FINDINGS, **change)))
     assert failures(outcome) == {name}
 
 

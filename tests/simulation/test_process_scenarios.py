@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,15 +200,10 @@ def test_frames_take_their_time_and_stop_at_cuts() -> None:
     ],
 )
 def test_what_processes_cannot_do_is_refused_by_name(
-    tmp_path: Path, isolation: Isolation, change: dict[str, object], words: str
+    tmp_path: Path, isolation: Isolation, change: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"^{words}: "):
-        run_processes(
-            replace(SMALL, **change),  # type: ignore[arg-type]
-            1,
-            tmp_path / "network",
-            isolation,
-        )
+        run_processes(replace(SMALL, **change), 1, tmp_path / "network", isolation)
     assert not (tmp_path / "network").exists()
 
 
