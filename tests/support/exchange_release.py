@@ -5,58 +5,23 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
-from chunks.recipe import Recipe
-from chunks.recipe_page import RecipePager
 from chunks.store import ChunkStore
 from protocol.authorised import AuthorisedManifest
 from protocol.digest import BlockId, ChainId, DidId, Digest, ManifestId, PolicyId, sha256
 from protocol.keys import PrivateKey
 from protocol.manifest import (
-    ChunkerKind,
-    ChunkerParameters,
     Component,
     Manifest,
     PatchReference,
     sign_manifest,
 )
+from swarmd.simulation.lab_image import LabImage
 
 
 @dataclass(frozen=True)
-class Image:
+class Image(LabImage):
     """One component's bytes, cut at a fixed size."""
-
-    data: bytes
-    chunk_bytes: int
-
-    @cached_property
-    def chunks(self) -> tuple[bytes, ...]:
-        size = self.chunk_bytes
-        return tuple(self.data[i : i + size] for i in range(0, len(self.data), size))
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        digests = b"".join(sha256(chunk) for chunk in self.chunks)
-        return Recipe([len(chunk) for chunk in self.chunks], digests)
-
-    @cached_property
-    def pages(self) -> tuple[bytes, ...]:
-        pager = RecipePager(self.recipe)
-        return tuple(pager.page(i).encode() for i in range(pager.page_count))
-
-    def component(self, name: str) -> Component:
-        size = self.chunk_bytes
-        return Component(
-            name=name,
-            size=len(self.data),
-            digest=sha256(self.data),
-            chunker=ChunkerParameters(
-                kind=ChunkerKind.FIXED, minimum=size, average=size, maximum=size
-            ),
-            chunk_count=len(self.chunks),
-            recipe_root=self.recipe.root,
-        )
 
     def reference(self, base: Digest) -> PatchReference:
         """These bytes as a patch for another image."""
