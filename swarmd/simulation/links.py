@@ -73,6 +73,8 @@ class NodeLink:
     """Where it stands; None: alone."""
     bloat_s: float = 0.05
     """Standing queue in front of its uplink while it is busy, seconds."""
+    queue_s_max: float | None = None
+    """Queue in front of its downlink that makes windows shrink, seconds; None: the model's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,7 +457,8 @@ class LinkNetwork:
         queue_s = start - now
         if queue_s > node.traffic.queue_s_max:
             node.traffic.queue_s_max = queue_s
-        if queue_s > self._model.queue_s_max:
+        limit_s = node.link.queue_s_max
+        if queue_s > (self._model.queue_s_max if limit_s is None else limit_s):
             self._shrink(flow, queue_s)
         done = start + burst.wire_bytes / node.link.downlink_bytes_per_s
         node.down_free_at = done

@@ -63,6 +63,15 @@ class FaultKind(StrEnum):
     """Messages between validators and ledger news vanish with probability `loss`."""
 
 
+class Nat(StrEnum):
+    """Who may call a node."""
+
+    OPEN = "open"
+    """Everybody."""
+    CLOSED = "closed"
+    """Nodes of its own site only; it calls the others, and what it opened works both ways."""
+
+
 class Target(StrEnum):
     """Whom a fault concerns."""
 
@@ -84,6 +93,20 @@ class LinkClass:
     """Rate of the downlink, Mbit/s on the wire."""
     latency_ms: float = _number(10.0, 0, 10_000)
     """One way from the node to the backbone; a path has both ends' together, milliseconds."""
+    jitter_ms: float = _number(0.0, 0, 10_000)
+    """Added to that for each packet, uniform from 0 to this, milliseconds."""
+    loss: float = _number(0.0, 0, 0.5)
+    """Probability that a packet is lost between node and backbone, in each direction."""
+    duplication: float = _number(0.0, 0, 0.5)
+    """Probability that a packet arrives twice, likewise."""
+    reorder: float = _number(0.0, 0, 0.5)
+    """Probability that a packet is held back so that later ones overtake it, likewise."""
+    reorder_ms: float = _number(20.0, 0, 10_000, above=True)
+    """How long, milliseconds."""
+    queue_ms: float | None = _number(None, 1, 10_000)
+    """What the routers at its ends hold back before they drop, milliseconds; unset: 100."""
+    nat: Nat = Nat.OPEN
+    """Whether others can call the nodes."""
     site: str = ""
     """Where the nodes stand; those of one site are near to each other. Empty: alone."""
     share: float = _number(1.0, 0, 1)
@@ -132,6 +155,8 @@ class Gateways:
     """How often a node asks a validator for news, beside what it is told, seconds."""
     verify_ms: float = _number(2.0, 0, 60_000)
     """From a chunk's arrival until it is verified and stored, milliseconds."""
+    skew_ms: int = _number(0, 0, 86_400_000)
+    """Greatest error of their wall clocks, either way, milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +349,10 @@ def _check_links(scenario: Scenario) -> None:
     name = scenario.seeders.link
     if name and name not in scenario.links:
         raise ConfigError(f"seeders.link: no class {name[:40]!r} in links")
+    classes = scenario.links.values()
+    sites = {each.site for each in classes}
+    if all(each.nat is Nat.CLOSED for each in classes) and (len(sites) > 1 or "" in sites):
+        raise ConfigError("links: every class is closed, so that nobody can call anybody")
 
 
 def _check_fault(fault: Fault, what: str) -> None:

@@ -19,10 +19,10 @@ from swarmd.simulation.consensus_cluster import Cluster
 from swarmd.simulation.consensus_events import fingerprint
 from swarmd.simulation.exchange_host import SimulatedRelease
 from swarmd.simulation.links import LinkModel
-from swarmd.simulation.scenario import FaultKind, ReleasePlan, Scenario, Target
+from swarmd.simulation.scenario import FaultKind, Nat, ReleasePlan, Scenario, Target
 from swarmd.simulation.swarm_gateway import Gateway, GatewayPlan, SwarmHost
 from swarmd.simulation.swarm_ledger import THRESHOLD, Follower, LedgerBook, Owners, ReleaseHost
-from swarmd.simulation.swarm_world import SwarmLink, SwarmNetwork, SwarmWorld
+from swarmd.simulation.swarm_world import Flaws, SwarmLink, SwarmNetwork, SwarmWorld
 from swarmd.simulation.transfer_host import Disk, TransferHost, join
 from swarmd.simulation.world import Link
 
@@ -121,6 +121,11 @@ class SwarmParts:
         Raises:
             ConfigError: the scenario cannot be built; names the key.
         """
+        if scenario.gateways.skew_ms:
+            raise ConfigError(
+                "gateways.skew_ms: gateways of level machines have no wall clock; "
+                "use level daemons, processes or namespaces"
+            )
         self.scenario: Final = scenario
         self.chance: Final = random.Random(f"swarm {seed}")  # noqa: S311 - replayed by seed
         self.cast: Final = draw_cast(scenario, self.chance)
@@ -154,6 +159,7 @@ class SwarmParts:
         }
         self.gateways: Final[list[Gateway]] = []
         """Seeders first, then the others."""
+        self._attached: Final[list[SwarmLink]] = []
         self._add_gateways()
         self.neighbours: Final = self._draw_graph()
         """For each gateway by position, with whom it opens streams."""
@@ -220,6 +226,15 @@ class SwarmParts:
                 downlink_bytes_per_s=each.down_mbit * _MBIT,
                 latency_s=each.latency_ms / 1000,
                 site=sites.index(each.site) if each.site else None,
+                flaws=Flaws(
+                    jitter_s=each.jitter_ms / 1000,
+                    loss=each.loss,
+                    duplication=each.duplication,
+                    reorder=each.reorder,
+                    reorder_s=each.reorder_ms / 1000,
+                ),
+                is_closed=each.nat is Nat.CLOSED,
+                **_queue(each.queue_ms),
             )
             for name, each in classes.items()
         }
@@ -251,26 +266,52 @@ class SwarmParts:
             poll_s=scenario.gateways.poll_s,
             disk=Disk(verify_s=scenario.gateways.verify_ms / 1000),
         )
-        self.gateways.append(
-            Gateway(
-                self.world,
-                self.network,
-                Follower(self.cluster, self.owners),
-                self.book,
-                plan,
-                library=self.library,
-                validators=len(self.cluster.hosts),
-                is_seeder=is_seeder,
-            )
+        gateway = Gateway(
+            self.world,
+            self.network,
+            Follower(self.cluster, self.owners),
+            self.book,
+            plan,
+            library=self.library,
+            validators=len(self.cluster.hosts),
+            is_seeder=is_seeder,
         )
+        self.world.spoil(gateway.number, link.flaws)
+        self._attached.append(link)
+        self.gateways.append(gateway)
 
     # Streams -------------------------------------------------------------------------------------
 
     def _draw_graph(self) -> list[list[int]]:
-        """A ring with random chords, every node with about as many streams as it may have."""
+        """A ring with random chords, every node with about as many streams as it may have.
+
+        Streams between nodes of which neither can call the other do not exist. Who would be left
+        alone by that knows one that it can reach.
+        """
         total, wanted = len(self.gateways), self.scenario.gateways.peers
         if total - 1 <= wanted:
-            return [[other for other in range(total) if other != one] for one in range(total)]
+            edges = [
+                dict.fromkeys(other for other in range(total) if other != one)
+                for one in range(total)
+            ]
+        else:
+            edges = self._draw_edges(total, wanted)
+        return self._without_closed(edges)
+
+    def _without_closed(self, edges: list[dict[int, None]]) -> list[list[int]]:
+        if not any(link.is_closed for link in self._attached):
+            return [list(each) for each in edges]
+        everybody = range(len(edges))
+        for one in everybody:
+            edges[one] = {other: None for other in edges[one] if self._can_reach(one, other)}
+        for one in everybody:
+            among = [other for other in everybody if other != one and self._can_reach(one, other)]
+            if not edges[one] and among:
+                other = self.chance.choice(among)
+                edges[one][other] = edges[other][one] = None
+        return [list(each) for each in edges]
+
+    def _draw_edges(self, total: int, wanted: int) -> list[dict[int, None]]:
         edges: list[dict[int, None]] = [{} for _ in range(total)]
         order = self.chance.sample(range(total), total)
         for position, one in enumerate(order):
@@ -282,7 +323,7 @@ class SwarmParts:
                     break
                 if other != one and len(edges[other]) < wanted:
                     edges[one][other] = edges[other][one] = None
-        return [list(each) for each in edges]
+        return edges
 
     def connect_all(self) -> None:
         """Opens the streams of the graph that are not open and may be."""
@@ -306,6 +347,10 @@ class SwarmParts:
                 peers.append(other.node)
         join(self.network, one.node, peers)
 
+    def _can_reach(self, one: int, other: int) -> bool:
+        """Whether one of two gateways, by position, can call the other."""
+        return self._attached[one].can_reach(self._attached[other])
+
     def _can_talk(self, one: Gateway, other: Gateway) -> bool:
         """Whether messages pass in both directions, as a stream needs."""
         there = self.world.is_connected(one.number, other.number)
@@ -323,6 +368,13 @@ class SwarmParts:
                     self.network.disconnect(one.node.number, peer)
                     one.node.disconnect(peer)
                     other.node.disconnect(one.node.number)
+
+
+def _queue(queue_ms: float | None) -> dict[str, float]:
+    """What a router's buffer means for a link: it stands half full on average (CUBIC)."""
+    if queue_ms is None:
+        return {}
+    return {"bloat_s": queue_ms / 2000, "queue_s_max": queue_ms / 1000}
 
 
 def is_authorised(plan: ReleasePlan) -> bool:
