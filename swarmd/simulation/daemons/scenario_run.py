@@ -20,12 +20,12 @@ from protocol.manifest import SignedManifest
 from swarmd.simulation.daemons.checks import check_outside
 from swarmd.simulation.daemons.judgement import judge
 from swarmd.simulation.daemons.outside import HEARTBEAT_MS, PUBLISHER, Findings, View
-from swarmd.simulation.daemons.runtime import run_simulated
+from swarmd.simulation.daemons.runtime import SimulatedClock, run_simulated
 from swarmd.simulation.daemons.swarm import DaemonPlan, DaemonSwarm, daemon_swarm
-from swarmd.simulation.daemons.timeline import Timeline, draw_links
+from swarmd.simulation.daemons.timeline import Timeline, draw_links, draw_skews, of_one_end
 from swarmd.simulation.daemons.wire import DaemonLink
 from swarmd.simulation.links import NodeLink
-from swarmd.simulation.scenario import Fault, FaultKind, LinkClass, Scenario
+from swarmd.simulation.scenario import Fault, FaultKind, LinkClass, Nat, Scenario
 from swarmd.simulation.swarm import OnStep
 from swarmd.simulation.swarm_outcome import Outcome
 
@@ -61,6 +61,12 @@ def check_daemons(scenario: Scenario) -> None:
     """
     if scenario.adversaries:
         raise ConfigError("adversaries: whole daemons all keep the rules")
+    for name, each in scenario.links.items():
+        if each.queue_ms is not None:
+            raise ConfigError(
+                f"links.{name}.queue_ms: links of level daemons have no queue that overflows; "
+                "use level machines or namespaces"
+            )
     check_outside(scenario)
 
 
@@ -73,6 +79,10 @@ async def _run(scenario: Scenario, seed: int, folder: Path, on_step: OnStep | No
         peer_exchange=True,
         heartbeat_ms=HEARTBEAT_MS,
         links=links,
+        clocks={
+            name: SimulatedClock(skew_s=skew_ms / 1000)
+            for name, skew_ms in draw_skews(scenario, seed).items()
+        },
     )
     async with daemon_swarm(plan, folder, seed=seed) as swarm:
         await swarm.start()
@@ -82,9 +92,14 @@ async def _run(scenario: Scenario, seed: int, folder: Path, on_step: OnStep | No
 
 
 def _links(scenario: Scenario, seed: int) -> dict[str, DaemonLink]:
-    """The link of every node; validators have latency only."""
+    """The link of every node; validators' are what `[network]` says, half at each end."""
     network = scenario.network
-    validator = DaemonLink(latency_s=network.latency_ms / 2000, jitter_s=network.jitter_ms / 2000)
+    validator = DaemonLink(
+        latency_s=network.latency_ms / 2000,
+        jitter_s=network.jitter_ms / 2000,
+        loss=of_one_end(network.loss),
+        duplication=of_one_end(network.duplication),
+    )
     links = {f"validator-{n + 1}": validator for n in range(scenario.validators.count)}
     return links | {
         name: _link(each, scenario) for name, each in draw_links(scenario, seed).items()
@@ -96,7 +111,13 @@ def _link(each: LinkClass, scenario: Scenario) -> DaemonLink:
         uplink_bytes_per_s=each.up_mbit * _MBIT,
         downlink_bytes_per_s=each.down_mbit * _MBIT,
         latency_s=each.latency_ms / 1000,
-        loss=scenario.network.segment_loss,
+        jitter_s=each.jitter_ms / 1000,
+        loss=1 - (1 - each.loss) * (1 - of_one_end(scenario.network.segment_loss)),
+        duplication=each.duplication,
+        reorder=each.reorder,
+        reorder_s=each.reorder_ms / 1000,
+        site=each.site,
+        is_closed=each.nat is Nat.CLOSED,
     )
 
 
@@ -146,7 +167,7 @@ class _Driven:
         network = self._swarm.network
         if fault.kind is FaultKind.LOSS:
             for name, link in self._links.items():
-                network.set_link(name, replace(link, loss=fault.loss))
+                network.set_link(name, replace(link, loss=max(link.loss, fault.loss)))
             return
         rest = [name for name in self._swarm.names if name not in away]
         if fault.kind is FaultKind.ONE_WAY:

@@ -284,6 +284,24 @@ def draw_links(scenario: Scenario, seed: int) -> dict[str, LinkClass]:
     return {PUBLISHER: origin, **{f"gateway-{n + 1}": each for n, each in enumerate(drawn)}}
 
 
+def draw_skews(scenario: Scenario, seed: int) -> dict[str, int]:
+    """By how much wall clocks are ahead, milliseconds; the publisher's and right ones are left out.
+
+    Validators first, so that clocks of gateways change no validator's.
+    """
+    chance = random.Random(f"clocks {seed}")  # noqa: S311 - replayed by seed
+    skews: dict[str, int] = {}
+    for kind, section in (("validator", scenario.validators), ("gateway", scenario.gateways)):
+        for number in range(1, section.count + 1):
+            skews[f"{kind}-{number}"] = chance.randint(-section.skew_ms, section.skew_ms)
+    return {name: skew_ms for name, skew_ms in skews.items() if skew_ms}
+
+
+def of_one_end(probability: float) -> float:
+    """What may happen at each of two ends so that something happens to a packet at all."""
+    return float(1 - (1 - probability) ** 0.5)
+
+
 def draw_images(scenario: Scenario, seed: int) -> list[bytes]:
     """One image for each release; a part of each differs from the one before."""
     chance = random.Random(f"images {seed}")  # noqa: S311 - replayed by seed

@@ -1,7 +1,9 @@
 """The network between simulated daemons: rates, latency, jitter, loss, partitions.
 
 Each node has an uplink and a downlink that its connections share in the order in which they send.
-Bytes that were sent arrive later, in order; a lost segment arrives after it was sent again. A
+Bytes that were sent arrive later, in order; a lost segment arrives after it was sent again, one
+that is overtaken keeps what follows waiting, and one that comes twice takes its time on the
+downlink twice. Who is behind a closed NAT hears nothing of those who call from outside its site. A
 partition holds back what is under way and lets nobody connect; both go on when it heals, as TCP
 does. Everything is decided by one generator and entered in one trace.
 """
@@ -28,6 +30,10 @@ SEGMENT_BYTES: Final = 1448
 """Payload of a TCP segment on Ethernet with timestamps."""
 RESEND_S_MIN: Final = 0.2
 """Least time after which a lost segment is sent again (Linux's TCP_RTO_MIN)."""
+CALL_S: Final = 127.0
+"""How long a call takes that nobody answers, seconds (Linux's six repetitions of a SYN)."""
+NEAR_S: Final = 0.0005
+"""One way between two nodes of a site, seconds."""
 _FIRST_FREE_PORT: Final = 49152
 _NOTE: Final = struct.Struct(">dIIq")
 _DIAL: Final = -1
@@ -49,6 +55,17 @@ class DaemonLink:
     """Additional latency, uniform up to this, seconds; bytes stay in order."""
     loss: float = 0.0
     """Probability that a segment has to be sent again, 0 <= loss < 1."""
+    duplication: float = 0.0
+    """Probability that a segment arrives twice, 0 to 1."""
+    reorder: float = 0.0
+    """Probability that a segment is held back, 0 to 1."""
+    reorder_s: float = 0.0
+    """How long, seconds."""
+    site: str = ""
+    """Where it stands; between nodes of one site there are rates, but none of the above. Empty:
+    alone."""
+    is_closed: bool = False
+    """Whether only nodes of its site can call it."""
 
     def __post_init__(self) -> None:
         """Refuses links that cannot be.
@@ -58,8 +75,14 @@ class DaemonLink:
         """
         if min(self.uplink_bytes_per_s, self.downlink_bytes_per_s) <= 0:
             raise ValueError("a link's rates are above 0 bytes/s")
-        if min(self.latency_s, self.jitter_s) < 0 or not 0 <= self.loss < 1:
+        if min(self.latency_s, self.jitter_s, self.reorder_s) < 0 or not 0 <= self.loss < 1:
             raise ValueError("a link's latency and jitter are at least 0, its loss below 1")
+        if not (0 <= self.duplication <= 1 and 0 <= self.reorder <= 1):
+            raise ValueError("a link's probabilities are from 0 to 1")
+
+    def is_near(self, other: DaemonLink) -> bool:
+        """Whether both are of one site."""
+        return bool(self.site) and self.site == other.site
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,19 +320,18 @@ class DaemonNetwork:
         """Takes bytes; returns when they arrive, seconds."""
         now, up, down = trio.current_time(), source.link, target.link
         source.up_free_at = max(now, source.up_free_at) + size_bytes / up.uplink_bytes_per_s
-        delay_s = up.latency_s + down.latency_s
-        jitter_s = up.jitter_s + down.jitter_s
-        if jitter_s:
-            delay_s += self._chance.random() * jitter_s
-        passes = (1 - up.loss) * (1 - down.loss)
-        if passes < 1 and size_bytes:
-            segments = -(-size_bytes // SEGMENT_BYTES)
-            while self._chance.random() >= passes**segments:
-                delay_s += max(RESEND_S_MIN, 2 * (up.latency_s + down.latency_s))
-                segments = 1
+        delay_s, again_bytes = NEAR_S, 0
+        if not up.is_near(down):
+            delay_s = up.latency_s + down.latency_s
+            delay_s += self._jitter_s(up, down) + self._resending_s(up, down, size_bytes)
+            for link in (up, down):
+                if link.reorder and self._befalls(link.reorder, size_bytes):
+                    delay_s += link.reorder_s
+                if link.duplication and self._befalls(link.duplication, size_bytes):
+                    again_bytes += min(size_bytes, SEGMENT_BYTES)
         reached = source.up_free_at + delay_s
         target.down_free_at = max(reached, target.down_free_at)
-        target.down_free_at += size_bytes / down.downlink_bytes_per_s
+        target.down_free_at += (size_bytes + again_bytes) / down.downlink_bytes_per_s
         if size_bytes:
             source.sent_bytes += size_bytes
             for place in (source, target):
@@ -317,6 +339,25 @@ class DaemonNetwork:
                 place.carried_pieces += 1
             self.note(source, target, size_bytes)
         return target.down_free_at
+
+    def _jitter_s(self, up: DaemonLink, down: DaemonLink) -> float:
+        jitter_s = up.jitter_s + down.jitter_s
+        return self._chance.random() * jitter_s if jitter_s else 0.0
+
+    def _resending_s(self, up: DaemonLink, down: DaemonLink, size_bytes: int) -> float:
+        """How much later bytes arrive because segments of them were lost, seconds."""
+        passes, later_s = (1 - up.loss) * (1 - down.loss), 0.0
+        if passes < 1 and size_bytes:
+            segments = -(-size_bytes // SEGMENT_BYTES)
+            while self._chance.random() >= passes**segments:
+                later_s += max(RESEND_S_MIN, 2 * (up.latency_s + down.latency_s))
+                segments = 1
+        return later_s
+
+    def _befalls(self, probability: float, size_bytes: int) -> bool:
+        """Whether something happens to any segment of some bytes."""
+        segments = -(-size_bytes // SEGMENT_BYTES)
+        return bool(self._chance.random() >= (1 - probability) ** segments)
 
     def note(self, source: _Place, target: _Place, what: int) -> None:
         """Enters an event in the trace."""
@@ -333,6 +374,9 @@ class DaemonNetwork:
             await trio.sleep(2 * place.link.latency_s)
             raise TransportError(f"cannot connect to {host} port {port}: nobody listens")
         there = listener.place
+        if there.link.is_closed and not there.link.is_near(place.link):
+            await trio.sleep(CALL_S)
+            raise TransportError(f"cannot connect to {host} port {port}: timed out")
         await self.until_connected(place, there)
         await trio.sleep(2 * (place.link.latency_s + there.link.latency_s))
         await self.until_connected(there, place)

@@ -8,10 +8,10 @@ from typing import Final, Protocol
 
 from protocol.did import SubjectKind
 from swarmd.config import Endpoint
-from swarmd.simulation.daemons.timeline import draw_links
+from swarmd.simulation.daemons.timeline import draw_links, of_one_end
 from swarmd.simulation.links import NodeLink
-from swarmd.simulation.processes.namespaces import Namespaces, Port
-from swarmd.simulation.scenario import Fault, FaultKind, Scenario
+from swarmd.simulation.processes.namespaces import QUEUE_MS, Namespaces, Port
+from swarmd.simulation.scenario import Fault, FaultKind, LinkClass, Nat, Scenario
 
 NODE_PORT: Final = 7001
 """Where every node listens that has an address of its own."""
@@ -56,7 +56,7 @@ class Loopback:
     links: Final = None
     """Nobody keeps any."""
     notes: Final = (
-        "loopback has no links: the scenario's rates, latencies and losses are not kept",
+        "loopback has no links: the scenario's rates, latencies and sites are not kept",
     )
     """That."""
 
@@ -95,12 +95,15 @@ class Islands:
         self._numbers: Final = {name: number for number, name in enumerate(names)}
         self._loss = network.segment_loss
         validator = Port(
-            up_mbit=BACKBONE_MBIT, down_mbit=BACKBONE_MBIT, latency_ms=network.latency_ms / 2
+            up_mbit=BACKBONE_MBIT,
+            down_mbit=BACKBONE_MBIT,
+            latency_ms=network.latency_ms / 2,
+            jitter_ms=network.jitter_ms / 2,
+            loss=of_one_end(network.loss),
+            duplication=of_one_end(network.duplication),
         )
-        ports = {
-            name: Port(up_mbit=each.up_mbit, down_mbit=each.down_mbit, latency_ms=each.latency_ms)
-            for name, each in drawn.items()
-        }
+        sites = list(dict.fromkeys(each.site for each in scenario.links.values() if each.site))
+        ports = {name: _port(each, sites) for name, each in drawn.items()}
         self._namespaces = Namespaces(
             [ports.get(name, validator) for name in names], loss=self._loss
         )
@@ -111,13 +114,8 @@ class Islands:
             for name, each in drawn.items()
         }
         """As the scenario has them."""
-        left_out = [
-            f"network.{key}"
-            for key in ("jitter_ms", "loss", "duplication")
-            if getattr(network, key) > 0
-        ]
-        self.notes: Final = (f"not modelled: {', '.join(left_out)}",) if left_out else ()
-        """What they leave out."""
+        self.notes: Final[tuple[str, ...]] = ()
+        """Nothing: what they cannot model is refused."""
 
     @property
     def context(self) -> AbstractContextManager[object]:
@@ -146,6 +144,22 @@ class Islands:
         """Ends both."""
         self._namespaces.heal()
         self._namespaces.set_loss(self._loss)
+
+
+def _port(each: LinkClass, sites: Sequence[str]) -> Port:
+    return Port(
+        up_mbit=each.up_mbit,
+        down_mbit=each.down_mbit,
+        latency_ms=each.latency_ms,
+        jitter_ms=each.jitter_ms,
+        loss=each.loss,
+        duplication=each.duplication,
+        reorder=each.reorder,
+        reorder_ms=each.reorder_ms,
+        queue_ms=QUEUE_MS if each.queue_ms is None else each.queue_ms,
+        site=sites.index(each.site) + 1 if each.site else 0,
+        is_closed=each.nat is Nat.CLOSED,
+    )
 
 
 def node_names(scenario: Scenario) -> tuple[str, ...]:

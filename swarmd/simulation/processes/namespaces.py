@@ -42,6 +42,40 @@ class Port:
     """Rate of its downlink, Mbit/s on the wire."""
     latency_ms: float = 0.0
     """One way between the node and all others, milliseconds; a path has both ends' together."""
+    jitter_ms: float = 0.0
+    """Added to that, uniform from 0 to this, milliseconds; frames stay in order."""
+    loss: float = 0.0
+    """Probability that a frame is lost between the node and the middle, in each direction."""
+    duplication: float = 0.0
+    """Probability that a frame comes twice, likewise."""
+    reorder: float = 0.0
+    """Probability that a frame is held back so that others overtake it, likewise."""
+    reorder_ms: float = 0.0
+    """How long, milliseconds."""
+    queue_ms: float = QUEUE_MS
+    """What its routers hold back before they drop, milliseconds."""
+    site: int = 0
+    """Where it stands: between ports of one site there are only rates and queues. 0: alone."""
+    is_closed: bool = False
+    """Whether only nodes of its site can call it."""
+
+    @property
+    def text(self) -> str:
+        """As the link program reads it."""
+        numbers = (
+            self.up_mbit,
+            self.down_mbit,
+            self.latency_ms,
+            self.jitter_ms,
+            self.loss,
+            self.duplication,
+            self.reorder,
+            self.reorder_ms,
+            self.queue_ms,
+        )
+        return ":".join(
+            [*(f"{each:g}" for each in numbers), str(self.site), str(int(self.is_closed))]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +182,7 @@ class Namespaces:
             source = resources.files(__package__).joinpath("netns_link.c")
             with resources.as_file(source) as path:
                 _run("cc", "-O2", "-o", str(program), str(path))
-            rates = [f"{x.up_mbit:g}:{x.down_mbit:g}:{x.latency_ms:g}" for x in self._ports]
+            rates = [port.text for port in self._ports]
             self._program = subprocess.Popen(
                 [str(program), f"{self._prefix}t", *self._settings, *rates],
                 stdin=subprocess.PIPE,

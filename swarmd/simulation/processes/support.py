@@ -4,7 +4,9 @@
 |---|---|---|---|---|
 | crash, churn | yes | yes | SIGKILL | SIGKILL |
 | partition, one-way, loss | yes | yes | no | yes |
-| links: rates, latency, lost segments | yes | yes | not kept, noted | yes |
+| links: rates, latency, sites | yes | yes | not kept, noted | yes |
+| links: jitter, losses, duplicates, reordering, NAT | yes | yes | no | yes |
+| links: queues | yes | no | no | yes |
 | adversaries | all | none | those that spoil chunks | those that spoil chunks |
 | slow disks, pipes, several seeders, releases without approvals | yes | no | no | no |
 """
@@ -18,13 +20,17 @@ from protocol.errors import ConfigError
 from swarmd.simulation.daemons.checks import check_outside
 from swarmd.simulation.processes.grounds import node_names
 from swarmd.simulation.processes.namespaces import why_not
-from swarmd.simulation.scenario import FaultKind, Scenario
+from swarmd.simulation.scenario import FaultKind, Nat, Scenario
 
 PROCESSES_MAX: Final = 24
 """Nodes of one run; each takes about 1.5 s of processor time to start, and 90 MiB."""
 SPOILERS: Final = ("chunk_corrupter", "push_corrupter")
 """Adversaries that exist as processes: a daemon whose store spoils each chunk it reads, for those
 who ask and for those it relays to."""
+_NETWORK_FLAWS: Final = ("loss", "duplication", "segment_loss")
+"""Zero unless a scenario says otherwise."""
+_LINK_FLAWS: Final = ("jitter_ms", "loss", "duplication", "reorder", "queue_ms", "nat")
+"""Likewise zero, unset or open."""
 _LINK_FAULTS: Final = (FaultKind.PARTITION, FaultKind.ONE_WAY, FaultKind.LOSS)
 
 
@@ -50,12 +56,29 @@ def check_processes(scenario: Scenario, isolation: Isolation) -> None:
         if reason := why_not():
             raise ConfigError(f"level namespaces: {reason}")
         return
+    _check_flawless(scenario)
     for number, fault in enumerate(scenario.faults):
         if fault.kind in _LINK_FAULTS:
             raise ConfigError(
                 f"faults[{number}].kind: {fault.kind.value}: loopback has no links to disturb; "
                 "use level namespaces, daemons or machines"
             )
+
+
+def _check_flawless(scenario: Scenario) -> None:
+    """Refuses what only links can have."""
+    keys = [f"network.{key}" for key in _NETWORK_FLAWS if getattr(scenario.network, key)]
+    keys += [
+        f"links.{name}.{key}"
+        for name, each in scenario.links.items()
+        for key in _LINK_FLAWS
+        if getattr(each, key) not in (0, None, Nat.OPEN)
+    ]
+    if keys:
+        raise ConfigError(
+            f"{keys[0]}: loopback has no links that could have it; "
+            "use level namespaces, daemons or machines"
+        )
 
 
 def _check_count(scenario: Scenario) -> None:
