@@ -110,7 +110,7 @@ class ChunkBoard:
     @property
     def free(self) -> int:
         """Missing chunks that nobody is being asked for and somebody may be."""
-        return self._free & ~self._gated
+        return self._free & ~self._gated if self._gated else self._free
 
     @property
     def missing(self) -> int:
@@ -118,9 +118,14 @@ class ChunkBoard:
         return self._missing
 
     @property
+    def has_overdue(self) -> bool:
+        """Whether any request is overdue: its chunks may be free, and a peer still owes them."""
+        return bool(self._overdue)
+
+    @property
     def is_full(self) -> bool:
         """Whether there is no room for any request, at whatever peer."""
-        return self._budget.room_bytes <= 0
+        return self._budget.used_bytes >= self._budget.limit_bytes
 
     def room_for(self, peer: PeerId, wanted_bytes: int, now: float) -> int:
         """What of so many bytes may be asked of a peer now; not above zero: nothing."""
@@ -152,15 +157,19 @@ class ChunkBoard:
 
     def is_component_stored(self, component: int) -> bool:
         """Whether nothing of a prepared component is missing, nor still being written."""
-        return not (self._missing | self._buffered) & self._layout.mask(component)
+        mask = self._layout.mask(component)
+        return not self._missing & mask and not self._buffered & mask
 
     def opened(self, request: OpenRequest) -> None:
         """Notes that the request's chunks are being asked for."""
+        pending = request.pending
         self._requests[request.request_id] = request
         self._budget.asked(request.peer, request.pending_bytes, request.sent_at)
-        self._asked_twice |= self._asked & request.pending
-        self._asked |= request.pending
-        self._free &= ~request.pending
+        again = self._asked & pending
+        if again:
+            self._asked_twice |= again
+        self._asked |= pending
+        self._free &= ~pending
 
     def overdue(self, request: OpenRequest) -> None:
         """Frees the chunks of a request whose deadline passed; it stays open."""
@@ -177,11 +186,12 @@ class ChunkBoard:
             numbers: which of its chunks.
             size_bytes: their bytes.
         """
-        request.pending &= ~numbers
+        request.pending = 0 if numbers == request.pending else request.pending & ~numbers
         request.pending_bytes -= size_bytes
         if not request.pending:
             self._requests.pop(request.request_id, None)
-            self._overdue.pop(request.request_id, None)
+            if request.is_overdue:
+                self._overdue.pop(request.request_id, None)
         if not request.is_overdue:
             self._budget.used_bytes -= size_bytes
             self._no_longer_asked(numbers)
@@ -235,10 +245,10 @@ class ChunkBoard:
         """
         if written:
             self._unbuffer(written)
-        numbers = written | gained
+        numbers = written | gained if gained else written
         self._missing &= ~numbers
         self._free &= ~numbers
-        if not numbers & self._asked and not self._overdue:
+        if not self._overdue and not numbers & self._asked:
             return []
         return [
             (request, common)
@@ -258,7 +268,7 @@ class ChunkBoard:
 
     def _unbuffer(self, numbers: int) -> PeerId | None:
         numbers &= self._buffered
-        self._buffered &= ~numbers
+        self._buffered ^= numbers
         sender: PeerId | None = None
         for arrival in tuple(self._arrivals):
             if not numbers:
@@ -305,13 +315,18 @@ class ChunkBoard:
 
     def _no_longer_asked(self, numbers: int) -> None:
         """Takes numbers of one request that was not overdue out of the count."""
-        still = self._asked_twice & numbers
-        self._asked_twice &= ~numbers
-        self._asked &= ~(numbers & ~still)
+        if self._asked_twice:
+            once = numbers & ~self._asked_twice
+            self._asked_twice &= ~numbers
+            self._asked &= ~once
+        else:
+            self._asked &= ~numbers
         self._refree(numbers)
 
     def _refree(self, numbers: int) -> None:
-        freed = numbers & self._missing & ~self._buffered & ~self._asked
+        # Mostly they were buffered just before: that is seen by one look.
+        freed = numbers & ~self._buffered
+        freed = freed and freed & self._missing & ~self._asked
         if freed:
             self._free |= freed
             self.has_freed = True

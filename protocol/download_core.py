@@ -146,39 +146,42 @@ class DownloadCore:
             return
         # Most inputs leave nothing to ask this peer for, and every input comes by here.
         if not self.layout.has_pages_missing:
-            if not self.chunks.free & flow.possession:
-                return
             if self.chunks.is_full:
-                self.requests.is_starved = True
+                if not self.requests.is_starved and self.chunks.free & flow.possession:
+                    self.requests.is_starved = True
+                return
+            if not self.chunks.free & flow.possession:
                 return
         self.effects += self.requests.fill(flow, now, is_alone=len(self.flows) == 1)
 
     def fill_all(self, now: float) -> None:
         """Asks every peer likewise."""
-        was_starved = self.requests.is_starved
-        self.chunks.has_freed = self.requests.is_starved = False
+        chunks, requests = self.chunks, self.requests
+        was_starved = requests.is_starved
+        chunks.has_freed = requests.is_starved = False
         if self.state is not DownloadState.RUNNING:
             return
         has_pages_missing = self.layout.has_pages_missing
         flows = list(self.flows.values())
+        is_alone = len(flows) == 1
         first = self._turn % len(flows) if flows and was_starved else 0
-        free = self.chunks.free
+        free = chunks.free
         for position in chain(range(first, len(flows)), range(first)):
             flow = flows[position]
             if not has_pages_missing and not free & flow.possession:
                 continue
-            sends = self.requests.fill(flow, now, is_alone=len(flows) == 1)
+            sends = requests.fill(flow, now, is_alone=is_alone)
             if sends:
                 self.effects += sends
-                free = self.chunks.free
+                free = chunks.free
                 # The room that each answer makes is for all peers in turn, not for those who
                 # joined first.
                 self._turn = position + 1
             if not has_pages_missing:
                 if not free:
                     return
-                if self.chunks.is_full:
-                    self.requests.is_starved = True
+                if chunks.is_full:
+                    requests.is_starved = True
                     return
 
     def fill_freed(self, now: float) -> None:

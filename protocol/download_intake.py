@@ -63,31 +63,20 @@ class DownloadIntake:
     def _on_chunks(self, flow: PeerFlow, message: Chunks, now: float) -> None:
         request, numbers = match_chunks(message, flow, self._core.layout)
         size_bytes = self._core.layout.bytes_of(request.component, message.indices)
-        useful = 0
-        if self._core.state is DownloadState.RUNNING:
-            useful = self._core.chunks.buffer(numbers, request, size_bytes)
-        self._core.wasted_bytes += message.payload_bytes
+        core, useful = self._core, 0
+        if core.state is DownloadState.RUNNING:
+            useful = core.chunks.buffer(numbers, request, size_bytes)
+        if useful != numbers:
+            core.wasted_bytes += message.payload_bytes
+            if useful:
+                message = _part_of(message, Runs.of_bits(useful >> request.offset))
+                core.wasted_bytes -= message.payload_bytes
         if useful:
-            write = self._write_of(request, message, useful)
-            self._core.effects.append(write)
-            self._core.wasted_bytes -= sum(write.lengths)
+            core.effects.append(_write_of(request, message))
         flow.outstanding_bytes -= size_bytes
-        self._core.chunks.answered(request, numbers, size_bytes)
+        core.chunks.answered(request, numbers, size_bytes)
         flow.answered(request, now, payload_bytes=size_bytes)
-        self._core.requests.rate.note(size_bytes, now)
-
-    def _write_of(self, request: OpenRequest, message: Chunks, useful: int) -> WriteChunks:
-        indices = Runs.of_bits(useful >> request.offset)
-        if indices != message.indices:
-            chosen = [(index, data) for index, data in message.chunks if index in indices]
-            message = Chunks.of(message.request_id, chosen, message.packed)
-        return WriteChunks(
-            component=request.component,
-            indices=message.indices,
-            lengths=message.lengths,
-            payload=message.payload,
-            packed=message.packed,
-        )
+        core.requests.rate.note(size_bytes, now)
 
     def _on_bitfield(self, flow: PeerFlow, message: BitfieldMessage) -> None:
         claimed = read_possession(message, self._core.layout)
@@ -146,3 +135,19 @@ class DownloadIntake:
         if flow.retry_at is None:
             flow.said_unknown(now)
             self._core.retrying[flow.peer] = flow
+
+
+def _part_of(message: Chunks, indices: Runs) -> Chunks:
+    """Some of the chunks of a message."""
+    chosen = [(index, data) for index, data in message.chunks if index in indices]
+    return Chunks.of(message.request_id, chosen, message.packed)
+
+
+def _write_of(request: OpenRequest, message: Chunks) -> WriteChunks:
+    return WriteChunks(
+        component=request.component,
+        indices=message.indices,
+        lengths=message.lengths,
+        payload=message.payload,
+        packed=message.packed,
+    )

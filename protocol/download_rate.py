@@ -49,4 +49,4 @@ class IntakeRate:
         if peer_bytes_per_s is None or self.bytes_per_s < FAST_BYTES_PER_S:
             return 0
         wanted = min(self.bytes_per_s * REQUEST_S, peer_bytes_per_s * REQUEST_PEER_S)
-        return min(int(wanted), REQUEST_BYTES_MAX)
+        return int(wanted) if wanted < REQUEST_BYTES_MAX else REQUEST_BYTES_MAX

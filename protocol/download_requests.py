@@ -61,12 +61,13 @@ class RequestComposer:
             candidates = self._chunks.free & flow.possession
             if not candidates:
                 break
-            if flow.requests:
+            if self._chunks.has_overdue:
                 candidates &= ~flow.unanswered()
+                if not candidates:
+                    break
             budget = self._chunks.room_for(flow.peer, budget, now)
-            if candidates and budget <= 0:
+            if budget <= 0:
                 self.is_starved = True
-            if not candidates or budget <= 0:
                 break
             choice = self._select(candidates, budget, is_alone=is_alone)
             sends.append(self._ask_chunks(flow, choice, now))
@@ -117,7 +118,7 @@ class RequestComposer:
             if not count:
                 break
             taken.append((first, count))
-            left_bytes -= layout.bytes_of(component, Runs.run(first, count))
+            left_bytes -= layout.run_bytes(component, first, count)
             if left_bytes <= 0:
                 break
             left_count -= count

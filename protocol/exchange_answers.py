@@ -38,14 +38,17 @@ def read_have(message: Have, layout: Layout) -> int:
         raise ExchangeOffenceError(
             Offence.MALFORMED, f"have of chunk {message.indices.last}, the component has {count}"
         )
-    return message.indices.bits << layout.offset(message.component)
+    offset = layout.offset(message.component)
+    return message.indices.bits << offset if offset else message.indices.bits
 
 
 def match_chunks(message: Chunks, flow: PeerFlow, layout: Layout) -> tuple[OpenRequest, int]:
     """The request that chunks answer, and the set of their numbers."""
     request = _find(message.request_id, flow)
-    numbers = message.indices.bits << request.offset
-    if numbers & ~request.pending:
+    numbers = message.indices.bits
+    if request.offset:
+        numbers <<= request.offset
+    if numbers != request.pending and numbers & ~request.pending:
         index = next(i for i in message.indices if not request.pending >> request.offset + i & 1)
         raise ExchangeOffenceError(
             Offence.UNSOLICITED, f"chunk {index} is not open in request {message.request_id}"

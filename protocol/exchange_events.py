@@ -15,6 +15,7 @@ from protocol.bitfield import Bitfield
 from protocol.digest import ManifestId
 from protocol.errors import RemoteProtocolError
 from protocol.exchange_messages import HAVE_RUNS_MAX, ExchangeMessage, Have, split_payload
+from protocol.lean import lean
 from protocol.runs import NO_CHUNKS, Runs
 
 PeerId = bytes
@@ -75,7 +76,7 @@ class PeerBanned:
     """Whom it concerns."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class PeerMessage:
     """A message from a peer that concerns this download."""
 
@@ -145,7 +146,7 @@ class ComponentPrepared:
     """Chunks already stored and verified."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class ChunksStored:
     """Chunks matched their digests and are written."""
 
@@ -235,7 +236,7 @@ DownloadInput = PeerJoined | PeerLeft | PeerBanned | PeerMessage | Stop | TimerF
 # Inputs of Upload -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class ChunksRead:
     """What a `ReadChunks` effect found: it covers a prefix of its indices, at least one."""
 
@@ -276,7 +277,7 @@ class PageRead:
     """None: not held."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class Flushed:
     """The transport took this many payload bytes of CHUNKS and page messages."""
 
@@ -334,7 +335,7 @@ UploadInput = PeerMessage | ChunksRead | PageRead | Flushed | Acquired | Opened 
 # Effects ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class Send:
     """Send a message to a peer, in the order given."""
 
@@ -367,7 +368,7 @@ class PrepareComponent:
     """Position of the component in the manifest."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class WriteChunks:
     """Hash and write chunks; answer ChunksStored, ChunkRefused or StorageFull for each."""
 
@@ -446,7 +447,7 @@ DownloadEffect = (
 """Everything `Download.handle` returns."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class ReadChunks:
     """Read chunks in order, as many as fit `bytes_max`, at least one; answer ChunksRead."""
 

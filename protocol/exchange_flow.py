@@ -135,15 +135,20 @@ class PeerFlow:
         A request is sent once its share of the window is free, so requests stay few and large.
         With `least_bytes` window and share are that large at least.
         """
-        if len(self.requests) >= REQUESTS_OPEN_MAX or now < self.busy_until or self.is_stalled:
+        if self.is_stalled or now < self.busy_until or len(self.requests) >= REQUESTS_OPEN_MAX:
             return 0
         window_bytes = self.window_bytes
         if window_bytes < least_bytes:
             window_bytes = least_bytes
-        share = max(window_bytes // 4, min(window_bytes // 2, REQUEST_BYTES_AIM), least_bytes)
+        # Every chunk comes by here for several peers: no calls of `min` and `max`.
+        share = window_bytes // 2
+        if share > REQUEST_BYTES_AIM:
+            share = max(window_bytes // 4, REQUEST_BYTES_AIM)
+        if share < least_bytes:
+            share = least_bytes
         if self.requests and window_bytes - self.outstanding_bytes < share:
             return 0
-        return max(1, min(share, REQUEST_BYTES_MAX))
+        return share if 0 < share <= REQUEST_BYTES_MAX else max(1, min(share, REQUEST_BYTES_MAX))
 
     def deadline_s(self, request_bytes: int) -> float:
         """Patience with a request of that many bytes behind all that is open, seconds."""

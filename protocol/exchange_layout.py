@@ -77,7 +77,7 @@ class Layout:
         lengths = self._lengths[component]
         if len(indices.pairs) == 1:
             first, count = indices.pairs[0]
-            return tuple(lengths[first : first + count])
+            return (lengths[first],) if count == 1 else tuple(lengths[first : first + count])
         return tuple(map(lengths.__getitem__, indices))
 
     def bytes_of(self, component: int, indices: Runs) -> int:
@@ -88,6 +88,11 @@ class Layout:
             first, count = pairs[0]
             return places[first + count] - places[first]
         return sum(places[first + count] - places[first] for first, count in pairs)
+
+    def run_bytes(self, component: int, first: int, count: int) -> int:
+        """Bytes of a run of chunks; the recipe must be complete."""
+        places = self._places[component]
+        return places[first + count] - places[first]
 
     def prefix_count(self, component: int, first: int, count: int, size_bytes: int) -> int:
         """How many chunks of a run, from its first on, have at most `size_bytes` together."""

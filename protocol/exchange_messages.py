@@ -30,6 +30,7 @@ from typing import Final
 from protocol.digest import ManifestId
 from protocol.encoding import Fields, Value, as_uint, decode_canonical, encode_canonical
 from protocol.errors import EncodingError, LocalProtocolError, RemoteProtocolError
+from protocol.lean import lean
 from protocol.limits import (
     CHUNKS_PER_COMPONENT_MAX,
     KIB,
@@ -151,7 +152,7 @@ class BitfieldMessage:
     """Wire form of `protocol.bitfield.Bitfield`; its length is checked against the manifest."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class Have:
     """Chunks the sender holds since its bitfield."""
 
@@ -163,7 +164,7 @@ class Have:
     """Up to 512 runs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class Request:
     """Asks for chunks."""
 
@@ -177,7 +178,7 @@ class Request:
     """1 to 256 chunks."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@lean
 class Chunks:
     """Some of the chunks of one request."""
 

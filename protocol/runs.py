@@ -21,7 +21,7 @@ class Runs:
     Iterating yields the indices, ascending; `len` is how many there are.
     """
 
-    __slots__ = ("_count", "_pairs")
+    __slots__ = ("_bits", "_count", "_pairs")
 
     def __init__(self, pairs: Iterable[Pair] = ()) -> None:
         """Takes runs as they are.
@@ -29,6 +29,7 @@ class Runs:
         Raises:
             LocalProtocolError: they are empty, overlap, touch, or do not ascend.
         """
+        self._bits = -1
         self._pairs = tuple(pairs)
         end = -1
         total = 0
@@ -58,7 +59,8 @@ class Runs:
     def run(cls, first: int, count: int) -> Runs:
         """Makes the set of one run of at least one index, which the caller has checked."""
         runs = cls.__new__(cls)
-        runs._pairs = ((first, count),)  # noqa: SLF001 - its own
+        runs._bits = -1  # noqa: SLF001 - its own
+        runs._pairs = ((first, count),)  # noqa: SLF001
         runs._count = count  # noqa: SLF001
         return runs
 
@@ -87,18 +89,21 @@ class Runs:
             return NO_CHUNKS
         low = bits & -bits
         if not bits & (bits + low):
-            return cls.run(low.bit_length() - 1, bits.bit_count())
-        return cls(iterate_runs(bits))
+            runs = cls.run(low.bit_length() - 1, bits.bit_count())
+        else:
+            runs = cls(iterate_runs(bits))
+        runs._bits = bits
+        return runs
 
     @property
     def bits(self) -> int:
-        """The set as an integer: bit `i` for index `i`."""
-        if len(self._pairs) == 1:
-            first, count = self._pairs[0]
-            return ((1 << count) - 1) << first
-        bits = 0
-        for first, count in self._pairs:
-            bits |= ((1 << count) - 1) << first
+        """The set as an integer: bit `i` for index `i`; made once."""
+        bits = self._bits
+        if bits < 0:
+            bits = 0
+            for first, count in self._pairs:
+                bits |= ((1 << count) - 1) << first
+            self._bits = bits
         return bits
 
     @property

@@ -18,10 +18,16 @@ from typing import Final
 
 from protocol.digest import ManifestId
 from protocol.exchange_events import (
+    Acquired,
     ChunkRefused,
     ChunksRead,
     ChunksStored,
+    DownloadInput,
+    PeerMessage,
     ReadChunks,
+    ReadPage,
+    Send,
+    UploadEffect,
     UploadInput,
     WriteChunks,
 )
@@ -32,11 +38,16 @@ from protocol.runs import Runs
 from protocol.upload import ServedManifest, Upload
 from swarmd.simulation.exchange_host import SimulatedRelease, peer_id
 from swarmd.simulation.frame_links import FrameNetwork
-from swarmd.simulation.links import LinkNetwork, NodeLink
-from swarmd.simulation.transfer_events import Write
-from swarmd.simulation.transfer_host import URGENT_BYTES_MAX, Disk, TransferHost, is_due
+from swarmd.simulation.links import FrameLeft, NodeLink
+from swarmd.simulation.transfer_host import (
+    URGENT_BYTES_MAX,
+    Disk,
+    TransferHost,
+    is_due,
+    upload_bytes,
+)
 from swarmd.simulation.transfer_part import ImagePart
-from swarmd.simulation.transfer_relay import WireMessage
+from swarmd.simulation.transfer_relay import GateInput, WireMessage
 from swarmd.simulation.world import World
 
 TICK_S: Final = 0.02
@@ -74,6 +85,9 @@ class CrowdPart(ImagePart):
         """Stores chunks: those that are the release's own need no look at each other."""
         component, indices = effect.component, effect.indices
         chunks = self.release.components[component]
+        if len(indices) == 1 and effect.payload[0] is chunks[indices.first]:
+            self.gain(component, indices.first, effect.lengths[0])
+            return [ChunksStored(component=component, indices=indices)]
         if len(effect.payload) != len(indices) or not all(
             data is chunks[index] for index, data in zip(indices, effect.payload, strict=True)
         ):
@@ -118,7 +132,7 @@ class CrowdHost(TransferHost):
     def __init__(
         self,
         world: World,
-        network: LinkNetwork | FrameNetwork,
+        network: FrameNetwork,
         link: NodeLink,
         *,
         disk: Disk | None = None,
@@ -138,6 +152,8 @@ class CrowdHost(TransferHost):
         self._tick_s = tick_s
         self._tick_at = math.inf
         self._shelf = _Shelf()
+        self._frames = network
+        self._is_relaying = relays is not None
         super().__init__(world, network, link, disk=disk, relays=relays)
 
     def add_image(
@@ -162,8 +178,23 @@ class CrowdHost(TransferHost):
         if now + self._tick_s < self._tick_at:
             self._post_tick(now + self._tick_s)
 
+    def _dispatch(self, source: int, message: object) -> None:
+        if self._is_relaying:
+            super()._dispatch(source, message)
+        elif type(message) is Have:
+            part = self._parts.get(message.manifest_id)
+            if part is not None:
+                self.feed(part, PeerMessage(peer=peer_id(source), message=message))
+        elif type(message) is Request:
+            self._feed_upload(source, PeerMessage(peer=peer_id(source), message=message))
+        else:
+            super()._dispatch(source, message)
+
     def handle(self, event: object, now: float) -> None:
         """Takes the end of an own operation, or a tick."""
+        if type(event) is FrameLeft and not self.is_gone:
+            self._left(event.target, event.token)  # of no concern to any timer
+            return
         if isinstance(event, _Tick):
             self._on_tick(now)
             return
@@ -192,16 +223,74 @@ class CrowdHost(TransferHost):
         if deadline is not None:
             self._post_tick(max(deadline, now + self._tick_s))
 
-    def _read(self, peer: int, event: UploadInput) -> None:
-        """Reading takes no time."""
-        self._feed_upload(peer, event)
+    def _feed_upload(self, peer: int, event: UploadInput) -> None:
+        for effect in self._effects_of(peer, event):
+            self._execute_upload(peer, effect)
+
+    def _effects_of(self, peer: int, event: UploadInput) -> list[UploadEffect]:
+        return self._uploads[peer].handle(event, self._world.now)
+
+    def _execute_upload(self, peer: int, effect: UploadEffect) -> None:
+        """Executes what an upload wants; reading takes no time."""
+        if type(effect) is Send:
+            message = effect.message
+            if type(message) is Chunks:
+                self._send_chunks(peer, message, effect.served)
+            else:
+                self.transmit(peer, message, upload_bytes(message) or None)
+        elif type(effect) is ReadChunks:
+            self._feed_upload(peer, self._parts[effect.manifest_id].read(effect))
+        else:
+            assert isinstance(effect, ReadPage)
+            self._feed_upload(peer, self._parts[effect.manifest_id].read_page(effect))
+
+    def _send_chunks(self, peer: int, message: Chunks, served: ManifestId | None) -> None:
+        payload_bytes = message.payload_bytes
+        if served is not None:
+            self._parts[served].figures.sent_bytes += payload_bytes
+        size_bytes = _FRAME_HEAD_BYTES + _ENTRY_BYTES * len(message.lengths) + payload_bytes
+        self._network.send(
+            self.number, peer, message, size_bytes=size_bytes, token=payload_bytes or None
+        )
+
+    def _tell_news(self) -> None:
+        """Tells all at once, where all are told the same."""
+        self._is_news_due = False
+        for part in self._lanes:
+            for component, indices in part.take_news():
+                news = Acquired(
+                    manifest_id=part.release.manifest_id, component=component, indices=indices
+                )
+                self._tell(part, news)
+
+    def _tell(self, part: ImagePart, news: Acquired) -> None:
+        told: dict[int, tuple[Have, list[int]]] = {id(have): (have, []) for have in news.messages}
+        for peer in tuple(self._uploads):
+            if part.relay is not None and self._is_told_by_relay(part, peer):
+                continue
+            for effect in self._effects_of(peer, news):
+                if type(effect) is Send and id(effect.message) in told:
+                    told[id(effect.message)][1].append(peer)
+                else:
+                    self._execute_upload(peer, effect)
+        for have, peers in told.values():
+            self._frames.tell(self.number, peers, have, size_bytes=self.size_of(have))
+
+    def feed(self, part: ImagePart, event: DownloadInput | GateInput) -> None:
+        """Feeds the download of an image."""
+        self._is_deadline_known = False
+        if part.download is not None:
+            for effect in part.download.handle(event, self._world.now):
+                if type(effect) is Send:
+                    self.transmit(int.from_bytes(effect.peer, "big"), effect.message)
+                elif type(effect) is WriteChunks:
+                    self._write(part, effect)  # its way took the time that verifying takes
+                else:
+                    self._execute(part, effect)
 
     def later(self, event: object) -> None:
         """What came is verified: its way took so much longer."""
-        if type(event) is Write:
-            self._write(event.part, event.effect)
-        else:
-            self.handle(event, self._world.now)
+        self.handle(event, self._world.now)
 
     def transmit(self, target: int, message: WireMessage, token: object = None) -> None:
         """Gives a message to the link: everybody here is honest."""

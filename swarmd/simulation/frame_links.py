@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,16 +42,18 @@ class _Node:
     streams: dict[int, _Stream] = field(default_factory=dict)
     ring: deque[_Stream] = field(default_factory=deque)
     is_busy: bool = False
+    left: FrameLeft | None = None
+    """What it is told when the frame under way has left."""
     down_free_at: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
-class _Turn:
-    """The uplink is free for the next frame."""
+class _News:
+    """A small message arrives at all whom its sender told it at once."""
 
-    node: _Node
-    left: FrameLeft | None = None
-    """What its node is told: the last frame has left."""
+    source: int
+    targets: Sequence[int]
+    body: object
 
 
 class FrameNetwork:
@@ -142,6 +145,22 @@ class FrameNetwork:
         delay_s = wire_bytes / node.uplink_bytes_per_s + self._delay_s
         self._world.deliver(node.number, target.number, delay_s, body)
 
+    def tell(self, source: int, targets: Sequence[int], body: object, *, size_bytes: int) -> None:
+        """Sends one small message to many: they have it at one instant, which is one event."""
+        node = self._nodes[source]
+        wire_bytes = size_bytes + self._message_bytes
+        reached = [target for target in targets if target in node.streams]
+        for target in reached:
+            received = self._nodes[target].traffic
+            received.received_bytes += wire_bytes
+            received.stream_received_bytes += size_bytes
+        sent = node.traffic
+        sent.urgent_sent_bytes += wire_bytes * len(reached)
+        sent.sent_bytes += wire_bytes * len(reached)
+        sent.stream_sent_bytes += size_bytes * len(reached)
+        delay_s = wire_bytes / node.uplink_bytes_per_s + self._delay_s
+        self._world.post(self.number, delay_s, _News(source, reached, body))
+
     def _take_turn(self, node: _Node) -> None:
         """Sends one frame of the next stream whose receiver has room."""
         now = self._world.now
@@ -157,10 +176,11 @@ class FrameNetwork:
                 self._send_frame(node, stream, now)
                 return
             ring.append(stream)
-            soonest = min(soonest, free_at - self._queue_s_max)
+            if free_at - self._queue_s_max < soonest:
+                soonest = free_at - self._queue_s_max
         node.is_busy = bool(ring)
         if ring:
-            self._world.post(self.number, max(soonest - now, 1e-6), _Turn(node))
+            self._world.post(self.number, max(soonest - now, 1e-6), node)
 
     def _send_frame(self, node: _Node, stream: _Stream, now: float) -> None:
         body, size_bytes, left = stream.frames.popleft()
@@ -175,18 +195,22 @@ class FrameNetwork:
         received.received_bytes += wire_bytes
         received.stream_received_bytes += size_bytes
         duration_s = wire_bytes / node.uplink_bytes_per_s
-        queue_s = target.down_free_at - now
-        if queue_s > target.traffic.queue_s_max:
-            target.traffic.queue_s_max = queue_s
+        free_at = target.down_free_at
+        if free_at - now > received.queue_s_max:
+            received.queue_s_max = free_at - now
         # Its first bytes arrive while its last have not left: the links are passed through.
-        target.down_free_at = max(
-            now + duration_s,
-            max(now, target.down_free_at) + wire_bytes / target.downlink_bytes_per_s,
-        )
-        stream.last_arrival = max(stream.last_arrival, target.down_free_at + self._bulk_delay_s)
+        if free_at < now:
+            free_at = now
+        free_at += wire_bytes / target.downlink_bytes_per_s
+        if free_at < now + duration_s:
+            free_at = now + duration_s
+        target.down_free_at = free_at
+        if stream.last_arrival < free_at + self._bulk_delay_s:
+            stream.last_arrival = free_at + self._bulk_delay_s
         node.is_busy = True
+        node.left = left
         self._world.deliver(node.number, target.number, stream.last_arrival - now, body)
-        self._world.post(self.number, duration_s, _Turn(node, left))
+        self._world.post(self.number, duration_s, node)
 
     # Actor ---------------------------------------------------------------------------------------
 
@@ -196,12 +220,17 @@ class FrameNetwork:
         return None
 
     def handle(self, event: object, now: float) -> None:  # noqa: ARG002
-        """Lets an uplink go on."""
-        if not isinstance(event, _Turn):
+        """Lets an uplink go on, which is free for the next frame, or hands news over."""
+        if isinstance(event, _News):
+            for target in event.targets:
+                self._world.hand_over(event.source, target, event.body)
+            return
+        if not isinstance(event, _Node):
             raise AssertionError(f"no event of a network: {event!r}")  # noqa: TRY004
-        self._take_turn(event.node)
-        if event.left is not None:
-            self._world.feed(event.node.number, event.left)
+        left, event.left = event.left, None
+        self._take_turn(event)
+        if left is not None:
+            self._world.feed(event.number, left)
 
     def receive(self, source: int, message: object, now: float) -> None:
         """Nobody sends to the network itself."""

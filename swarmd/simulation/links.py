@@ -77,9 +77,12 @@ class NodeLink:
     """Queue in front of its downlink that makes windows shrink, seconds; None: the model's."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FrameLeft:
-    """Told to a sender: the last byte of a bulk frame has left the uplink."""
+    """Told to a sender: the last byte of a bulk frame has left the uplink.
+
+    Not frozen, since one is made for every frame.
+    """
 
     target: int
     """Whom the frame is for."""

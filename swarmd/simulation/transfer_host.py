@@ -439,7 +439,7 @@ class TransferHost:
             match effect:
                 case Send():
                     self._count_sent(effect.message, effect.served)
-                    self.transmit(peer, effect.message, _upload_bytes(effect.message) or None)
+                    self.transmit(peer, effect.message, upload_bytes(effect.message) or None)
                 case ReadChunks():
                     self._read(peer, self._parts[effect.manifest_id].read(effect))
                 case ReadPage():
@@ -542,7 +542,7 @@ def join(
             peer.connect(newcomer.number)
 
 
-def _upload_bytes(message: ExchangeMessage) -> int:
+def upload_bytes(message: ExchangeMessage) -> int:
     """Bytes that an upload counts until they have left."""
     match message:
         case Chunks():

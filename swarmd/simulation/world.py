@@ -1,4 +1,4 @@
-"""One heap of events, links with faults, one seed, one trace hash.
+"""One agenda of events, links with faults, one seed, one trace hash.
 
 Actors are sans-IO: the world feeds them inputs and wakes them at their deadline; they answer by
 calling `send` and `post`. Times are simulated seconds. Everything random comes from one generator,
@@ -9,12 +9,13 @@ whether two runs were the same.
 from __future__ import annotations
 
 import hashlib
-import heapq
 import random
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
+
+from swarmd.simulation.agenda import Agenda
 
 
 class Actor(Protocol):
@@ -79,7 +80,8 @@ class World:
         self.event_count = 0
         """Events executed so far."""
         self._fingerprint = fingerprint or _type_name
-        self._heap: list[tuple[float, int, int, int, object]] = []
+        self._agenda = Agenda()
+        self._add = self._agenda.push
         self._order = 0
         self._actors: list[Actor] = []
         self._woken_at: list[float | None] = []
@@ -140,31 +142,35 @@ class World:
 
     def post(self, target: int, delay_s: float, event: object) -> None:
         """Feeds an event to an actor after a delay, past all links."""
-        self._push(self.now + delay_s, target, -1, event)
+        self._order += 1
+        self._add((self.now + delay_s, self._order, target, -1, event))
 
     def deliver(self, source: int, target: int, delay_s: float, message: object) -> None:
         """Hands a message over after a delay that another model of links has worked out."""
         self._order += 1
-        heapq.heappush(self._heap, (self.now + delay_s, self._order, target, source, message))
+        self._add((self.now + delay_s, self._order, target, source, message))
 
     def _push(self, time: float, target: int, source: int, event: object) -> None:
         self._order += 1
-        heapq.heappush(self._heap, (time, self._order, target, source, event))
+        self._add((time, self._order, target, source, event))
 
     # -- running -------------------------------------------------------------------------------
 
     def run_until(self, time: float) -> None:
         """Executes events until `time`, including those at it."""
-        heap, pop, actors, is_timed = self._heap, heapq.heappop, self._actors, self._is_timed
-        note, fingerprint = self._note, self._fingerprint
-        while heap and heap[0][0] <= time:
-            now, _, target, source, event = pop(heap)
+        actors, is_timed, noted, pack = self._actors, self._is_timed, self._noted, _INSTANT.pack
+        fingerprint = self._fingerprint
+        for now, _, target, source, event in self._agenda.until(time):
             self.now = now
             if event is _WAKE:
                 if not self._wake(target):
                     continue
             else:
-                note(target, fingerprint(event))
+                # As `_note` does, without a call for each event.
+                self.event_count += 1
+                noted += pack(now, target) + fingerprint(event)
+                if len(noted) >= _TRACE_BYTES:
+                    self._hash_noted()
                 if source < 0:
                     actors[target].handle(event, now)
                 else:
@@ -192,6 +198,13 @@ class World:
         """
         self._note(target, self._fingerprint(event))
         self._actors[target].handle(event, self.now)
+        if self._is_timed[target]:
+            self._schedule_wake(target)
+
+    def hand_over(self, source: int, target: int, message: object) -> None:
+        """Hands a message over at this instant; see `feed`."""
+        self._note(target, self._fingerprint(message))
+        self._actors[target].receive(source, message, self.now)
         if self._is_timed[target]:
             self._schedule_wake(target)
 

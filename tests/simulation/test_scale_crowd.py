@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from protocol.errors import ConfigError
-from protocol.exchange_events import UploadInput
+from protocol.exchange_events import UploadEffect, UploadInput
 from protocol.limits import CHUNK_BYTES_MAX, KIB, MIB
 from swarmd.simulation.crowd import Crowd, CrowdScenario
 from swarmd.simulation.crowd_host import CrowdHost, make_shared_release
@@ -126,8 +126,8 @@ def test_who_holds_most_of_it_finds_the_rest_though_parts_are_told() -> None:
 class MuteHost(CrowdHost):
     """Takes whatever it is told of and gives nothing."""
 
-    def _feed_upload(self, peer: int, event: UploadInput) -> None:
-        """Answers nobody."""
+    def _effects_of(self, peer: int, event: UploadInput) -> list[UploadEffect]:
+        return []
 
 
 @pytest.mark.slow
