@@ -69,7 +69,7 @@ async def _main(data: DataDir, passphrases: PassphraseSource) -> None:
     """Runs the node beside the signal handler."""
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(_handle_signals, stop))
+        await nursery.start(partial(handle_signals, stop))
         node = Node(
             data,
             clock=SystemClock(),
@@ -91,9 +91,10 @@ async def _main(data: DataDir, passphrases: PassphraseSource) -> None:
     sys.stdout.flush()
 
 
-async def _handle_signals(
+async def handle_signals(
     stop: trio.Event, *, task_status: Started = trio.TASK_STATUS_IGNORED
 ) -> None:
+    """Sets `stop` at SIGTERM or SIGINT; ready once it listens for them."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for _number in signals:

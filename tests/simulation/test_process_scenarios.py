@@ -366,4 +366,4 @@ def test_the_seed_says_who_breaks_the_rules_and_where_they_are_not_counted(tmp_p
     assert one.adversaries == (("push_corrupter", 2),)
     bad = sorted({f"gateway-{n}" for n in range(1, 6)} - set(one.gateways))
     commands = {name: " ".join(node._command) for name, node in one._nodes.items()}
-    assert [name for name in sorted(commands) if "malicious" in commands[name]] == bad
+    assert [name for name in sorted(commands) if "push_corrupter" in commands[name]] == bad

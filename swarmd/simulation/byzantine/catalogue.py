@@ -42,6 +42,7 @@ from swarmd.simulation.byzantine.forking_proposer import add_forking_proposer
 from swarmd.simulation.byzantine.free_rider import FreeRider
 from swarmd.simulation.byzantine.freeze_mirror import FreezeMirror
 from swarmd.simulation.byzantine.future_flooder import FutureFlooder
+from swarmd.simulation.byzantine.gossip_flooder import GossipFlooder
 from swarmd.simulation.byzantine.gossip_mob import GossipMob
 from swarmd.simulation.byzantine.greedy_peer import GreedyPeer
 from swarmd.simulation.byzantine.half_voter import HalfVoter
@@ -74,6 +75,7 @@ from swarmd.simulation.byzantine.stale_epoch import StaleEpoch
 from swarmd.simulation.byzantine.stalling_peer import StallingPeer
 from swarmd.simulation.byzantine.stalling_relayer import StallingRelayer
 from swarmd.simulation.byzantine.state_sync_liar import StateSyncLiar
+from swarmd.simulation.byzantine.stranger_flooder import StrangerFlooder
 from swarmd.simulation.byzantine.twin import add_twins
 from swarmd.simulation.byzantine.wrong_roots import WrongRoots
 from swarmd.simulation.consensus_cluster import Cluster
@@ -241,6 +243,8 @@ _ALL: Final = (
     _forger("publisher_thief", Plane.AUTHORITY, "publishes with stolen keys", PublisherThief),
     _forger("slanderer", Plane.AUTHORITY, "one owner's many names complain", Slanderer),
     _forger("far_claimer", Plane.UPDATE, "signs blocks and heights far ahead", FarClaimer),
+    _forger("gossip_flooder", Plane.GOSSIP, "fills every topic with noise", GossipFlooder),
+    _forger("stranger_flooder", Plane.GOSSIP, "strangers say nonsense at hello", StrangerFlooder),
     _forger("freeze_mirror", Plane.UPDATE, "withholds news, repeats old vows", FreezeMirror),
     _forger("malicious_mirror", Plane.UPDATE, "alters whatever it hands on", MaliciousMirror),
     _forger("patch_liar", Plane.UPDATE, "patches that make something else", PatchLiar),

@@ -7,7 +7,9 @@
 | links: rates, latency, sites | yes | yes | not kept, noted | yes |
 | links: jitter, losses, duplicates, reordering, NAT | yes | yes | no | yes |
 | links: queues | yes | no | no | yes |
-| adversaries | all | none | those that spoil chunks | those that spoil chunks |
+| adversaries | all | none | see `rogues` | see `rogues` |
+| clocks of validators | yes | yes | yes | yes |
+| clocks of gateways | no | yes | yes | yes |
 | slow disks, pipes, several seeders, releases without approvals | yes | no | no | no |
 """
 
@@ -20,13 +22,11 @@ from protocol.errors import ConfigError
 from swarmd.simulation.daemons.checks import check_outside
 from swarmd.simulation.processes.grounds import node_names
 from swarmd.simulation.processes.namespaces import why_not
+from swarmd.simulation.processes.rogues import check_rogues
 from swarmd.simulation.scenario import FaultKind, Nat, Scenario
 
 PROCESSES_MAX: Final = 24
 """Nodes of one run; each takes about 1.5 s of processor time to start, and 90 MiB."""
-SPOILERS: Final = ("chunk_corrupter", "push_corrupter")
-"""Adversaries that exist as processes: a daemon whose store spoils each chunk it reads, for those
-who ask and for those it relays to."""
 _NETWORK_FLAWS: Final = ("loss", "duplication", "segment_loss")
 """Zero unless a scenario says otherwise."""
 _LINK_FLAWS: Final = ("jitter_ms", "loss", "duplication", "reorder", "queue_ms", "nat")
@@ -51,7 +51,7 @@ def check_processes(scenario: Scenario, isolation: Isolation) -> None:
     """
     check_outside(scenario)
     _check_count(scenario)
-    _check_adversaries(scenario)
+    check_rogues(scenario)
     if isolation is Isolation.NAMESPACES:
         if reason := why_not():
             raise ConfigError(f"level namespaces: {reason}")
@@ -89,29 +89,3 @@ def _check_count(scenario: Scenario) -> None:
             f"gateways.count: {count} processes with validators and publisher, at most "
             f"{PROCESSES_MAX}: {max(most, 0)} gateways here"
         )
-
-
-def _check_adversaries(scenario: Scenario) -> None:
-    for number, each in enumerate(scenario.adversaries):
-        if each.name not in SPOILERS:
-            raise ConfigError(
-                f"adversaries[{number}].name: {each.name[:40]!r} is no process; "
-                f"there are: {', '.join(SPOILERS)}"
-            )
-    if spoiler_count(scenario) >= scenario.gateways.count:
-        raise ConfigError("adversaries: no honest gateway")
-
-
-def spoilers(scenario: Scenario) -> tuple[tuple[str, int], ...]:
-    """Kinds of adversaries with their numbers."""
-    total = scenario.gateways.count
-    counts = (
-        (each.name, each.count if each.share is None else round(each.share * total))
-        for each in scenario.adversaries
-    )
-    return tuple((name, count) for name, count in counts if count)
-
-
-def spoiler_count(scenario: Scenario) -> int:
-    """How many gateways break the rules."""
-    return sum(count for _, count in spoilers(scenario))

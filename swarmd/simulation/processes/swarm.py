@@ -6,9 +6,10 @@ is compared with what the others say.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -22,28 +23,23 @@ from protocol.did import SubjectKind
 from protocol.digest import Digest, ManifestId, PolicyId
 from protocol.errors import TransportError
 from protocol.group import DAY_MS
-from swarmd.clock import SystemClock
-from swarmd.config import Config
-from swarmd.config_template import render_config
 from swarmd.control.protocol import JSON, ControlError, ErrorCode
-from swarmd.datadir import KeyName, load_key, write_atomic
-from swarmd.demo.processes import NodeProcess, free_ports
-from swarmd.entropy import SystemEntropy
-from swarmd.net.address import PeerAddress, PeerKey
-from swarmd.network_creation import Lab, LabNode, LabOptions, create_lab
-from swarmd.simulation.daemons.outside import HEARTBEAT_MS, PUBLISHER, Findings, View
+from swarmd.datadir import KeyName, load_key
+from swarmd.demo.processes import NodeProcess
+from swarmd.network_creation import LabNode, LabOptions
+from swarmd.simulation.daemons.outside import PUBLISHER, Findings, View
+from swarmd.simulation.daemons.timeline import draw_skews
 from swarmd.simulation.links import NodeLink
+from swarmd.simulation.processes.blame import Blame
+from swarmd.simulation.processes.founding import create, introduce
 from swarmd.simulation.processes.grounds import Grounds
 from swarmd.simulation.processes.processors import ProcessorWatch, process_s
-from swarmd.simulation.processes.support import spoiler_count, spoilers
+from swarmd.simulation.processes.rogues import ROGUES, UNASKED, rogues
 from swarmd.simulation.scenario import Fault, Scenario
 
 _T = TypeVar("_T")
 SETTLE_S: Final = 120.0
 """How long nodes may take to find each other, seconds; two dozen share two processors."""
-CALM_HEARTBEAT_MS: Final = 10_000
-"""Of the chain where nothing goes wrong: with blocks every 2 s, 21 nodes that do nothing else take
-22 % of two processors, and 5 % of links of 5 Mbit/s."""
 BUSY_SHARE: Final = 0.7
 """Above this the processors, not the links, may have decided how long things took."""
 _PRODUCT: Final = "simulated"
@@ -79,20 +75,17 @@ class ProcessSwarm:
         self._scenario = scenario
         self._grounds = grounds
         self._folder = folder
-        self._lab: Final = _create(folder, scenario)
-        _introduce(self._lab, grounds, scenario.gateways.peers, seed)
-        names = [node.name for node in self._lab.of_kind(SubjectKind.GATEWAY)]
-        chance = random.Random(f"adversaries {seed}")  # noqa: S311 - replayed by seed
-        bad = chance.sample(names, spoiler_count(scenario))
-        self.gateways: Final = tuple(name for name in names if name not in bad)
+        self._lab: Final = create(folder, scenario)
+        introduce(self._lab, grounds, scenario.gateways.peers, seed)
+        self._seed = seed
+        self._skews_ms = draw_skews(scenario, seed)
+        self._bad: Final = self._draw_bad(scenario, seed)
+        self.gateways: Final = self._honest(SubjectKind.GATEWAY)
         """Those that keep the rules."""
-        self.adversaries: Final = spoilers(scenario)
+        self.validators: Final = self._honest(SubjectKind.VALIDATOR)
+        """Those that keep the rules."""
+        self.adversaries: Final = tuple((each.name, each.count) for each in rogues(scenario))
         """Kinds with their numbers."""
-        self.validators: Final = tuple(
-            node.name for node in self._lab.of_kind(SubjectKind.VALIDATOR)
-        )
-        """All of them."""
-        self._bad: Final = tuple(bad)
         self._nodes: Final = {node.name: self._process(node) for node in self._lab.nodes}
         self._running: dict[str, NodeProcess] = {}
         self._blocks: dict[str, dict[int, str]] = {name: {} for name in self._nodes}
@@ -103,9 +96,30 @@ class ProcessSwarm:
         self._cpu_before_s = 0.0
         self._cpu_ended_s = 0.0
 
+    def _draw_bad(self, scenario: Scenario, seed: int) -> dict[str, str]:
+        """Names of the nodes that break the rules, with their kind."""
+        chance = random.Random(f"adversaries {seed}")  # noqa: S311 - replayed by seed
+        places = {}
+        for kind in (SubjectKind.GATEWAY, SubjectKind.VALIDATOR):
+            names = [node.name for node in self._lab.of_kind(kind)]
+            places[kind] = chance.sample(names, len(names))
+        bad: dict[str, str] = {}
+        for each in rogues(scenario):
+            kind = SubjectKind.VALIDATOR if each.is_validator else SubjectKind.GATEWAY
+            bad |= {places[kind].pop(): each.name for _ in range(each.count)}
+        return bad
+
+    def _honest(self, kind: SubjectKind) -> tuple[str, ...]:
+        return tuple(node.name for node in self._lab.of_kind(kind) if node.name not in self._bad)
+
     def _process(self, node: LabNode) -> NodeProcess:
-        directory = node.directory.path
-        command = daemon_command(directory, is_bad=node.name in self._bad)
+        directory, name = node.directory.path, node.name
+        command = daemon_command(
+            directory,
+            adversary=self._bad.get(name),
+            skew_ms=self._skews_ms.get(name, 0),
+            seed=self._seed,
+        )
         return NodeProcess(directory, [*self._grounds.command(node.name), *command])
 
     @property
@@ -152,12 +166,19 @@ class ProcessSwarm:
                 told = await self._ask_all(tuple(self._running), "status")
                 peers = [row["peers"]["members"] + row["peers"]["validators"] for row in told]
                 if peers == before and min(peers) and min(row["height"] for row in told):
+                    self._let_loose()
                     self._processors = ProcessorWatch()
                     self._cpu_before_s = self._cpu_s()
                     return
                 before = peers
                 await trio.sleep(2 * _RETRY_S)
         raise TransportError(f"the nodes did not find each other within {SETTLE_S:g} s")
+
+    def _let_loose(self) -> None:
+        """Has those that break the rules unasked begin with it."""
+        for name, kind in self._bad.items():
+            if ROGUES[kind] in UNASKED:
+                os.kill(self._nodes[name].pid, signal.SIGUSR1)
 
     async def crash(self, *names: str) -> None:
         """Ends nodes by SIGKILL."""
@@ -339,7 +360,8 @@ class ProcessSwarm:
         for name in self.running:
             self._blocks[name] = {} if name not in self.validators else self._blocks[name]
             await self._read_blocks(name)
-        notes = list(self._grounds.notes)
+        blame = await self._read_blame()
+        notes = [*self._grounds.notes, *blame.notes]
         if self._scenario.expect.bad_share is not None:
             notes.append("expect.bad_share is not judged: nobody outside sees what is refused")
         if share > BUSY_SHARE:
@@ -349,7 +371,7 @@ class ProcessSwarm:
         return Findings(
             seeder_bytes=self._sent_by(PUBLISHER),
             disagreements=self._disagreements(),
-            offences=await self._offences(),
+            offences=blame.of_honest,
             spoilt=await self._spoilt(view),
             cpu_share=share,
             cpu_s=cpu_s,
@@ -359,30 +381,37 @@ class ProcessSwarm:
     def _disagreements(self) -> int:
         """Heights at which not all nodes have the same block."""
         by_height: dict[int, set[str]] = {}
-        for blocks in self._blocks.values():
-            for height, block in blocks.items():
+        for name, blocks in self._blocks.items():
+            for height, block in () if name in self._bad else blocks.items():
                 by_height.setdefault(height, set()).add(block)
         return sum(len(blocks) > 1 for blocks in by_height.values())
 
-    async def _offences(self) -> int:
-        """Offences held against nodes that keep the rules, and bans of such nodes."""
-        good = [name for name in self._nodes if name not in self._bad]
-        keys = {
-            node.directory.load_key(KeyName.TRANSPORT).public.raw.hex()[:16]
+    async def _read_blame(self) -> Blame:
+        """What honest nodes hold against whom."""
+        names = {
+            node.directory.load_key(KeyName.TRANSPORT).public.raw.hex()[:16]: node.name
             for node in self._lab.nodes
-            if node.name in good
         }
-        found = 0
+        blame = Blame(self._bad)
         for name in self.running:
             if name in self._bad:
                 continue
             for peer in await self._ask(name, "peers"):
-                offences: dict[str, int] = peer["offences"] if peer["name"] in good else {}
-                found += sum(offences.values()) - offences.get("stalled", 0)
+                blame.note_offences(peer["name"], peer["offences"])
             for entry in await self._ask(name, "receipts", {"count": 1000}):
-                is_ban = entry["detail"].startswith("banned: ")
-                found += is_ban and "stalled" not in entry["detail"] and entry["subject"] in keys
-        return found
+                if entry["detail"].startswith("banned: "):
+                    blame.note_ban(names.get(entry["subject"]), entry["detail"])
+        await self._note_convicted(blame)
+        return blame
+
+    async def _note_convicted(self, blame: Blame) -> None:
+        names = [name for name in self._blocks if name.startswith("validator-")]
+        running = [name for name in names if name in self._running]
+        told = {name: (await self._ask(name, "status"))["consensus"] for name in running}
+        seats = {row["seat"]: name for name, row in told.items()}
+        for name in self.validators:
+            for seat in told[name]["convicted"] if name in told else ():
+                blame.note_convicted(seats.get(seat))
 
     async def _spoilt(self, view: View) -> int:
         """Complete images of gateways whose file is not the image."""
@@ -436,43 +465,12 @@ async def _in_thread(call: Callable[[], _T]) -> _T:
     )
 
 
-def daemon_command(directory: Path, *, is_bad: bool) -> list[str]:
-    """What runs a node: the daemon, or the member whose store spoils what it reads."""
-    if is_bad:
-        return [sys.executable, "-m", "swarmd.demo.malicious", str(directory)]
-    return [sys.executable, "-m", "swarmd", "run", "-C", str(directory)]
-
-
-def _create(folder: Path, scenario: Scenario) -> Lab:
-    validators, gateways = scenario.validators.count, scenario.gateways.count
-    options = LabOptions(
-        validators=validators,
-        gateways=gateways,
-        base_port=free_ports(validators + 2 * gateways + 1),
-        heartbeat_ms=HEARTBEAT_MS if scenario.faults else CALM_HEARTBEAT_MS,
-    )
-    return create_lab(folder, options, SystemEntropy(), SystemClock())
-
-
-def _introduce(lab: Lab, grounds: Grounds, peers: int, seed: int) -> None:
-    """Tells nodes where they listen and whom to call: validators, the publisher, and some of the
-    gateways before them, so that no two call each other at once.
-    """
-    chance = random.Random(f"addresses {seed}")  # noqa: S311 - replayed by seed
-    known: list[PeerAddress] = []
-    gateways: list[PeerAddress] = []
-    for node in sorted(lab.nodes, key=lambda node: node.join.record.kind is SubjectKind.GATEWAY):
-        listen = grounds.place(node.name) or node.config.network.listen[0]
-        chosen = chance.sample(gateways, min(peers, len(gateways)))
-        network = dataclasses.replace(
-            node.config.network,
-            listen=(listen,),
-            bootstrap=(*known, *chosen),
-            # Whoever is on one machine is not thereby near in the network that is modelled.
-            lan_networks=(),
-        )
-        config: Config = dataclasses.replace(node.config, network=network)
-        write_atomic(node.directory.config, render_config(config).encode())
-        key = PeerKey(node.directory.load_key(KeyName.TRANSPORT).public.raw)
-        is_gateway = node.join.record.kind is SubjectKind.GATEWAY
-        (gateways if is_gateway else known).append(PeerAddress(key, listen.host, listen.port))
+def daemon_command(
+    directory: Path, *, adversary: str | None = None, skew_ms: int = 0, seed: int = 1
+) -> list[str]:
+    """What runs a node: the daemon, or one that breaks the rules or has a wrong clock."""
+    if adversary is None and not skew_ms:
+        return [sys.executable, "-m", "swarmd", "run", "-C", str(directory)]
+    module = "swarmd.simulation.processes.rogue_node"
+    words = [sys.executable, "-m", module, str(directory), f"--skew-ms={skew_ms}", f"--seed={seed}"]
+    return words if adversary is None else [*words, f"--adversary={adversary}"]
