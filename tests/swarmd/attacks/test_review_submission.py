@@ -25,11 +25,11 @@ NODES = (*VALIDATORS, "publisher-1", "gateway-1", "gateway-2")
 async def test_a_transaction_that_lost_a_race_is_given_up_and_costs_nobody_a_peer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submission, "RESEND_S", 0.05)
     async with swarm(tmp_path) as lab:
         await lab.start(*NODES)
         await lab.until_met(*NODES)
         signed = await lab.propose(b"image")
+        monkeypatch.setattr(submission, "RESEND_S", 0.05)
         approvals = lab.approvals(Action.AUTHORISE, signed.manifest_id)
         body = ApproveManifest(manifest=signed.manifest_id, group=GROUP, approvals=approvals)
         service = lab["gateway-1"].submission
