@@ -8,8 +8,10 @@ time comes, while it is small and near.
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Final
 
 Entry = tuple[float, int, int, int, object]
@@ -42,6 +44,21 @@ class Agenda:
             heapq.heappush(self._slots, slot)
         else:
             entries.append(entry)
+
+    @property
+    def next_s(self) -> float:
+        """No entry is due before this, seconds; infinite if there is none."""
+        if self._position < len(self._now):
+            return self._now[self._position][0]
+        return self._slots[0] / _SLOTS_PER_S if self._slots else math.inf
+
+    def keep(self, is_kept: Callable[[Entry], bool]) -> None:
+        """Drops entries."""
+        entries = [*self._now[self._position :], *chain.from_iterable(self._later.values())]
+        self._now, self._position, self._slot = [], 0, -1
+        self._later, self._slots = {}, []
+        for entry in filter(is_kept, entries):
+            self.push(entry)
 
     def until(self, time: float) -> Iterator[Entry]:
         """Takes out what is due by `time`, in order, with what is pushed meanwhile."""

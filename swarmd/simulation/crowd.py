@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from protocol.digest import sha256
 from protocol.errors import ConfigError
 from protocol.limits import CHUNK_BYTES_MAX, KIB, MIB
 from protocol.relay_events import RelaySettings
+from swarmd.simulation.crowd_halves import Half, run_halves
 from swarmd.simulation.crowd_host import TICK_S, CrowdHost, make_shared_release
 from swarmd.simulation.frame_links import FrameNetwork
 from swarmd.simulation.links import LinkModel, NodeLink
@@ -51,6 +53,8 @@ class CrowdScenario:
     """Whether nodes relay; if not, they only pull."""
     tick_s: float = TICK_S
     """How late a machine's timer may be, seconds."""
+    processes: int = 1
+    """1 or 2: how many run it. With 2, nodes only meet what has travelled for `delay_s`."""
     seed: int = 1
     """Decides all that is random."""
 
@@ -66,6 +70,7 @@ class CrowdScenario:
             ("unit_bytes", KIB, CHUNK_BYTES_MAX),
             ("peers", 2, 4096),
             ("seeder_peers", 1, 4096),
+            ("processes", 1, 2),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -73,6 +78,8 @@ class CrowdScenario:
         for link in (*self.links, self.seeder):
             if not (link.uplink_bytes_per_s > 0 and link.downlink_bytes_per_s > 0):
                 raise ConfigError("links: every rate must be above 0")
+        if self.processes > 1 and not self.delay_s > 0:
+            raise ConfigError("processes: two need a delay above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +103,7 @@ class CrowdFigures:
     deliveries: int
     """Units that nodes needed."""
     trace_hash: str
-    """SHA-256 over all events: one seed, one hash."""
+    """SHA-256 over all events: one seed, and one number of processes, one hash."""
 
     def quantile_s(self, share: float) -> float:
         """When a share of those that finished had; infinite if nobody did."""
@@ -131,6 +138,7 @@ class Crowd:
         ]
         """Who fetches it."""
         self._connect()
+        self._half: Half | None = None
 
     def _make(self, link: NodeLink, *, is_seeder: bool = False) -> CrowdHost:
         host = CrowdHost(
@@ -166,8 +174,11 @@ class Crowd:
         Args:
             until_s: when to give up, simulated seconds.
             tell: hears, every quarter of a simulated second, that time and the share of all chunk
-                bytes that nodes hold.
+                bytes that nodes hold (those of one process).
         """
+        if self.scenario.processes > 1:
+            self._half = run_halves(self, _STEP_S, until_s, tell)
+            return
         waiting: Sequence[CrowdHost] = self.nodes
         wanted = len(self.nodes) * self.scenario.image_bytes
         while waiting and self.world.now < until_s:
@@ -195,7 +206,12 @@ class Crowd:
             duplicate_share=(received - gained) / max(gained, 1),
             control_share=sum(each.urgent_sent_bytes for each in traffic)
             / max(sum(each.stream_sent_bytes for each in traffic), 1),
-            events=self.world.event_count,
+            events=self.world.event_count + (self._half.events if self._half else 0),
             deliveries=len(self.nodes) * sum(map(len, self.release.components)),
-            trace_hash=self.world.trace_hash,
+            trace_hash=self._trace_hash(),
         )
+
+    def _trace_hash(self) -> str:
+        if self._half is None:
+            return self.world.trace_hash
+        return sha256((self.world.trace_hash + self._half.trace_hash).encode("ascii")).hex()

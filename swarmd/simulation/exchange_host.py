@@ -91,8 +91,13 @@ class SimulatedRelease:
     @classmethod
     def of(cls, components: Sequence[Sequence[bytes]]) -> SimulatedRelease:
         """Makes a release of given chunks."""
+        # Chunks that are one object are hashed once: there are crowds of gigabytes of one mebibyte.
+        distinct = {id(chunk): chunk for chunks in components for chunk in chunks}
+        digests = {number: sha256(chunk) for number, chunk in distinct.items()}
         recipes = tuple(
-            Recipe([len(chunk) for chunk in chunks], b"".join(sha256(chunk) for chunk in chunks))
+            Recipe(
+                [len(chunk) for chunk in chunks], b"".join(digests[id(chunk)] for chunk in chunks)
+            )
             for chunks in components
         )
         return cls(

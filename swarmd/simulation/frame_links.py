@@ -1,20 +1,23 @@
-"""Links for thousands of nodes: one event where `LinkNetwork` has one for each quantum of a frame.
+"""Links for thousands of nodes: two events a frame where `LinkNetwork` has one for each quantum.
 
 The same calls as `LinkNetwork`, for large units at links of some capacity. An uplink sends whole
 frames, its streams in turn; a frame passes through: it has arrived when its last byte has passed
 both links and the path between. Small messages take no turn. A receiver whose queue is longer than
-`queue_s_max` is sent nothing more until it is shorter, which is what a window does.
+`queue_s_max` says so, and is sent nothing more until it is shorter, which is what a window does.
 
 Verifying is a part of the way. Not modelled, other than in `LinkNetwork`: slow start, windows,
 acknowledgements, losses, standing queues of busy uplinks. Use it where a unit takes longer than
 those, and compare at small scale.
+
+What a node knows of another travels for `delay_s` at least. So two processes may each have some of
+the nodes (`split`): what is for the other's lies in `outbox` until it is handed over (`take`).
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,8 +32,8 @@ class _Stream:
     target: _Node
     frames: deque[tuple[object, int, FrameLeft | None]] = field(default_factory=deque)
     queued_bytes: int = 0
-    last_arrival: float = 0.0
-    is_dead: bool = False
+    held_until: float = 0.0
+    """Until then its receiver's queue is too long, as far as is known here."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,15 +48,43 @@ class _Node:
     left: FrameLeft | None = None
     """What it is told when the frame under way has left."""
     down_free_at: float = 0.0
+    is_away: bool = False
+    """Whether another process has it."""
 
 
 @dataclass(slots=True, eq=False)
-class _News:
+class Small:
     """A small message arrives at all whom its sender told it at once."""
 
     source: int
-    targets: Sequence[int]
+    targets: tuple[int, ...]
     body: object
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """The first byte of a frame reaches its receiver's downlink."""
+
+    source: int
+    target: int
+    body: object
+    wire_bytes: float
+    """What it takes on the links."""
+    duration_s: float
+    """How long after its first byte its last one comes, at the soonest."""
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """A sender hears that a receiver's queue is long."""
+
+    source: int
+    target: int
+    until_s: float
+
+
+Parcel = tuple[float, Small | Frame | Hold]
+"""(when it happens, what)."""
 
 
 class FrameNetwork:
@@ -68,12 +99,15 @@ class FrameNetwork:
             verify_s: what a receiver needs to verify a frame, which it gets only then; seconds.
         """
         self._world = world
-        self._bulk_delay_s = model.delay_s + verify_s
+        self._verify_s = verify_s
         self._queue_s_max = model.queue_s_max
         self._header_factor = model.header_factor
         self._message_bytes = model.message_bytes
         self._delay_s = model.delay_s
+        self._is_split = False
         self._nodes: dict[int, _Node] = {}
+        self.outbox: list[Parcel] = []
+        """What happens at nodes that another process has."""
         self.pipe_bytes: Final = 0.0
         """Nothing: sites are not modelled here."""
         self.number: Final = world.add(self, is_timed=False)
@@ -95,8 +129,28 @@ class FrameNetwork:
         for source, target in ((one, other), (other, one)):
             stream = self._nodes[source].streams.pop(target, None)
             if stream is not None:
-                stream.is_dead = True
                 stream.frames.clear()
+
+    def split(self, away: Iterable[int]) -> None:
+        """Leaves nodes to another process, from now on."""
+        self._is_split = True
+        for number in away:
+            self._nodes[number].is_away = True
+
+    def is_here(self, event: object) -> bool:
+        """Whether an event of this network is one of a node that this process has."""
+        match event:
+            case _Node():
+                return not event.is_away
+            case Frame():
+                return not self._nodes[event.target].is_away
+            case _:
+                return True
+
+    def take(self, parcels: Iterable[Parcel]) -> None:
+        """Takes what another process had in its `outbox`."""
+        for at, event in parcels:
+            self._world.post(self.number, at - self._world.now, event)
 
     def traffic(self, node: int) -> NodeTraffic:
         """What a node moved so far."""
@@ -123,7 +177,7 @@ class FrameNetwork:
         if stream is None:
             return
         if is_urgent:
-            self._send_small(node, stream, body, size_bytes)
+            self.tell(source, (target,), body, size_bytes=size_bytes)
             return
         if not stream.frames:
             node.ring.append(stream)
@@ -133,56 +187,49 @@ class FrameNetwork:
         if not node.is_busy:
             self._take_turn(node)
 
-    def _send_small(self, node: _Node, stream: _Stream, body: object, size_bytes: int) -> None:
-        wire_bytes = size_bytes + self._message_bytes
-        sent, target = node.traffic, stream.target
-        sent.urgent_sent_bytes += wire_bytes
-        sent.sent_bytes += wire_bytes
-        sent.stream_sent_bytes += size_bytes
-        received = target.traffic
-        received.received_bytes += wire_bytes
-        received.stream_received_bytes += size_bytes
-        delay_s = wire_bytes / node.uplink_bytes_per_s + self._delay_s
-        self._world.deliver(node.number, target.number, delay_s, body)
-
-    def tell(self, source: int, targets: Sequence[int], body: object, *, size_bytes: int) -> None:
+    def tell(self, source: int, targets: Iterable[int], body: object, *, size_bytes: int) -> None:
         """Sends one small message to many: they have it at one instant, which is one event."""
         node = self._nodes[source]
+        reached = tuple(target for target in targets if target in node.streams)
         wire_bytes = size_bytes + self._message_bytes
-        reached = [target for target in targets if target in node.streams]
-        for target in reached:
-            received = self._nodes[target].traffic
-            received.received_bytes += wire_bytes
-            received.stream_received_bytes += size_bytes
         sent = node.traffic
         sent.urgent_sent_bytes += wire_bytes * len(reached)
         sent.sent_bytes += wire_bytes * len(reached)
         sent.stream_sent_bytes += size_bytes * len(reached)
+        for target in reached:
+            received = self._nodes[target].traffic
+            received.received_bytes += wire_bytes
+            received.stream_received_bytes += size_bytes
         delay_s = wire_bytes / node.uplink_bytes_per_s + self._delay_s
-        self._world.post(self.number, delay_s, _News(source, reached, body))
+        if self._is_split:
+            away = tuple(target for target in reached if self._nodes[target].is_away)
+            if away:
+                self.outbox.append((self._world.now + delay_s, Small(source, away, body)))
+                reached = tuple(target for target in reached if not self._nodes[target].is_away)
+        if len(reached) == 1:
+            self._world.deliver(source, reached[0], delay_s, body)
+        elif reached:
+            self._world.post(self.number, delay_s, Small(source, reached, body))
 
     def _take_turn(self, node: _Node) -> None:
         """Sends one frame of the next stream whose receiver has room."""
         now = self._world.now
-        latest = now + self._queue_s_max
         soonest = math.inf
         ring = node.ring
         for _ in range(len(ring)):
             stream = ring.popleft()
             if not stream.frames:
                 continue
-            free_at = stream.target.down_free_at
-            if free_at <= latest:
-                self._send_frame(node, stream, now)
+            if stream.held_until <= now:
+                self._send_frame(node, stream)
                 return
             ring.append(stream)
-            if free_at - self._queue_s_max < soonest:
-                soonest = free_at - self._queue_s_max
+            soonest = min(soonest, stream.held_until)
         node.is_busy = bool(ring)
         if ring:
             self._world.post(self.number, max(soonest - now, 1e-6), node)
 
-    def _send_frame(self, node: _Node, stream: _Stream, now: float) -> None:
+    def _send_frame(self, node: _Node, stream: _Stream) -> None:
         body, size_bytes, left = stream.frames.popleft()
         stream.queued_bytes -= size_bytes
         if stream.frames:
@@ -191,26 +238,37 @@ class FrameNetwork:
         sent, target = node.traffic, stream.target
         sent.sent_bytes += wire_bytes
         sent.stream_sent_bytes += size_bytes
-        received = target.traffic
-        received.received_bytes += wire_bytes
-        received.stream_received_bytes += size_bytes
+        target.traffic.stream_received_bytes += size_bytes
         duration_s = wire_bytes / node.uplink_bytes_per_s
-        free_at = target.down_free_at
-        if free_at - now > received.queue_s_max:
-            received.queue_s_max = free_at - now
-        # Its first bytes arrive while its last have not left: the links are passed through.
-        if free_at < now:
-            free_at = now
-        free_at += wire_bytes / target.downlink_bytes_per_s
-        if free_at < now + duration_s:
-            free_at = now + duration_s
-        target.down_free_at = free_at
-        if stream.last_arrival < free_at + self._bulk_delay_s:
-            stream.last_arrival = free_at + self._bulk_delay_s
         node.is_busy = True
         node.left = left
-        self._world.deliver(node.number, target.number, stream.last_arrival - now, body)
+        self._pass(target, Frame(node.number, target.number, body, wire_bytes, duration_s))
         self._world.post(self.number, duration_s, node)
+
+    def _pass(self, target: _Node, event: Frame | Hold) -> None:
+        """Has something happen at a node after the delay of the path."""
+        if target.is_away:
+            self.outbox.append((self._world.now + self._delay_s, event))
+        else:
+            self._world.post(self.number, self._delay_s, event)
+
+    def _arrive(self, frame: Frame, now: float) -> None:
+        """Queues a frame at its downlink; its first bytes pass while its last have not left."""
+        target = self._nodes[frame.target]
+        target.traffic.received_bytes += frame.wire_bytes
+        free_at = target.down_free_at
+        if free_at < now:
+            free_at = now
+        elif free_at - now > target.traffic.queue_s_max:
+            target.traffic.queue_s_max = free_at - now
+        free_at += frame.wire_bytes / target.downlink_bytes_per_s
+        if free_at < now + frame.duration_s:
+            free_at = now + frame.duration_s
+        target.down_free_at = free_at
+        self._world.deliver(frame.source, frame.target, free_at - now + self._verify_s, frame.body)
+        if free_at - now > self._queue_s_max + frame.duration_s:
+            until_s = free_at - self._queue_s_max
+            self._pass(self._nodes[frame.source], Hold(frame.source, frame.target, until_s))
 
     # Actor ---------------------------------------------------------------------------------------
 
@@ -219,18 +277,25 @@ class FrameNetwork:
         """Never: all is posted."""
         return None
 
-    def handle(self, event: object, now: float) -> None:  # noqa: ARG002
-        """Lets an uplink go on, which is free for the next frame, or hands news over."""
-        if isinstance(event, _News):
-            for target in event.targets:
-                self._world.hand_over(event.source, target, event.body)
-            return
-        if not isinstance(event, _Node):
-            raise AssertionError(f"no event of a network: {event!r}")  # noqa: TRY004
-        left, event.left = event.left, None
-        self._take_turn(event)
-        if left is not None:
-            self._world.feed(event.number, left)
+    def handle(self, event: object, now: float) -> None:
+        """Has an uplink, which is free, go on; has something arrive."""
+        match event:
+            case _Node():
+                left, event.left = event.left, None
+                self._take_turn(event)
+                if left is not None:
+                    self._world.feed(event.number, left)
+            case Frame():
+                self._arrive(event, now)
+            case Small():
+                for target in event.targets:
+                    self._world.hand_over(event.source, target, event.body)
+            case Hold():
+                stream = self._nodes[event.source].streams.get(event.target)
+                if stream is not None:
+                    stream.held_until = event.until_s
+            case _:
+                raise AssertionError(f"no event of a network: {event!r}")
 
     def receive(self, source: int, message: object, now: float) -> None:
         """Nobody sends to the network itself."""

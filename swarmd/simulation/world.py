@@ -154,6 +154,15 @@ class World:
         self._order += 1
         self._add((time, self._order, target, source, event))
 
+    @property
+    def next_s(self) -> float:
+        """Nothing happens before this, simulated seconds; infinite if nothing is to happen."""
+        return self._agenda.next_s
+
+    def drop(self, is_gone: Callable[[int, object], bool]) -> None:
+        """Has some of what was to happen not happen: told by target and event."""
+        self._agenda.keep(lambda entry: not is_gone(entry[2], entry[4]))
+
     # -- running -------------------------------------------------------------------------------
 
     def run_until(self, time: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from protocol.digest import ManifestId
 from protocol.exchange_messages import Request
 from protocol.lean import lean
 from protocol.runs import Runs
@@ -24,6 +25,7 @@ def test_lean_values_are_equal_and_hash_by_what_they_hold() -> None:
 def test_lean_values_take_keywords_and_have_slots() -> None:
     with pytest.raises(TypeError):
         Pair(1)  # type: ignore[call-arg]
-    request = Request(request_id=1, manifest_id=b"m", component=0, indices=Runs.run(0, 1))  # type: ignore[arg-type]
+    manifest_id = ManifestId(bytes(32))
+    request = Request(request_id=1, manifest_id=manifest_id, component=0, indices=Runs.run(0, 1))
     with pytest.raises(AttributeError):
         request.another = 1  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmd.simulation.frame_links import FrameNetwork
+from swarmd.simulation.frame_links import Frame, FrameNetwork, Hold
 from swarmd.simulation.links import FrameLeft, LinkModel, LinkNetwork, NodeLink
 from swarmd.simulation.world import Link, World
 
@@ -95,6 +95,44 @@ def test_streams_take_turns_and_a_full_receiver_holds_up_its_own_only() -> None:
     assert quick < 6 * 256 * 1024 * HEADERS / RATE + 0.05
     assert net.sinks[1].arrived[-1][0] > 10 * quick
     assert len(net.sinks[1].arrived) == 4
+
+
+def test_a_receiver_with_a_long_queue_is_sent_nothing_more_until_it_is_short() -> None:
+    net = Net([node(up=100 * RATE), node()])
+    for number in range(80):
+        net.send(0, 1, number, 256 * 1024)
+    net.world.run_until(0.2)
+    # What left before the word came, and no more: a frame takes 0.1 s at the receiver.
+    assert 30 < len(net.sinks[0].left) < 45
+    net.world.run_until(60)
+    assert [name for *_, name in net.sinks[1].arrived] == list(range(80))
+
+
+def test_what_is_for_nodes_elsewhere_lies_in_the_outbox_and_goes_on_from_there() -> None:
+    halves = [Net([node(), node(), node()]) for _ in range(2)]
+    for net, away in zip(halves, ((1,), (0, 2)), strict=True):
+        net.network.split([net.numbers[number] for number in away])
+    here, there = halves
+    here.send(0, 1, "frame", 256 * 1024)
+    here.send(0, 2, "near", 256 * 1024)
+    here.network.tell(here.numbers[0], here.numbers[1:], "news", size_bytes=50)
+    here.world.run_until(1.0)
+    assert {name for *_, name in here.sinks[2].arrived} == {"near", "news"}
+    assert here.sinks[1].arrived == []
+    parcels, here.network.outbox = here.network.outbox, []
+    there.network.take(parcels)
+    there.world.run_until(1.0)
+    whole = Net([node(), node(), node()])
+    whole.send(0, 1, "frame", 256 * 1024)
+    whole.send(0, 2, "near", 256 * 1024)
+    whole.network.tell(whole.numbers[0], whole.numbers[1:], "news", size_bytes=50)
+    whole.world.run_until(1.0)
+    assert there.sinks[1].arrived == whole.sinks[1].arrived
+    frames = [event for _, event in parcels if isinstance(event, Frame)]
+    assert len(frames) == 1
+    assert not here.network.is_here(frames[0])
+    assert there.network.is_here(frames[0])
+    assert here.network.is_here(Hold(0, 1, 1.0))
 
 
 def test_small_messages_take_no_turn() -> None:
