@@ -190,7 +190,7 @@ def test_frames_take_their_time_and_stop_at_cuts() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"adversaries": (Adversary(name="mute_relayer", count=1),)}, r"adversaries\[0\].name"),
+        ({"adversaries": (Adversary(name="false_complainer", count=1),)}, r"adversaries\[0\].name"),
         ({"adversaries": (Adversary(name="push_corrupter", share=1.0),)}, "adversaries"),
         ({"seeders": Seeders(count=2)}, "seeders.count"),
         ({"network": Network(pipe_mbit=1.0)}, "network.pipe_mbit"),

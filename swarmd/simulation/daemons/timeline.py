@@ -108,6 +108,7 @@ class Timeline:
         )
         self._goal: int | None = None
         self._open_steps = 0
+        self._proposing = trio.Lock()
 
     @property
     def _now(self) -> float:
@@ -153,7 +154,9 @@ class Timeline:
 
     async def _publish(self, release: ReleaseProgress) -> None:
         version = f"1.{self._record.releases.index(release)}"
-        release.manifest = await self._swarm.propose(release.image, version=version)
+        # A publisher numbers its releases: the next one can be made once the last one is final.
+        async with self._proposing:
+            release.manifest = await self._swarm.propose(release.image, version=version)
         release.is_approved = True
         await self._swarm.approve(release.manifest)
         release.final_s = self._now
