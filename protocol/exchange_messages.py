@@ -214,7 +214,8 @@ class Chunks:
     @property
     def payload_bytes(self) -> int:
         """Bytes of all chunks."""
-        return sum(self.lengths)
+        lengths = self.lengths
+        return lengths[0] if len(lengths) == 1 else sum(lengths)
 
     @property
     def chunks(self) -> tuple[tuple[int, memoryview], ...]:

@@ -181,6 +181,8 @@ class CrowdHost(TransferHost):
     def _dispatch(self, source: int, message: object) -> None:
         if self._is_relaying:
             super()._dispatch(source, message)
+        elif type(message) is Chunks:
+            self._answered(source, message)
         elif type(message) is Have:
             part = self._parts.get(message.manifest_id)
             if part is not None:

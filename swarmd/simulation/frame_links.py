@@ -177,7 +177,7 @@ class FrameNetwork:
         if stream is None:
             return
         if is_urgent:
-            self.tell(source, (target,), body, size_bytes=size_bytes)
+            self._send_small(node, stream.target, body, size_bytes)
             return
         if not stream.frames:
             node.ring.append(stream)
@@ -186,6 +186,21 @@ class FrameNetwork:
         stream.queued_bytes += size_bytes
         if not node.is_busy:
             self._take_turn(node)
+
+    def _send_small(self, node: _Node, target: _Node, body: object, size_bytes: int) -> None:
+        wire_bytes = size_bytes + self._message_bytes
+        sent, received = node.traffic, target.traffic
+        sent.urgent_sent_bytes += wire_bytes
+        sent.sent_bytes += wire_bytes
+        sent.stream_sent_bytes += size_bytes
+        received.received_bytes += wire_bytes
+        received.stream_received_bytes += size_bytes
+        delay_s = wire_bytes / node.uplink_bytes_per_s + self._delay_s
+        if target.is_away:
+            small = Small(node.number, (target.number,), body)
+            self.outbox.append((self._world.now + delay_s, small))
+        else:
+            self._world.deliver(node.number, target.number, delay_s, body)
 
     def tell(self, source: int, targets: Iterable[int], body: object, *, size_bytes: int) -> None:
         """Sends one small message to many: they have it at one instant, which is one event."""
@@ -206,9 +221,7 @@ class FrameNetwork:
             if away:
                 self.outbox.append((self._world.now + delay_s, Small(source, away, body)))
                 reached = tuple(target for target in reached if not self._nodes[target].is_away)
-        if len(reached) == 1:
-            self._world.deliver(source, reached[0], delay_s, body)
-        elif reached:
+        if reached:
             self._world.post(self.number, delay_s, Small(source, reached, body))
 
     def _take_turn(self, node: _Node) -> None:
