@@ -70,6 +70,17 @@ REPEAT_PEERS: Final = 8
 class Download:
     """See the module's docstring."""
 
+    __slots__ = (
+        "_budget",
+        "_core",
+        "_intake",
+        "_next_check",
+        "_repeat_at",
+        "_repeat_s",
+        "_repeat_turn",
+        "_storage",
+    )
+
     def __init__(
         self,
         *,

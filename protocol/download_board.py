@@ -39,6 +39,12 @@ class Allowance(Protocol):
 class ByteBudget:
     """Bytes in flight that several downloads may use together."""
 
+    __slots__ = (
+        "allowance",
+        "limit_bytes",
+        "used_bytes",
+    )
+
     def __init__(
         self, limit_bytes: int = IN_FLIGHT_BYTES_MAX, allowance: Allowance | None = None
     ) -> None:
@@ -88,6 +94,21 @@ class _Arrival:
 
 class ChunkBoard:
     """The chunks of one download. Entries exist only for what is asked or buffered."""
+
+    __slots__ = (
+        "_arrivals",
+        "_asked",
+        "_asked_twice",
+        "_budget",
+        "_buffered",
+        "_free",
+        "_gated",
+        "_layout",
+        "_missing",
+        "_overdue",
+        "_requests",
+        "has_freed",
+    )
 
     def __init__(self, layout: Layout, budget: ByteBudget) -> None:
         """Starts with every component unprepared: nothing is missing yet, nothing is free."""

@@ -32,6 +32,23 @@ from protocol.picker import Picker
 class DownloadCore:
     """See the module's docstring."""
 
+    __slots__ = (
+        "_turn",
+        "banned",
+        "chunks",
+        "components",
+        "effects",
+        "flows",
+        "layout",
+        "manifest_id",
+        "pages",
+        "picker",
+        "requests",
+        "retrying",
+        "state",
+        "wasted_bytes",
+    )
+
     def __init__(
         self,
         *,

@@ -32,6 +32,8 @@ from protocol.runs import Runs
 class DownloadIntake:
     """See the module's docstring."""
 
+    __slots__ = ("_core",)
+
     def __init__(self, core: DownloadCore) -> None:
         """Works on what the download's parts share."""
         self._core = core

@@ -25,6 +25,12 @@ REQUEST_PEER_S: Final = 0.5
 class IntakeRate:
     """See the module's docstring."""
 
+    __slots__ = (
+        "_since",
+        "_span_bytes",
+        "bytes_per_s",
+    )
+
     def __init__(self) -> None:
         """Starts without knowledge."""
         self._since = 0.0

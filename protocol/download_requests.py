@@ -24,6 +24,17 @@ LANE_BITS: Final = 31
 class RequestComposer:
     """Turns windows, room and the picking rule into requests, and books them."""
 
+    __slots__ = (
+        "_chunks",
+        "_layout",
+        "_manifest_id",
+        "_next_id",
+        "_pages",
+        "_picker",
+        "is_starved",
+        "rate",
+    )
+
     def __init__(
         self,
         *,

@@ -36,6 +36,8 @@ from protocol.runs import Runs
 class DownloadStorage:
     """See the module's docstring."""
 
+    __slots__ = ("_core",)
+
     def __init__(self, core: DownloadCore) -> None:
         """Works on what the download's parts share."""
         self._core = core

@@ -22,6 +22,16 @@ PageKey = tuple[int, int]
 class Layout:
     """Numbers of chunks and pages of one manifest; lengths become known page by page."""
 
+    __slots__ = (
+        "_counts",
+        "_lengths",
+        "_masks",
+        "_offsets",
+        "_pages_left",
+        "_places",
+        "has_pages_missing",
+    )
+
     def __init__(self, chunk_counts: Sequence[int]) -> None:
         """Starts with the chunk count of each component and no lengths."""
         self._counts = tuple(chunk_counts)

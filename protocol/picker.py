@@ -47,6 +47,13 @@ class Picker(Protocol):
 class RarestFirst:
     """Prefers the chunks that the fewest peers hold."""
 
+    __slots__ = (
+        "_chance",
+        "_planes",
+        "_starts",
+        "_stride",
+    )
+
     def __init__(self, *, size: int, entropy: int) -> None:
         """Starts with no peers.
 

@@ -1,10 +1,10 @@
 """A crowd in two processes: each runs half of the nodes, for the same result each time.
 
-Whatever one node learns of another has travelled for the path's delay, at least. So both processes
-run for a little less than that, then hand over what is for the other's nodes, and so on (Chandy and
-Misra, "Distributed simulation", 1979, with windows instead of null messages). Nothing depends on
-which of them is faster. Order among events of one instant is not that of one process, so figures of
-one and of two processes differ as those of two seeds do.
+Whatever one node learns of another has travelled for the path's delay, at least, which is more than
+a window (`agenda.Windows`). So both processes run one window, hand over what is for the other's
+nodes, and so on (Chandy and Misra, "Distributed simulation", 1979, without null messages). Nothing
+depends on which of them is faster. Order among events of one instant is not that of one process, so
+figures of one and of two processes differ as those of two seeds do.
 
 The second process is a fork of the first once the crowd is made; at the end it says how its nodes
 fared and is gone. POSIX only.
@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from protocol.exchange_messages import Chunks, Have, Request
 from protocol.runs import Runs
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from swarmd.simulation.crowd_host import CrowdHost
     from swarmd.simulation.exchange_host import SimulatedRelease
 
-_WINDOW_SHARE: Final = 0.999
-"""Windows as a part of the delay: rounding must not bring anything into a window that is over."""
 _CHUNKS, _REQUEST, _HAVE, _OTHER = range(4)
 _SMALL, _FRAME, _HOLD = range(3)
 Plain = tuple[Any, ...]
@@ -194,7 +192,6 @@ class _Runner:
         self._peer = peer
         self._is_first = is_first
         self._codec = Codec(crowd.release)
-        self._window_s = crowd.scenario.delay_s * _WINDOW_SHARE
         self._own: list[CrowdHost] = [
             host for number, host in enumerate(crowd.nodes) if number % 2 == (0 if is_first else 1)
         ]
@@ -217,27 +214,30 @@ class _Runner:
         """Runs until all nodes of both are complete, or a time has come."""
         world, own = self._crowd.world, self._own
         waiting: Sequence[CrowdHost] = own
-        is_any_waiting, next_s = True, 0.0
-        while is_any_waiting and world.now < until_s:
-            end_s = min(world.now + step_s, until_s)
-            while world.now < end_s:
-                world.run_until(min(max(next_s, world.now) + self._window_s, end_s))
-                next_s = self._hand_over()
+        is_any_waiting, window = True, 0
+        end_s = 0.0
+        while is_any_waiting and end_s < until_s:
+            end_s = min(end_s + step_s, until_s)
+            while window <= world.windows.number(end_s):
+                world.run_window(window)
+                window = self._hand_over()
+            world.now = end_s
             waiting = [host for host in waiting if not host.is_done]
             is_any_waiting = self._swap(bool(waiting)) or bool(waiting)
             if tell is not None:
                 gained = sum(host.parts[0].figures.gained_bytes for host in own)
                 tell(world.now, gained / (len(own) * self._crowd.scenario.image_bytes))
 
-    def _hand_over(self) -> float:
-        """Gives and takes what is for the other's nodes; tells before when nothing happens."""
+    def _hand_over(self) -> int:
+        """Gives and takes what is for the other's nodes; returns the next window of both."""
         world, network = self._crowd.world, self._crowd.network
         sent, network.outbox = network.outbox, []
-        next_s = min([world.next_s, *(at for at, _ in sent)])
-        their_next_s: float
-        their_next_s, received = self._swap((next_s, self._codec.encode(sent)))
+        number = world.windows.number
+        window = min([world.windows.next, *(number(at) for at, _ in sent)])
+        their_window: int
+        their_window, received = self._swap((window, self._codec.encode(sent)))
         network.take(self._codec.decode(received))
-        return min(next_s, their_next_s)
+        return min(window, their_window)
 
     def _swap(self, given: Any) -> Any:
         """Gives something to the other process, takes what it gives: never both wait for room."""

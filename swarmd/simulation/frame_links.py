@@ -54,7 +54,7 @@ class _Node:
 
 @dataclass(slots=True, eq=False)
 class Small:
-    """A small message arrives at all whom its sender told it at once."""
+    """A small message for some whom another process has."""
 
     source: int
     targets: tuple[int, ...]
@@ -104,7 +104,6 @@ class FrameNetwork:
         self._header_factor = model.header_factor
         self._message_bytes = model.message_bytes
         self._delay_s = model.delay_s
-        self._is_split = False
         self._nodes: dict[int, _Node] = {}
         self.outbox: list[Parcel] = []
         """What happens at nodes that another process has."""
@@ -133,7 +132,6 @@ class FrameNetwork:
 
     def split(self, away: Iterable[int]) -> None:
         """Leaves nodes to another process, from now on."""
-        self._is_split = True
         for number in away:
             self._nodes[number].is_away = True
 
@@ -150,7 +148,13 @@ class FrameNetwork:
     def take(self, parcels: Iterable[Parcel]) -> None:
         """Takes what another process had in its `outbox`."""
         for at, event in parcels:
-            self._world.post(self.number, at - self._world.now, event)
+            delay_s = at - self._world.now
+            if isinstance(event, Small):
+                for target in event.targets:
+                    self._world.deliver(event.source, target, delay_s, event.body)
+            else:
+                owner = event.target if isinstance(event, Frame) else event.source
+                self._world.post_for(owner, self.number, delay_s, event)
 
     def traffic(self, node: int) -> NodeTraffic:
         """What a node moved so far."""
@@ -203,9 +207,9 @@ class FrameNetwork:
             self._world.deliver(node.number, target.number, delay_s, body)
 
     def tell(self, source: int, targets: Iterable[int], body: object, *, size_bytes: int) -> None:
-        """Sends one small message to many: they have it at one instant, which is one event."""
+        """Sends one small message to many, who have it at one instant."""
         node = self._nodes[source]
-        reached = tuple(target for target in targets if target in node.streams)
+        reached = [target for target in targets if target in node.streams]
         wire_bytes = size_bytes + self._message_bytes
         sent = node.traffic
         sent.urgent_sent_bytes += wire_bytes * len(reached)
@@ -216,13 +220,14 @@ class FrameNetwork:
             received.received_bytes += wire_bytes
             received.stream_received_bytes += size_bytes
         delay_s = wire_bytes / node.uplink_bytes_per_s + self._delay_s
-        if self._is_split:
-            away = tuple(target for target in reached if self._nodes[target].is_away)
-            if away:
-                self.outbox.append((self._world.now + delay_s, Small(source, away, body)))
-                reached = tuple(target for target in reached if not self._nodes[target].is_away)
-        if reached:
-            self._world.post(self.number, delay_s, Small(source, reached, body))
+        away = []
+        for target in reached:
+            if self._nodes[target].is_away:
+                away.append(target)
+            else:
+                self._world.deliver(source, target, delay_s, body)
+        if away:
+            self.outbox.append((self._world.now + delay_s, Small(source, tuple(away), body)))
 
     def _take_turn(self, node: _Node) -> None:
         """Sends one frame of the next stream whose receiver has room."""
@@ -240,7 +245,7 @@ class FrameNetwork:
             soonest = min(soonest, stream.held_until)
         node.is_busy = bool(ring)
         if ring:
-            self._world.post(self.number, max(soonest - now, 1e-6), node)
+            self._world.post_for(node.number, self.number, max(soonest - now, 1e-6), node)
 
     def _send_frame(self, node: _Node, stream: _Stream) -> None:
         body, size_bytes, left = stream.frames.popleft()
@@ -256,14 +261,14 @@ class FrameNetwork:
         node.is_busy = True
         node.left = left
         self._pass(target, Frame(node.number, target.number, body, wire_bytes, duration_s))
-        self._world.post(self.number, duration_s, node)
+        self._world.post_for(node.number, self.number, duration_s, node)
 
     def _pass(self, target: _Node, event: Frame | Hold) -> None:
         """Has something happen at a node after the delay of the path."""
         if target.is_away:
             self.outbox.append((self._world.now + self._delay_s, event))
         else:
-            self._world.post(self.number, self._delay_s, event)
+            self._world.post_for(target.number, self.number, self._delay_s, event)
 
     def _arrive(self, frame: Frame, now: float) -> None:
         """Queues a frame at its downlink; its first bytes pass while its last have not left."""
@@ -300,9 +305,6 @@ class FrameNetwork:
                     self._world.feed(event.number, left)
             case Frame():
                 self._arrive(event, now)
-            case Small():
-                for target in event.targets:
-                    self._world.hand_over(event.source, target, event.body)
             case Hold():
                 stream = self._nodes[event.source].streams.get(event.target)
                 if stream is not None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from swarmd.simulation.agenda import Agenda
+from swarmd.simulation.agenda import Agenda, Entry, Timeline, Windows
 
 
 class Actor(Protocol):
@@ -62,7 +62,11 @@ class World:
     """The event loop of a simulation."""
 
     def __init__(
-        self, seed: int, link: Link, fingerprint: Callable[[object], bytes] | None = None
+        self,
+        seed: int,
+        link: Link,
+        fingerprint: Callable[[object], bytes] | None = None,
+        agenda: Agenda | None = None,
     ) -> None:
         """Makes an empty world at time 0.
 
@@ -70,6 +74,7 @@ class World:
             seed: decides all that is random.
             link: how messages travel until somebody changes `link`.
             fingerprint: what of an event enters the trace hash; its type's name by default.
+            agenda: keeps what is to happen; by default in one order for all.
         """
         self.random: Final = random.Random(seed)  # noqa: S311 - replayed by seed, guards nothing
         """The only source of chance."""
@@ -80,7 +85,7 @@ class World:
         self.event_count = 0
         """Events executed so far."""
         self._fingerprint = fingerprint or _type_name
-        self._agenda = Agenda()
+        self._agenda = Timeline() if agenda is None else agenda
         self._add = self._agenda.push
         self._order = 0
         self._actors: list[Actor] = []
@@ -143,21 +148,21 @@ class World:
     def post(self, target: int, delay_s: float, event: object) -> None:
         """Feeds an event to an actor after a delay, past all links."""
         self._order += 1
-        self._add((self.now + delay_s, self._order, target, -1, event))
+        self._add((self.now + delay_s, self._order, target, -1, event), target)
+
+    def post_for(self, owner: int, target: int, delay_s: float, event: object) -> None:
+        """Feeds an event to an actor that serves several: it concerns only one of them."""
+        self._order += 1
+        self._add((self.now + delay_s, self._order, target, -1, event), owner)
 
     def deliver(self, source: int, target: int, delay_s: float, message: object) -> None:
         """Hands a message over after a delay that another model of links has worked out."""
         self._order += 1
-        self._add((self.now + delay_s, self._order, target, source, message))
+        self._add((self.now + delay_s, self._order, target, source, message), target)
 
     def _push(self, time: float, target: int, source: int, event: object) -> None:
         self._order += 1
-        self._add((time, self._order, target, source, event))
-
-    @property
-    def next_s(self) -> float:
-        """Nothing happens before this, simulated seconds; infinite if nothing is to happen."""
-        return self._agenda.next_s
+        self._add((time, self._order, target, source, event), target)
 
     def drop(self, is_gone: Callable[[int, object], bool]) -> None:
         """Has some of what was to happen not happen: told by target and event."""
@@ -167,9 +172,13 @@ class World:
 
     def run_until(self, time: float) -> None:
         """Executes events until `time`, including those at it."""
+        self._run(self._agenda.until(time))
+        self.now = max(self.now, time)
+
+    def _run(self, entries: Iterator[Entry]) -> None:
         actors, is_timed, noted, pack = self._actors, self._is_timed, self._noted, _INSTANT.pack
         fingerprint = self._fingerprint
-        for now, _, target, source, event in self._agenda.until(time):
+        for now, _, target, source, event in entries:
             self.now = now
             if event is _WAKE:
                 if not self._wake(target):
@@ -186,7 +195,6 @@ class World:
                     actors[target].receive(source, event, now)
             if is_timed[target]:
                 self._schedule_wake(target)
-        self.now = max(self.now, time)
 
     def _wake(self, target: int) -> bool:
         """Wakes an actor if it wants to be woken now; whether this was the wake it waits for."""
@@ -207,13 +215,6 @@ class World:
         """
         self._note(target, self._fingerprint(event))
         self._actors[target].handle(event, self.now)
-        if self._is_timed[target]:
-            self._schedule_wake(target)
-
-    def hand_over(self, source: int, target: int, message: object) -> None:
-        """Hands a message over at this instant; see `feed`."""
-        self._note(target, self._fingerprint(message))
-        self._actors[target].receive(source, message, self.now)
         if self._is_timed[target]:
             self._schedule_wake(target)
 
@@ -257,3 +258,23 @@ def _type_name(event: object) -> bytes:
     if name is None:
         name = _NAMES[kind] = kind.__name__.encode("ascii")
     return name
+
+
+class WindowedWorld(World):
+    """A world whose actors do in turn what they do within a window of time; see `Windows`."""
+
+    def __init__(self, seed: int, link: Link, window_s: float) -> None:
+        """Makes an empty world at time 0.
+
+        Args:
+            seed: decides all that is random.
+            link: how messages travel.
+            window_s: less than what anything takes from one actor to another, seconds.
+        """
+        self.windows: Final = Windows(window_s)
+        """What is to happen."""
+        super().__init__(seed, link, agenda=self.windows)
+
+    def run_window(self, number: int) -> None:
+        """Executes events up to the end of a window."""
+        self._run(self.windows.window(number))

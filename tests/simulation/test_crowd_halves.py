@@ -125,8 +125,8 @@ def _fields(parcel: Parcel) -> tuple[object, ...]:
     return at, type(event), tuple(getattr(event, name) for name in names)
 
 
-def test_two_processes_need_a_delay() -> None:
-    with pytest.raises(ConfigError, match="two need a delay above 0"):
-        crowd(processes=2, delay_s=0.0)
+def test_crowds_need_a_delay() -> None:
+    with pytest.raises(ConfigError, match="delay_s: must be above 0"):
+        crowd(delay_s=0.0)
     with pytest.raises(ConfigError, match="processes: 3, expected 1 to 2"):
         crowd(processes=3)
