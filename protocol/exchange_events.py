@@ -328,7 +328,14 @@ class Withdrawn:
     """The manifest it is about."""
 
 
-UploadInput = PeerMessage | ChunksRead | PageRead | Flushed | Acquired | Opened | Withdrawn
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnCame:
+    """What made the upload wait for its turn may be over (`upload_turns.UploadTurns.due`)."""
+
+
+UploadInput = (
+    PeerMessage | ChunksRead | PageRead | Flushed | Acquired | Opened | Withdrawn | TurnCame
+)
 """Everything `Upload.handle` accepts."""
 
 

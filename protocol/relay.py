@@ -299,6 +299,8 @@ class Relay:
             case PeerRequested():
                 # The upload answers: pushing the same would send it twice.
                 for run in self._numbered(number, event.indices):
+                    for unheard in member.known.absent_runs(*run):
+                        member.asked.add(*unheard)
                     member.known.add(*run)
             case PeerGained():
                 for run in self._numbered(number, event.indices):

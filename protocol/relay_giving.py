@@ -128,7 +128,8 @@ class Giving:
         del self._wait_until[number]
         first, count = self._state.whole(number)
         self._seeders[number].fresh.known_before(
-            member.known.window(first, count) for member in self._state.members.receivers(number)
+            member.known.window(first, count) & ~member.asked.window(first, count)
+            for member in self._state.members.receivers(number)
         )
         return False
 

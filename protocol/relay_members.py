@@ -129,6 +129,7 @@ class Member:
     """Another node of the relay."""
 
     __slots__ = (
+        "asked",
         "complainers",
         "in_normal_ring",
         "in_urgent_ring",
@@ -172,6 +173,8 @@ class Member:
         """Objects it has begun to seed: a share of them is its own."""
         self.known = ChunkSet()
         """What it holds, or is about to receive from this node."""
+        self.asked = ChunkSet()
+        """Of that, what it asked for: no claim that it holds it, rather the opposite."""
         self.load_bytes = 0
         """What it said is queued at it."""
         self.urgent: deque[Duty] = deque()

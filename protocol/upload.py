@@ -7,9 +7,10 @@ Goals: nothing is said about a manifest unless the rule permits it at that momen
 every interest, at every request, again before every read and again before every send, so that a
 revocation or suspension ends service with the frame under way. Every index of every request is
 answered exactly once. Memory is bounded: one read at a time, a bounded number of unsent bytes.
-Non-goals: fairness between peers (each has one read under way, and the host takes turns), rates.
+Non-goals: fairness between peers, which is `upload_turns`' matter, and rates.
 
-There are no states: what is open is the set of requests, served first come, first served.
+There are no states: what is open is the set of requests, served first come, first served; what the
+peer was sent completely before goes last.
 """
 
 from __future__ import annotations
@@ -31,9 +32,8 @@ from protocol.exchange_events import (
     PageRead,
     PeerId,
     PeerMessage,
-    ReadChunks,
-    ReadPage,
     Send,
+    TurnCame,
     UploadEffect,
     UploadInput,
     Withdrawn,
@@ -52,12 +52,18 @@ from protocol.exchange_messages import (
     RejectReason,
     Request,
     Unknown,
-    split_payload,
 )
-from protocol.limits import RECIPE_PAGE_LEAVES
 from protocol.runs import NO_CHUNKS, Runs
 from protocol.upload_offers import Offers
 from protocol.upload_pace import FramePace
+from protocol.upload_serving import (
+    Serving,
+    check_component,
+    chunks_of,
+    page_count,
+    wish_of,
+)
+from protocol.upload_turns import UploadTurns
 
 SERVED_REQUESTS_MAX: Final = 512
 """Requests of one peer that may wait; beyond that the answer is BUSY. An honest peer has a few for
@@ -94,40 +100,33 @@ ServeRule = Callable[[ManifestId], bool]
 """Says whether the peer may be served a manifest now; cheap, and asked very often."""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Serving:
-    """A request that is not fully answered."""
-
-    request_id: int
-    """The request it belongs to."""
-    manifest_id: ManifestId
-    """The manifest it is about."""
-    component: int
-    """Position of the component in the manifest."""
-    page: int | None = None
-    """Recipe page asked for; then no indices are waiting."""
-    waiting: int = 0
-    """Indices not answered, as a set."""
-
-
 class Upload:
     """See the module's docstring."""
 
-    def __init__(self, *, peer: PeerId, library: Library, may_serve: ServeRule) -> None:
+    def __init__(
+        self,
+        *,
+        peer: PeerId,
+        library: Library,
+        may_serve: ServeRule,
+        turns: UploadTurns | None = None,
+    ) -> None:
         """Starts with nothing open.
 
         Args:
             peer: whom to serve.
             library: what is held; asked at every message, never copied.
             may_serve: the rule for this peer.
+            turns: shared by all uploads of the node; None: this one waits for no other.
         """
         self._peer = peer
+        self._seat = None if turns is None else turns.seat(peer)
         self._library = library
         self._may_serve = may_serve
         self._interests: dict[ManifestId, tuple[int, ...]] = {}
         self._unknown: dict[ManifestId, tuple[int, ...]] = {}
-        self._open: dict[int, _Serving] = {}
-        self._reading: _Serving | None = None
+        self._open: dict[int, Serving] = {}
+        self._reading: Serving | None = None
         self._waiting_count = 0
         self._pace = FramePace()
         self._unsent_bytes = 0
@@ -181,17 +180,34 @@ class Upload:
             case Flushed():
                 self._unsent_bytes = max(self._unsent_bytes - event.payload_bytes, 0)
                 self._pace.flushed(event.payload_bytes, now)
+                if self._seat is not None:
+                    self._seat.flushed(now)
             case Acquired():
                 self._on_acquired(event)
             case Opened():
                 self._on_opened(event.manifest_id)
             case Withdrawn():
                 self._on_withdrawn(event.manifest_id)
+            case TurnCame():
+                pass
             case _:
                 assert_never(event)
+        self._settle(now)
         if self._open and self._reading is None:
-            self._read_next()
+            self._read_next(now)
+            if not self._open:
+                self._settle(now)
         return self._effects
+
+    def end(self) -> None:
+        """Has nobody wait for this upload: its stream ended."""
+        if self._seat is not None:
+            self._seat.leave()
+
+    def _settle(self, now: float) -> None:
+        if self._seat is not None:
+            is_busy = self._reading is not None or self._unsent_bytes > 0
+            self._seat.settle(is_asking=bool(self._open), is_busy=is_busy, now=now)
 
     def _on_message(self, message: ExchangeMessage) -> None:
         match message:
@@ -223,7 +239,7 @@ class Upload:
             self._remember_unknown(manifest_id, message.components)
             self._send(Unknown(manifest_id=manifest_id))
             return
-        _check_component(message.components[-1], served)
+        check_component(message.components[-1], len(served.possession))
         if manifest_id not in self._interests and len(self._interests) >= INTERESTS_MAX:
             self._send(Unknown(manifest_id=manifest_id))
             return
@@ -262,7 +278,7 @@ class Upload:
         if served is None:
             self._reject(message.request_id, message.indices, RejectReason.UNKNOWN)
             return
-        _check_component(message.component, served)
+        check_component(message.component, len(served.possession))
         held = served.possession[message.component]
         if message.indices.last >= held.size:
             raise ExchangeOffenceError(
@@ -278,10 +294,9 @@ class Upload:
             self._reject(message.request_id, Runs.of_bits(absent), RejectReason.NOT_AVAILABLE)
         if waiting:
             self._waiting_count += waiting.bit_count()
-            self._open[message.request_id] = _Serving(
+            self._open[message.request_id] = Serving(
                 request_id=message.request_id,
-                manifest_id=message.manifest_id,
-                component=message.component,
+                wish=wish_of(message, held.size),
                 waiting=waiting,
             )
             if served.offers is not None:
@@ -302,8 +317,9 @@ class Upload:
         if served is None:
             self._reject_page(message.request_id, RejectReason.UNKNOWN)
             return
-        _check_component(message.component, served)
-        pages = -(-served.possession[message.component].size // RECIPE_PAGE_LEAVES)
+        check_component(message.component, len(served.possession))
+        size = served.possession[message.component].size
+        pages = page_count(size)
         if message.page >= pages:
             raise ExchangeOffenceError(
                 Offence.MALFORMED, f"request for recipe page {message.page} of {pages}"
@@ -311,10 +327,9 @@ class Upload:
         if self._is_busy(0):
             self._reject_page(message.request_id, RejectReason.BUSY)
             return
-        self._open[message.request_id] = _Serving(
+        self._open[message.request_id] = Serving(
             request_id=message.request_id,
-            manifest_id=message.manifest_id,
-            component=message.component,
+            wish=wish_of(message, size),
             page=message.page,
         )
 
@@ -350,39 +365,41 @@ class Upload:
             self._remember_unknown(manifest_id, components)
             self._send(Unknown(manifest_id=manifest_id))
 
-    def _read_next(self) -> None:
+    def _read_next(self, now: float) -> None:
         """Starts the next read if none is under way and the peer takes what it was sent."""
         while (
             self._reading is None
             and self._unsent_bytes < self._pace.unsent_bytes_max
             and self._open
         ):
-            serving = next(iter(self._open.values()))
+            serving = self._next_serving()
             if self._find(serving.manifest_id) is None:
                 self._refuse(serving, RejectReason.UNKNOWN)
                 continue
-            self._reading = serving
-            if serving.page is not None:
-                self._effects.append(
-                    ReadPage(
-                        request_id=serving.request_id,
-                        manifest_id=serving.manifest_id,
-                        component=serving.component,
-                        page=serving.page,
-                    )
-                )
+            bytes_max = self._turn_bytes(serving, now)
+            if not bytes_max:
                 return
-            self._effects.append(
-                ReadChunks(
-                    request_id=serving.request_id,
-                    manifest_id=serving.manifest_id,
-                    component=serving.component,
-                    indices=Runs.of_bits(serving.waiting),
-                    bytes_max=self._pace.frame_bytes,
-                )
-            )
+            self._reading = serving
+            self._effects.append(serving.read(bytes_max))
 
-    def _finish_read(self, request_id: int) -> _Serving | None:
+    def _next_serving(self) -> Serving:
+        """The first request of what the peer was not sent completely; without one the first."""
+        first = next(iter(self._open.values()))
+        seat = self._seat
+        if seat is None or seat.is_in_need(first.wish):
+            return first
+        return next((each for each in self._open.values() if seat.is_in_need(each.wish)), first)
+
+    def _turn_bytes(self, serving: Serving, now: float) -> int:
+        """Payload of the next frame; 0: it is not this peer's turn."""
+        frame_bytes = self._pace.frame_bytes
+        if self._seat is None:
+            return frame_bytes
+        return self._seat.begin(
+            serving.wish, frame_bytes=frame_bytes, unsent_bytes=self._unsent_bytes, now=now
+        )
+
+    def _finish_read(self, request_id: int) -> Serving | None:
         """Ends the read under way; None if everything it was for was answered meanwhile."""
         serving = self._reading
         if serving is None or serving.request_id != request_id:
@@ -401,9 +418,10 @@ class Upload:
         if serving is None:
             return
         absent = event.absent.bits & serving.waiting
-        message = _chunks_of(event, serving.waiting)
+        message = chunks_of(event, serving.waiting)
         if message is not None:
             self._answered(serving, message.indices.bits)
+            self._count(serving, len(message.indices))
         if absent:
             self._answered(serving, absent)
             self._reject(event.request_id, Runs.of_bits(absent), RejectReason.NOT_AVAILABLE)
@@ -425,12 +443,17 @@ class Upload:
         if event.page is None:
             self._reject_page(event.request_id, RejectReason.NOT_AVAILABLE)
             return
+        self._count(serving, 1)
         self._unsent_bytes += len(event.page)
         self._send(
             RecipePageMessage(request_id=event.request_id, page=event.page), serving.manifest_id
         )
 
-    def _refuse(self, serving: _Serving, reason: RejectReason) -> None:
+    def _count(self, serving: Serving, answers: int) -> None:
+        if self._seat is not None:
+            self._seat.sent(serving.wish, answers)
+
+    def _refuse(self, serving: Serving, reason: RejectReason) -> None:
         """Answers all that is left of a request by a reject."""
         del self._open[serving.request_id]
         self._waiting_count -= serving.waiting.bit_count()
@@ -438,7 +461,7 @@ class Upload:
             self._reject_page(serving.request_id, reason)
         self._reject(serving.request_id, Runs.of_bits(serving.waiting), reason)
 
-    def _answered(self, serving: _Serving, indices: int) -> None:
+    def _answered(self, serving: Serving, indices: int) -> None:
         if not indices:
             return
         serving.waiting &= ~indices
@@ -476,30 +499,3 @@ def refusal_of(message: ExchangeMessage) -> ExchangeMessage | None:
             return None
         case _:
             return message
-
-
-def _chunks_of(event: ChunksRead, waiting: int) -> Chunks | None:
-    """The message of what was read and is still waited for; None if that is nothing."""
-    found = event.found.bits
-    wanted = found & waiting
-    if not wanted:
-        return None
-    if wanted == found:
-        return Chunks(
-            request_id=event.request_id,
-            indices=event.found,
-            lengths=event.lengths,
-            payload=event.payload,
-            packed=event.packed,
-        )
-    chunks = split_payload(event.found, event.lengths, event.payload)
-    chosen = [(index, data) for index, data in chunks if wanted >> index & 1]
-    return Chunks.of(event.request_id, chosen, event.packed)
-
-
-def _check_component(component: int, served: ServedManifest) -> None:
-    if component >= len(served.possession):
-        raise ExchangeOffenceError(
-            Offence.MALFORMED,
-            f"component {component}, the manifest has {len(served.possession)}",
-        )

@@ -363,6 +363,7 @@ class ExchangeService:
             peer=peer,
             library=self._library,
             may_serve=lambda manifest_id: self._authority.may_serve(peer, manifest_id),
+            turns=self._relays.turns,
         )
         return PeerLink(stream, is_ours=is_ours, upload=upload, owner=self)
 
@@ -376,6 +377,7 @@ class ExchangeService:
     def link_left(self, link: PeerLink) -> None:
         """Has nobody wait for a peer whose link was taken out."""
         self._sent_bytes += link.upload.sent_bytes
+        link.upload.end()
         for fetch in self._fetches.with_answers_due():
             fetch.feed(PeerLeft(peer=link.peer))
         self._fetches.drop_drained()
@@ -427,6 +429,10 @@ class ExchangeService:
         """Routes a relay message."""
         self._relays.take(peer, message)
 
+    def serve_turns(self) -> None:
+        """Has the peers served for whose turn has come."""
+        self._relays.serve_turns()
+
     def note_request(self, peer: PeerId, message: Request) -> None:
         """Lets a relay know what need not be pushed."""
         self._relays.requested(peer, message)
@@ -460,7 +466,6 @@ class ExchangeService:
             return ChunksRead.of(effect.request_id, [(index, None) for index in effect.indices])
         image = authorised.manifest.objects[effect.component].digest
         packer = self._packing.packer_for(meter)
-        await self._relays.wait_turn()
         outcome = await self._run_blocking(
             partial(self._library.read_chunks, effect, image, packer)
         )

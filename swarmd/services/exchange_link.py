@@ -96,6 +96,10 @@ class LinkOwner(Protocol):
         """Notes that the peer asked for chunks, which its upload answers."""
         ...
 
+    def serve_turns(self) -> None:
+        """Has the peers served for whose turn has come."""
+        ...
+
     def may_serve(self, peer: PeerId, manifest_id: ManifestId) -> bool:
         """Whether the peer may be served the manifest now."""
         ...
@@ -164,7 +168,11 @@ class PeerLink:
                 if self._is_closed:
                     nursery.cancel_scope.cancel()
                 nursery.start_soon(self._send_queued)
-                await self._receive()
+                try:
+                    await self._receive()
+                finally:
+                    # Turns come at any time: no read may begin in a nursery that is closing.
+                    self._is_closed = True
                 nursery.cancel_scope.cancel()
         finally:
             self._is_closed = True
@@ -309,6 +317,7 @@ class PeerLink:
                 case ReadChunks() | ReadPage():
                     if self._nursery is not None and not self._is_closed:
                         self._nursery.start_soon(self._read, effect)
+        self._owner.serve_turns()
 
     async def _read(self, effect: ReadChunks | ReadPage) -> None:
         if isinstance(effect, ReadChunks):

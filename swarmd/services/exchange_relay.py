@@ -31,6 +31,7 @@ from protocol.exchange_events import (
     Send,
     Stop,
     TimerFired,
+    TurnCame,
 )
 from protocol.exchange_messages import BitfieldMessage, Have, Request
 from protocol.relay import Relay
@@ -52,6 +53,7 @@ from protocol.relay_messages import Ready, RelayMessage
 from protocol.relay_scheduler import RelayScheduler
 from protocol.relay_statistics import RelayStatistics
 from protocol.runs import Runs
+from protocol.upload_turns import UploadTurns
 from swarmd.entropy import Entropy
 from swarmd.net.uplink_window import LOOK_S, UplinkWindow
 from swarmd.services.exchange_fetch import Fetch
@@ -73,8 +75,6 @@ IDLE_S: Final = 60.0
 WELCOMES_MAX: Final = 256
 """Manifests remembered of a peer whose pushes were welcome on its link, so that late ones are no
 offence; the oldest is forgotten first."""
-TURN_S_MAX: Final = 1.0
-"""Longest time an answer waits because fresh units want the uplink, seconds."""
 TICK_S: Final = 0.016
 """How late a deadline of a relay may be met, seconds: below what any of them must be exact to."""
 _ENTROPY_BOUND: Final = 2**62
@@ -123,8 +123,9 @@ class RelayDesk:
         self._welcomed: dict[PeerId, dict[ManifestId, None]] = {}
         self._nursery: trio.Nursery | None = None
         self._changed = trio.Event()
-        self._calmed = trio.Event()
         self._is_pumping = False
+        self.turns: Final = UploadTurns(lambda: self._scheduler.is_pressing)
+        """Who is answered when: behind fresh units, and by need."""
         self._uplink = UplinkWindow()
         self._look_at: float | None = None
 
@@ -148,7 +149,7 @@ class RelayDesk:
     def _next_at(self) -> float:
         times = [seat.relay.deadline for seat in self._seats.values()]
         times += [seat.idle_until for seat in self._seats.values()]
-        times += [self._sender.blocked_at, self._look_at]
+        times += [self._sender.blocked_at, self._look_at, self.turns.deadline]
         return min((time for time in times if time is not None), default=float("inf"))
 
     def _wake(self) -> None:
@@ -473,12 +474,14 @@ class RelayDesk:
         seat = self._seats.get(manifest_id)
         return seat is not None and seat.relay.tells(peer)
 
-    async def wait_turn(self) -> None:
-        """Waits, briefly, until no fresh unit wants the uplink."""
-        with trio.move_on_after(TURN_S_MAX):
-            while self._scheduler.is_pressing:
-                self._calmed = trio.Event() if self._calmed.is_set() else self._calmed
-                await self._calmed.wait()
+    def serve_turns(self) -> None:
+        """Has the peers read for whose turn has come."""
+        if self.turns.has_waiting:
+            for peer in self.turns.due(self._host.now()):
+                link = self._links.get(peer)
+                if link is not None:
+                    link.feed(TurnCame())
+            self._changed.set()
 
     # Effects -------------------------------------------------------------------------------------
 
@@ -499,8 +502,7 @@ class RelayDesk:
             self._hand_out()
         finally:
             self._is_pumping = False
-        if not self._scheduler.is_pressing:
-            self._calmed.set()
+        self.serve_turns()
 
     def _hand_out(self) -> None:
         if not self._scheduler.open_slots or not self._has_work:

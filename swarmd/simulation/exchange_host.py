@@ -49,6 +49,7 @@ from protocol.exchange_events import (
     Send,
     Stalled,
     TimerFired,
+    TurnCame,
     UploadInput,
     VerifyPage,
     WriteChunks,
@@ -68,6 +69,7 @@ from protocol.exchange_messages import (
 )
 from protocol.picker import RarestFirst
 from protocol.upload import ServedManifest, Upload
+from protocol.upload_turns import UploadTurns
 from swarmd.simulation.world import World
 
 _PEER: Final = struct.Struct(">I")
@@ -179,6 +181,7 @@ class ExchangeHost:
             for index in data:
                 field.add(index)
         self._uploads: dict[int, Upload] = {}
+        self._turns = UploadTurns()
         self._download: Download | None = None
         if wants:
             self._download = Download(
@@ -210,8 +213,13 @@ class ExchangeHost:
 
     @property
     def deadline(self) -> float | None:
-        """When the download wants to be woken."""
-        return None if self._download is None or self.is_gone else self._download.deadline
+        """When the download, or who waits for a turn, wants to be woken."""
+        if self.is_gone:
+            return None
+        times = [self._turns.deadline]
+        if self._download is not None:
+            times.append(self._download.deadline)
+        return min((time for time in times if time is not None), default=None)
 
     @property
     def peers(self) -> tuple[int, ...]:
@@ -241,14 +249,22 @@ class ExchangeHost:
             peer=_PEER.pack(peer),
             library=self,
             may_serve=lambda _: self.may_serve(peer),
+            turns=self._turns,
         )
         if self._download is not None:
             self._feed(PeerJoined(peer=_PEER.pack(peer)))
 
     def disconnect(self, peer: int) -> None:
         """Ends this side of a stream."""
-        if self._uploads.pop(peer, None) is not None and self._download is not None:
+        if self._end_upload(peer) and self._download is not None:
             self._feed(PeerLeft(peer=_PEER.pack(peer)))
+
+    def _end_upload(self, peer: int) -> bool:
+        upload = self._uploads.pop(peer, None)
+        if upload is None:
+            return False
+        upload.end()
+        return True
 
     def find(self, manifest_id: ManifestId) -> ServedManifest | None:
         """The `Library` of the uploads."""
@@ -273,7 +289,7 @@ class ExchangeHost:
 
     def _cut(self, peer: int, offence: Offence) -> None:
         self.offences.append((peer, offence))
-        self._uploads.pop(peer, None)
+        self._end_upload(peer)
         if self._download is not None:
             self._feed(PeerBanned(peer=_PEER.pack(peer)))
         self._world.send(self.number, peer, None)
@@ -302,9 +318,13 @@ class ExchangeHost:
         for peer in self._uploads:
             self._world.send(self.number, peer, None)
 
-    def wake(self, now: float) -> None:  # noqa: ARG002
-        """The download's deadline has come."""
-        self._feed(TimerFired())
+    def wake(self, now: float) -> None:
+        """The download's deadline has come, or a turn."""
+        if self._download is not None:
+            deadline = self._download.deadline
+            if deadline is not None and deadline <= now:
+                self._feed(TimerFired())
+        self._serve_turns()
 
     def _dispatch(self, source: int, message: ExchangeMessage) -> None:
         event = PeerMessage(peer=_PEER.pack(source), message=message)
@@ -337,6 +357,13 @@ class ExchangeHost:
                     self._post(_Read(peer, PageRead(request_id=effect.request_id, page=page)))
                 case _:
                     assert_never(effect)
+        self._serve_turns()
+
+    def _serve_turns(self) -> None:
+        for peer in self._turns.due(self._world.now):
+            (number,) = _PEER.unpack(peer)
+            if number in self._uploads:
+                self._feed_upload(number, TurnCame())
 
     def _read(self, effect: ReadChunks) -> ChunksRead:
         found: list[tuple[int, bytes | None]] = []

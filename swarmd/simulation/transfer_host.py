@@ -39,6 +39,7 @@ from protocol.exchange_events import (
     Send,
     Stalled,
     TimerFired,
+    TurnCame,
     UploadInput,
     VerifyPage,
     WriteChunks,
@@ -70,6 +71,7 @@ from protocol.relay_messages import (
     encode_relay,
 )
 from protocol.upload import ServedManifest, Upload
+from protocol.upload_turns import UploadTurns
 from swarmd.simulation.exchange_host import SimulatedRelease, peer_id
 from swarmd.simulation.frame_links import FrameNetwork
 from swarmd.simulation.links import FrameBlocked, FrameLeft, LinkNetwork, NodeLink
@@ -144,6 +146,7 @@ class TransferHost:
         self._network = network
         self._disk = disk or Disk()
         self._uploads: dict[int, Upload] = {}
+        self._turns = UploadTurns(lambda: self._relays.is_pushing)
         self._parts: dict[ManifestId, ImagePart] = {}
         self._lanes: list[ImagePart] = []
         self._is_news_due = False
@@ -253,14 +256,22 @@ class TransferHost:
             peer=peer_id(peer),
             library=self,
             may_serve=lambda manifest_id: self.may_serve(peer, manifest_id),
+            turns=self._turns,
         )
         for part in self.parts:
             self._join(part, peer)
 
     def disconnect(self, peer: int) -> None:
         """Ends this side of a stream."""
-        if self._uploads.pop(peer, None) is not None:
+        if self._end_upload(peer):
             self._lose(PeerLeft(peer=peer_id(peer)))
+
+    def _end_upload(self, peer: int) -> bool:
+        upload = self._uploads.pop(peer, None)
+        if upload is None:
+            return False
+        upload.end()
+        return True
 
     def _lose(self, event: PeerLeft | PeerBanned) -> None:
         for part in self.parts:
@@ -279,7 +290,7 @@ class TransferHost:
 
     def cut(self, peer: int, offence: Offence) -> None:
         """Disconnects a peer for an offence, for good."""
-        if self._uploads.pop(peer, None) is not None:
+        if self._end_upload(peer):
             self.offences.append((peer, offence))
             self._lose(PeerBanned(peer=peer_id(peer)))
             self._hang_up(peer)
@@ -335,6 +346,7 @@ class TransferHost:
                 times.append(part.download.deadline)
             if part.relay is not None:
                 times.append(part.relay.deadline)
+        times.append(self._turns.deadline)
         return min((time for time in times if time is not None), default=None)
 
     def wake(self, now: float) -> None:
@@ -345,6 +357,7 @@ class TransferHost:
                 self.feed(part, TimerFired())
             if part.relay is not None and is_due(part.relay.deadline, now):
                 self._relays.feed(part, TimerFired())
+        self.serve_turns()
 
     def receive(self, source: int, message: object, now: float) -> None:  # noqa: ARG002
         """Takes a message, or the end of a stream (None)."""
@@ -446,6 +459,16 @@ class TransferHost:
                     self._read(peer, self._parts[effect.manifest_id].read_page(effect))
                 case _:
                     assert_never(effect)
+        self.serve_turns()
+
+    def serve_turns(self) -> None:
+        """Serves the peers whose turn has come."""
+        if self._turns.has_waiting:
+            self._is_deadline_known = False
+            for peer in self._turns.due(self._world.now):
+                number = int.from_bytes(peer, "big")
+                if number in self._uploads:
+                    self._feed_upload(number, TurnCame())
 
     def _read(self, peer: int, event: UploadInput) -> None:
         """Hands an upload what was read for it, after the time that reading takes."""

@@ -89,6 +89,10 @@ class RelayOwner(Protocol):
         """Disconnects a peer for an offence, for good."""
         ...
 
+    def serve_turns(self) -> None:
+        """Serves the peers whose turn has come."""
+        ...
+
     def note_news(self, part: ImagePart) -> None:
         """Has new chunks told of soon."""
         ...
@@ -117,6 +121,11 @@ class RelayDesk:
         self._scheduler = RelayScheduler()
         self._parts: dict[Relay, ImagePart] = {}
         self._under_way: dict[int, PushToken] = {}
+
+    @property
+    def is_pushing(self) -> bool:
+        """Whether pushes wait for the uplink."""
+        return self._scheduler.is_pressing
 
     def make(self, release: SimulatedRelease, entropy: int) -> Relay | None:
         """Makes the relay of an image."""
@@ -232,6 +241,7 @@ class RelayDesk:
         if not self._owner.is_gone:
             for relay, effect in self._scheduler.next_effects(self._owner.now):
                 self._execute(self._parts[relay], effect)
+            self._owner.serve_turns()
 
     def _execute(self, part: ImagePart, effect: RelayEffect) -> None:
         match effect:

@@ -211,7 +211,7 @@ _RELAYED: Final = (
         family=_EXCHANGE,
         known_as="Sybils that take upload slots: Konrath and others, P2P 2007",
         attacker="three of ten members ask everybody for everything, again and again",
-        counter="one read under way for each peer, in turns; 512 open requests at most (X28, X45)",
+        counter="pushes first, then by need; asking for a chunk claims nothing (X51, X52, RL29)",
         run=run_greedy,
         is_long=True,
     ),

@@ -12,6 +12,8 @@ RUN_CHUNKS: Final = 16
 """Chunks of each request."""
 REQUESTS: Final = 32
 """Requests that are open at each peer at first; each answer is followed by another one."""
+AGAIN_S: Final = 0.25
+"""How long after a reject it asks that peer anew, seconds."""
 _FIRST_ID: Final = 1 << 62
 
 
@@ -34,8 +36,10 @@ class GreedyPeer(TransferHost):
             super().receive(source, message, now)
         elif isinstance(message, Chunks):
             self._ask(source)
+        else:
+            self._ask(source, AGAIN_S)
 
-    def _ask(self, peer: int) -> None:
+    def _ask(self, peer: int, delay_s: float = 0.0) -> None:
         for part in self.parts[:1]:
             size = len(part.release.components[0])
             first = self.asked * RUN_CHUNKS % size
@@ -46,4 +50,4 @@ class GreedyPeer(TransferHost):
                 component=0,
                 indices=Runs.of(range(first, min(first + RUN_CHUNKS, size))),
             )
-            self.transmit(peer, request)
+            self.postpone(peer, request, delay_s)
