@@ -39,6 +39,9 @@ HOLD_S: Final = 5.0
 """Who does not take its frame within this time holds up nobody any more, seconds."""
 PUSHED_HOLD_S: Final = 1.0
 """The same while pushes wait."""
+CALM_S: Final = 1.0
+"""How long no push must wait before more than one frame is given out at once, seconds: between two
+pushes there are moments without one, in which all who ask would get seconds of an uplink."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +121,7 @@ class UploadTurns:
         self._is_begun = False
         self._held_at = 0.0
         self._next_at = 0.0
+        self._pushed_at = -CALM_S
 
     @property
     def has_waiting(self) -> bool:
@@ -142,8 +146,7 @@ class UploadTurns:
         if self._holder is not None and now >= self._held_until:
             self._release(now)
         called: list[Seat] = []
-        if not self._is_pushing():
-            self._next_at = min(self._next_at, now)
+        if self._is_calm(now):
             called = [seat for seat in self._waiting if self._is_free(seat, now)]
             for seat in called:
                 del self._waiting[seat]
@@ -163,11 +166,9 @@ class UploadTurns:
     def begin(self, seat: Seat, wish: Wish, frame_bytes: int, unsent_bytes: int, now: float) -> int:
         """See `Seat.begin`."""
         self._asking[seat] = (self.served(seat.peer, wish) // wish.answers, now)
-        if not self._is_pushing():
-            if self._is_free(seat, now):
-                self._waiting.pop(seat, None)
-                return frame_bytes
-            self._next_at = min(self._next_at, now)
+        if self._is_calm(now) and self._is_free(seat, now):
+            self._waiting.pop(seat, None)
+            return frame_bytes
         if unsent_bytes:
             return 0  # asked again when they have left
         if self._holder is None and not self._waiting and now >= self._next_at:
@@ -205,6 +206,14 @@ class UploadTurns:
         self._waiting.pop(seat, None)
         if self._holder is seat:
             self._holder = None
+
+    def _is_calm(self, now: float) -> bool:
+        """Whether no push waits or waited lately; where none waits now there is no pause."""
+        if self._is_pushing():
+            self._pushed_at = now
+            return False
+        self._next_at = min(self._next_at, now)
+        return now >= self._pushed_at + CALM_S
 
     @property
     def _held_until(self) -> float:

@@ -29,6 +29,7 @@ from protocol.runs import Runs
 from protocol.upload import ServedManifest, Upload
 from protocol.upload_pace import FRAME_BYTES_MIN, FRAME_BYTES_START
 from protocol.upload_turns import (
+    CALM_S,
     ENTRIES_MAX,
     NEED_S,
     PAUSE_FACTOR,
@@ -164,14 +165,19 @@ def test_while_pushes_wait_all_take_one_turn_with_pauses() -> None:
     assert desk.turns.deadline == 0.9 + pause_s + PAUSE_S_MAX
 
 
-def test_all_go_on_at_once_when_no_push_waits_any_more() -> None:
+def test_all_go_on_at_once_when_no_push_waited_for_a_second() -> None:
     desk = Desk()
     desk.is_pushing = True
     seats = [desk.seat(name) for name in "abc"]
     assert [ask(seat, 0.0) for seat in seats] == [FRAME_BYTES_MIN, 0, 0]
     desk.is_pushing = False
-    assert desk.turns.due(0.0) == [b"b", b"c"]
-    assert [ask(seat, 0.0) for seat in seats[1:]] == [FRAME_BYTES_START] * 2
+    frame_left(seats[0], 0.1, is_asking=False)
+    # In a moment without a push there is one turn as before, though no pause.
+    assert desk.turns.due(0.1) == [b"b"]
+    assert ask(seats[1], 0.1) == FRAME_BYTES_MIN
+    assert desk.turns.due(0.9) == []
+    assert desk.turns.due(CALM_S) == [b"c"]
+    assert ask(seats[2], CALM_S) == FRAME_BYTES_START
 
 
 def test_who_takes_no_frame_loses_its_turn() -> None:
