@@ -1,9 +1,10 @@
-"""One image to thousands of nodes in one process, by the production machines: one line of JSON.
+"""One image to thousands of nodes, by the production machines: one line of JSON.
 
-    python benchmarks/swarm_scale.py --pull --nodes 2600 --mib 3072 --uplink-mbit 2400
+    python benchmarks/swarm_scale.py --pull --nodes 2600 --mib 2862 --uplink-mbit 2400 --processes 2
 
 Times are simulated and in fluid bounds; `cpu_s`, `us_per_delivery` and `rss_mib` say what the
-simulation cost. One seed gives one `trace`. The exit code is 1 if a node did not finish.
+simulation cost. One seed and one number of processes give one `trace`. The exit code is 1 if a node
+did not finish.
 """
 
 from __future__ import annotations

@@ -206,7 +206,9 @@ class CrowdHost(TransferHost):
 
     def connect(self, peer: int) -> None:
         """Opens this side of a stream; everybody may be served everything."""
-        self._uploads[peer] = Upload(peer=peer_id(peer), library=self._shelf, may_serve=_anybody)
+        self._uploads[peer] = Upload(
+            peer=peer_id(peer), library=self._shelf, may_serve=_anybody, turns=self._turns
+        )
         for part in self.parts:
             self._join(part, peer)
 
@@ -228,6 +230,8 @@ class CrowdHost(TransferHost):
     def _feed_upload(self, peer: int, event: UploadInput) -> None:
         for effect in self._effects_of(peer, event):
             self._execute_upload(peer, effect)
+        if self._turns.has_waiting:
+            self.serve_turns()
 
     def _effects_of(self, peer: int, event: UploadInput) -> list[UploadEffect]:
         return self._uploads[peer].handle(event, self._world.now)
