@@ -135,7 +135,8 @@ class _Judgement:
     def figures(self, release: ReleaseProgress) -> ReleaseFigures:
         """How one release went."""
         releases, final = self._record.releases, release.final_s
-        times = [] if final is None else release.finished_s.values()
+        finished = self._record.finished_s(release, self._findings.completions)
+        times = [] if final is None else finished.values()
         return ReleaseFigures(
             name=release.plan.name or f"release {releases.index(release) + 1}",
             manifest="" if release.manifest is None else release.manifest.hex(),

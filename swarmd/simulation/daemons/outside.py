@@ -8,7 +8,7 @@ network namespaces) implements `OutsideSwarm`; `timeline` drives it through a sc
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from protocol.digest import Digest, ManifestId
@@ -50,6 +50,9 @@ class Findings:
     did not answer in time is none."""
     spoilt: int | None = None
     """Complete images with bytes that are not the image's; None: not looked at."""
+    completions: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """When a gateway was complete with a version, seconds of the event loop's clock, where that is
+    known better than by looking."""
     event_count: int = 0
     """Events of the run; 0 where there are none to count."""
     trace_hash: str = ""

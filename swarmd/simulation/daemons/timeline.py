@@ -7,8 +7,9 @@ what images contain comes from the seed.
 from __future__ import annotations
 
 import hashlib
+import math
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -74,6 +75,23 @@ class Record:
     """Moments at which a gateway had an image that nobody had approved."""
     heal_s: float | None = None
     """From the end of the last fault until the chain went on."""
+    zero_s: float = 0.0
+    """When it began, on the event loop's clock."""
+
+    def finished_s(
+        self, release: ReleaseProgress, completions: Mapping[tuple[str, str], float]
+    ) -> dict[str, float]:
+        """When each gateway had a release: by what is known exactly, else when it was seen.
+
+        Args:
+            release: one of this run.
+            completions: as `Findings` has them.
+        """
+        version = version_of(self.releases.index(release))
+        return {
+            name: min(completions.get((name, version), math.inf) - self.zero_s, seen_s)
+            for name, seen_s in release.finished_s.items()
+        }
 
 
 class Timeline:
@@ -106,6 +124,7 @@ class Timeline:
         self._record = Record(
             scenario, seed, [ReleaseProgress(plan, image) for plan, image in plans], empty
         )
+        self._record.zero_s = self._zero_s
         self._goal: int | None = None
         self._open_steps = 0
         self._proposing = trio.Lock()
@@ -153,7 +172,7 @@ class Timeline:
     # What happens --------------------------------------------------------------------------------
 
     async def _publish(self, release: ReleaseProgress) -> None:
-        version = f"1.{self._record.releases.index(release)}"
+        version = version_of(self._record.releases.index(release))
         # A publisher numbers its releases: the next one can be made once the last one is final.
         async with self._proposing:
             release.manifest = await self._swarm.propose(release.image, version=version)
@@ -272,6 +291,11 @@ class Timeline:
             elif any(release.digest in images for images in complete.values()):
                 return False
         return True
+
+
+def version_of(number: int) -> str:
+    """What the image of a release is called, by its place in the scenario."""
+    return f"1.{number}"
 
 
 def draw_links(scenario: Scenario, seed: int) -> dict[str, LinkClass]:

@@ -31,6 +31,7 @@ from swarmd.simulation.daemons.outside import PUBLISHER, Findings, View
 from swarmd.simulation.daemons.timeline import draw_skews
 from swarmd.simulation.links import NodeLink
 from swarmd.simulation.processes.blame import Blame
+from swarmd.simulation.processes.completions import completions
 from swarmd.simulation.processes.founding import create, introduce
 from swarmd.simulation.processes.grounds import Grounds
 from swarmd.simulation.processes.processors import ProcessorWatch, process_s
@@ -373,6 +374,10 @@ class ProcessSwarm:
             disagreements=self._disagreements(),
             offences=blame.of_honest,
             spoilt=await self._spoilt(view),
+            completions=completions(
+                ((name, self._nodes[name].log_path) for name in self.gateways),
+                trio.current_time(),
+            ),
             cpu_share=share,
             cpu_s=cpu_s,
             notes=tuple(notes),
