@@ -40,8 +40,8 @@ HOLD_S: Final = 5.0
 PUSHED_HOLD_S: Final = 1.0
 """The same while pushes wait."""
 CALM_S: Final = 1.0
-"""How long no push must wait before more than one frame is given out at once, seconds: between two
-pushes there are moments without one, in which all who ask would get seconds of an uplink."""
+"""How long no push must wait before a peer gets more than one small frame at once, seconds: between
+two pushes there are moments without one, in which all who ask would get seconds of an uplink."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +146,7 @@ class UploadTurns:
         if self._holder is not None and now >= self._held_until:
             self._release(now)
         called: list[Seat] = []
-        if self._is_calm(now):
+        if not self._is_pushing_at(now):
             called = [seat for seat in self._waiting if self._is_free(seat, now)]
             for seat in called:
                 del self._waiting[seat]
@@ -166,9 +166,11 @@ class UploadTurns:
     def begin(self, seat: Seat, wish: Wish, frame_bytes: int, unsent_bytes: int, now: float) -> int:
         """See `Seat.begin`."""
         self._asking[seat] = (self.served(seat.peer, wish) // wish.answers, now)
-        if self._is_calm(now) and self._is_free(seat, now):
-            self._waiting.pop(seat, None)
-            return frame_bytes
+        if not self._is_pushing_at(now) and self._is_free(seat, now):
+            is_calm = now >= self._pushed_at + CALM_S
+            if is_calm or not unsent_bytes:
+                self._waiting.pop(seat, None)
+                return frame_bytes if is_calm else min(frame_bytes, FRAME_BYTES_MIN)
         if unsent_bytes:
             return 0  # asked again when they have left
         if self._holder is None and not self._waiting and now >= self._next_at:
@@ -207,13 +209,14 @@ class UploadTurns:
         if self._holder is seat:
             self._holder = None
 
-    def _is_calm(self, now: float) -> bool:
-        """Whether no push waits or waited lately; where none waits now there is no pause."""
-        if self._is_pushing():
+    def _is_pushing_at(self, now: float) -> bool:
+        """Whether pushes wait; where none waits there is no pause."""
+        is_pushing = self._is_pushing()
+        if is_pushing:
             self._pushed_at = now
-            return False
-        self._next_at = min(self._next_at, now)
-        return now >= self._pushed_at + CALM_S
+        else:
+            self._next_at = min(self._next_at, now)
+        return is_pushing
 
     @property
     def _held_until(self) -> float:

@@ -171,13 +171,11 @@ def test_all_go_on_at_once_when_no_push_waited_for_a_second() -> None:
     seats = [desk.seat(name) for name in "abc"]
     assert [ask(seat, 0.0) for seat in seats] == [FRAME_BYTES_MIN, 0, 0]
     desk.is_pushing = False
-    frame_left(seats[0], 0.1, is_asking=False)
-    # In a moment without a push there is one turn as before, though no pause.
-    assert desk.turns.due(0.1) == [b"b"]
-    assert ask(seats[1], 0.1) == FRAME_BYTES_MIN
-    assert desk.turns.due(0.9) == []
-    assert desk.turns.due(CALM_S) == [b"c"]
-    assert ask(seats[2], CALM_S) == FRAME_BYTES_START
+    # In a moment without a push each gets a small frame.
+    assert desk.turns.due(0.1) == [b"b", b"c"]
+    assert [ask(seat, 0.1) for seat in seats[1:]] == [FRAME_BYTES_MIN] * 2
+    assert ask(seats[1], 0.9, unsent_bytes=1) == 0
+    assert ask(seats[1], CALM_S, unsent_bytes=1) == FRAME_BYTES_START
 
 
 def test_who_takes_no_frame_loses_its_turn() -> None:

@@ -19,6 +19,7 @@ from tests.support.exchange_release import Release, make_release
 
 SIZE = 1_500_000
 RATE = 500_000.0
+FASTER = 2_500_000.0
 GREEDY = 4
 
 
@@ -64,12 +65,14 @@ class GreedyPlayer:
         )
 
 
-async def add(network: Network, name: str, release: Release, *, holds: bool) -> Node:
+async def add(
+    network: Network, name: str, release: Release, *, holds: bool, rate: float = RATE
+) -> Node:
     store = MemoryStore()
     if holds:
         release.hold_all(store)
     node = await network.add(name, store, relays=RelaySettings())
-    node.uplink = Uplink(RATE)
+    node.uplink = Uplink(rate)
     if holds:
         await node.service.offer(release.authorised)
     return node
@@ -114,9 +117,11 @@ async def test_a_relay_is_not_held_up_by_members_that_ask_for_everything(
 ) -> None:
     release = make_release(6, (SIZE,), chunk_bytes=8192)
     async with open_memory_network() as network:
-        seeder = await add(network, "seeder", release, holds=True)
+        seeder = await add(network, "seeder", release, holds=True, rate=FASTER)
         greedy = [GreedyPlayer(number, release, seeder) for number in range(GREEDY)]
-        leechers = [await add(network, f"leech{n}", release, holds=False) for n in range(4)]
+        leechers = [
+            await add(network, f"leech{n}", release, holds=False, rate=FASTER) for n in range(4)
+        ]
         network.connect_all()
         started = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -131,5 +136,7 @@ async def test_a_relay_is_not_held_up_by_members_that_ask_for_everything(
             for leecher in leechers
             for _, statistics in leecher.service.relay_statistics()
         ]
-        assert min(pushed) > 0.8 * SIZE
-        assert took < 3.5 * SIZE / RATE
+        assert min(pushed) > 0.5 * SIZE
+        # Frames of before the relay began leave first: 2 MiB. Without turns it takes four times as
+        # long.
+        assert took < 7.0 * SIZE / FASTER
