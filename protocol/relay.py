@@ -143,6 +143,10 @@ class Relay:
         times += (time for time in (self._news.due_at, self.held_until) if time is not None)
         return min(times, default=None)
 
+    def host_late(self, late_s: float) -> None:
+        """Notes how long after it meant to the host acted, seconds: does it lack processor time?"""
+        self._giving.size.late(late_s)
+
     def handle(self, event: RelayInput, now: float) -> list[RelayEffect]:
         """Takes one input.
 

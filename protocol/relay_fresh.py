@@ -98,6 +98,11 @@ class FreshUnits:
         return not self._returned and not may_help and self._peek() is None
 
     @property
+    def left_bytes(self) -> int:
+        """About how much of this node's own stripes was never looked at."""
+        return self._cutter.bytes_from(self._cursor)
+
+    @property
     def waits_to_help(self) -> bool:
         """Whether this node's own stripes are given out, and those of other seeders are not its."""
         is_done = not self._returned and self._peek() is None

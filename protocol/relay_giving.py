@@ -265,7 +265,7 @@ class Giving:
     def _next_unit(self, number: int, seeder: Seeder, now: float) -> SendPush | None:
         if number in self._wait_until:
             return None
-        member = seeder.choose()
+        member = seeder.choose(now)
         if member is None:
             if seeder.is_saturated and not self.duties.duty_count:
                 self._relay_own(number, seeder, now)

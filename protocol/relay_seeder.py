@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from math import ceil
+from math import ceil, inf
 from typing import Final
 
 from protocol.exchange_events import PeerId
@@ -50,6 +50,12 @@ SETTLED_VOUCHERS: Final = 3
 DOUBTS_SHARE: Final = 3
 """For each so many units that others announced, a relayer is believed one that nobody announced:
 news reaches the seeder at random."""
+CREDITS_PER_UNIT: Final = 2.0
+"""A credit comes when half of a unit's pushes have left."""
+SLOW_FACTOR: Final = 2.0
+"""A relayer whose credits come so many times further apart than the median is slow."""
+MEASURED_S_MIN: Final = 0.1
+"""Least time over which a rate of giving means anything, seconds."""
 INJECT_S_START: Final = 1.0
 """Bound for a credit's delay before any was measured, seconds; the patience is twice this."""
 INJECT_S_MIN: Final = 1.0
@@ -98,6 +104,9 @@ class Seeder:
         self._check_count = 0
         self._latency = DelayEstimate(INJECT_S_START)
         self._vouched = QuantileEstimate(0.5, share=0.5)
+        self._gap = QuantileEstimate(0.5, share=0.5)
+        self._begun_at = 0.0
+        self._given_bytes = 0
         self.reinjected_count = 0
         """Units given out again, since the start."""
         self.doubtful_count = 0
@@ -125,18 +134,50 @@ class Seeder:
         """0: relayers of this node's own site, as long as one works; 1: those of other sites."""
         return 0 if self._usable_local else 1
 
-    def choose(self) -> Member | None:
-        """The relayer to give the next unit to; None if none takes frames and has allowance."""
+    def choose(self, now: float) -> Member | None:
+        """The relayer to give the next unit to; None if none takes frames and has allowance.
+
+        Near the end it is one that is done when the others are, as long as there is any: the last
+        unit of a slow one is what everybody would wait for.
+        """
         start = self._preferred * ALLOWANCE_MAX
+        end_s = self._end_s(now)
+        late: Member | None = None
         for bucket in self._buckets[start : start + ALLOWANCE_MAX]:
-            if bucket:
-                return next(iter(bucket))
-        return None
+            for member in bucket:
+                if self._is_in_time(self._relayers[member], end_s):
+                    return member
+                late = late or member
+        if late is None or self._is_any_in_time(end_s):
+            return None
+        return late
+
+    def _end_s(self, now: float) -> float:
+        """When the last unit will have been relayed, from now on, seconds."""
+        if not self._given_bytes or self._latency.mean_s is None:
+            return inf
+        rate = self._given_bytes / max(now - self._begun_at, MEASURED_S_MIN)
+        return self.fresh.left_bytes / rate + CREDITS_PER_UNIT * self._latency.mean_s
+
+    def _is_any_in_time(self, end_s: float) -> bool:
+        return any(
+            record.is_able and self._is_in_time(record, end_s) for record in self._relayers.values()
+        )
+
+    def _is_in_time(self, record: RelayerRecord, end_s: float) -> bool:
+        """Whether a relayer is as quick as most, or will be done with one more unit in time."""
+        if record.gap_s is None or record.gap_s <= SLOW_FACTOR * self._gap.value_s:
+            return True
+        # The unit that was credited last is under way still.
+        return record.gap_s * (record.uncredited_count + CREDITS_PER_UNIT) <= end_s
 
     def given(self, member: Member, run: Run, size_bytes: int, now: float) -> None:
         """Notes that a unit was handed to a relayer."""
         first, count = run
         record = self._relayers[member]
+        if not self._given_bytes:
+            self._begun_at = now
+        self._given_bytes += size_bytes
         unit = OutUnit(first, count, size_bytes, pushed_at=now)
         record.out[first] = unit
         record.uncredited_count += 1
@@ -268,6 +309,7 @@ class Seeder:
             if record.gap_s is None:
                 record.gap_s = gap_s
             record.gap_s += _GAP_WEIGHT * (gap_s - record.gap_s)
+            self._gap.sample(record.gap_s)
         record.last_credit_at = now
         record.is_paused = False
         record.pause_s = 0.0

@@ -26,6 +26,11 @@ UNITS_PER_S_MAX: Final = 500.0
 """Units a seeder sends in a second to the largest swarms; above, its units grow."""
 UNITS_PER_S_MIN: Final = 200.0
 """The same to the smallest: 20 Mbit/s are 152 units of 16 KiB."""
+UNITS_PER_S_LATE_SHARE: Final = 0.5
+"""Of these so many while the host is late: 17 processes on two processors, to which 20 Mbit/s were
+too much, took a tenth less time with half as many units."""
+LATE_S: Final = 0.003
+"""A host that usually acts so long after it meant to has too little processor time, seconds."""
 UNITS_PER_S_MEMBER: Final = 6.0
 """The same for each receiver, in between: the tail lasts as long as one unit for each."""
 UNITS_PER_MEMBER_FAST: Final = 16
@@ -56,6 +61,7 @@ class UnitSize:
         self._units_per_s_max = UNITS_PER_S_MIN
         self._cap_bytes = UNIT_BYTES_MAX
         self._receivers = 1
+        self._lateness = QuantileEstimate(LATE_S / 10, share=0.5)
         self._pace = QuantileEstimate(10 * FAST_S_PER_BYTE, share=0.5)
 
     @property
@@ -86,6 +92,10 @@ class UnitSize:
         """
         self._pace.sample(delay_s / size_bytes)
 
+    def late(self, late_s: float) -> None:
+        """Notes how long after it meant to the host acted."""
+        self._lateness.sample(late_s)
+
     def given(self, now: float) -> None:
         """Counts a unit; grows or shrinks the next ones by how fast they and credits come."""
         self._window_count += 1
@@ -94,9 +104,12 @@ class UnitSize:
             return
         rate = self._window_count / elapsed
         is_fast = self._pace.value_s < FAST_S_PER_BYTE
-        if rate > self._units_per_s_max or is_fast:
+        units_per_s_max = self._units_per_s_max
+        if self._lateness.value_s > LATE_S:
+            units_per_s_max *= UNITS_PER_S_LATE_SHARE
+        if rate > units_per_s_max or is_fast:
             self._aim_bytes = min(2 * self.aim_bytes, self._cap_bytes)
-        elif rate < self._units_per_s_max / 4:
+        elif rate < units_per_s_max / 4:
             self._aim_bytes = self._aim_bytes // 2
         self._window_at, self._window_count = now, 0
 
@@ -117,9 +130,13 @@ class UnitCutter:
         count = self.end - self.start
         self._chunk_bytes = layout.bytes_of(number, Runs(((0, count),))) // count
 
+    def bytes_from(self, first: int) -> int:
+        """About the bytes from a chunk to the end."""
+        return (self.end - first) * self._chunk_bytes
+
     def unit_at(self, first: int, is_fresh: Callable[[int], bool]) -> Run:
         """The unit that begins with a chunk: fresh chunks without a gap, up to the aimed size."""
-        aim_bytes = self.size.aim_of((self.end - first) * self._chunk_bytes)
+        aim_bytes = self.size.aim_of(self.bytes_from(first))
         total = self._layout.length(self._object, first - self.start)
         count = 1
         while first + count < self.end and count < RUN_CHUNKS_MAX:

@@ -81,8 +81,10 @@ class LaneSocket:
             return 0
         return answer[0]
 
-    def path(self) -> PathState | None:
-        """What the kernel knows of the connection; None where it does not tell."""
+    def path(self, sent_bytes: int) -> PathState | None:
+        """What the kernel knows of the connection, `sent_bytes` of which its user has given to it;
+        None where it does not tell.
+        """
         if not _IS_LINUX:
             return None
         try:
@@ -93,7 +95,7 @@ class LaneSocket:
         except (OSError, ValueError):
             return None
         self._looks_left -= 1
-        return PathState(self._unacked[0], self._round_trip_s)
+        return PathState(self._unacked[0], self._round_trip_s, sent_bytes)
 
     def _shortest_round_trip_s(self) -> float:
         """Seconds; 0 as long as there was none, or the kernel does not tell."""

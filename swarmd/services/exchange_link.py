@@ -8,6 +8,7 @@ asked for them, answers by the upload's limits and by `QUEUE_BYTES_MAX` here.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -143,6 +144,7 @@ class PeerLink:
         self._queued = trio.Event()
         self._sending: ManifestId | None = None
         self._sending_number = 0
+        self._patience = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._is_closed = False
 
@@ -209,11 +211,14 @@ class PeerLink:
 
     async def _send_queued(self) -> None:
         try:
-            while True:
-                while await self._send_next():
-                    pass
-                self._queued = trio.Event()
-                await self._queued.wait()
+            # One scope for all frames, whose deadline moves: one each costs more than sealing it.
+            with trio.CancelScope() as self._patience:
+                while True:
+                    while await self._send_next():
+                        pass
+                    self._queued = trio.Event()
+                    await self._queued.wait()
+            raise TransportError("the peer took a frame too slowly")
         except TransportError as error:
             logger.debug("exchange stream to %s: %s", self.peer[:4].hex(), error)
             self.close()
@@ -252,11 +257,10 @@ class PeerLink:
         self._sending, self._sending_number = served, self._sending_number + 1
         size_bytes = sum(len(part) for part in parts)
         timeout_s = SEND_TIMEOUT_S + self._owner.held_back_s(self.peer, size_bytes)
-        with trio.move_on_after(timeout_s) as scope:
-            await self._stream.send_frame(parts)
+        self._patience.deadline = trio.current_time() + timeout_s
+        await self._stream.send_frame(parts)
+        self._patience.deadline = math.inf
         self._sending = None
-        if scope.cancelled_caught:
-            raise TransportError(f"the peer took no frame in {timeout_s:.0f} s")
 
     async def _send_one(self, effect: Send) -> None:
         message: ExchangeMessage | None = effect.message

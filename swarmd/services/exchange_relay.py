@@ -142,7 +142,10 @@ class RelayDesk:
                         await self._changed.wait()
                     self._wake()
                     # Much happens in little time: deadlines are looked at once for all of it.
-                    await trio.sleep(TICK_S)
+                    wanted_at = trio.current_time() + TICK_S
+                    await trio.sleep_until(wanted_at)
+                    for seat in self._seats.values():
+                        seat.relay.host_late(trio.current_time() - wanted_at)
             finally:
                 self._nursery = self._effects.nursery = None
 
@@ -526,7 +529,7 @@ class RelayDesk:
         None: the system says nothing of any connection, so there is nothing to go by.
         """
         if self._uplink.is_due(now):
-            paths = [path for link in self._links if (path := link.path()) is not None]
+            paths = {link.peer: path for link in self._links if (path := link.path()) is not None}
             self._uplink.seen(paths, self._scheduler.under_way_bytes, now)
         if not self._uplink.is_known:
             return None

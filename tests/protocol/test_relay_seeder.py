@@ -53,7 +53,7 @@ class Bench:
     def give(self, limit: int = 10_000) -> list[tuple[Member, int]]:
         """Gives units until nobody takes any more."""
         found = []
-        while len(found) < limit and (member := self.seeder.choose()) is not None:
+        while len(found) < limit and (member := self.seeder.choose(self.now)) is not None:
             run = self.seeder.fresh.next_unit()
             if run is None:
                 break
@@ -86,9 +86,9 @@ def test_units_go_in_order_to_whoever_has_fewest() -> None:
 def test_a_credit_that_somebody_vouches_for_makes_room() -> None:
     bench = Bench()
     (member, first), *_ = bench.give()
-    assert bench.seeder.choose() is None
+    assert bench.seeder.choose(bench.now) is None
     bench.credit(member, first)
-    assert bench.seeder.choose() is member
+    assert bench.seeder.choose(bench.now) is member
 
 
 def test_a_relayers_own_news_vouches_for_nothing() -> None:
@@ -278,3 +278,46 @@ def test_without_relayers_that_work_the_seeder_is_on_its_own(relayers: int) -> N
     bench.give()
     bench.wait(INJECT_S_MAX)
     assert bench.seeder.is_saturated
+
+
+def _with_a_slow_one(slow_s: float) -> Bench:
+    """Three relayers credit a unit each 0.1 s, one each `slow_s`; most units are out by then."""
+    bench = Bench()
+    slow, *quick = bench.members
+    due = dict.fromkeys(quick, 0.0) | {slow: 0.0}
+    while bench.seeder.fresh.left_bytes > 12 * 8 * KIB:
+        bench.give(4)
+        bench.wait(0.05)
+        for member in bench.members:
+            open_units = [unit for unit in bench.record(member).out.values() if not unit.vouchers]
+            if open_units and bench.now >= due[member]:
+                bench.credit(member, open_units[0].first, vouchers=2)
+                due[member] = bench.now + (slow_s if member is slow else 0.1)
+    return bench
+
+
+def test_the_last_units_go_to_relayers_that_are_done_with_the_others() -> None:
+    bench = _with_a_slow_one(3.0)
+    slow, *quick = bench.members
+    for member in bench.members:
+        for first in [unit.first for unit in bench.record(member).out.values()]:
+            bench.credit(member, first, vouchers=2)
+    assert bench.record(slow).is_able, "it has room"
+    while bench.seeder.fresh.has_fresh:
+        members = [member for member, _ in bench.give(1)]
+        assert slow not in members
+        for member in members:
+            bench.wait(0.03)
+            bench.credit(member, next(reversed(bench.record(member).out)), vouchers=2)
+    assert quick
+
+
+def test_if_all_are_slow_the_last_units_go_to_them() -> None:
+    bench = _with_a_slow_one(3.0)
+    slow, *quick = bench.members
+    for member in quick:
+        bench.seeder.dismiss(member)
+    for first in [unit.first for unit in bench.record(slow).out.values()]:
+        bench.seeder.credited(slow, first, bench.now)
+        bench.seeder.announced(quick[0].peer, first, 1, bench.now)
+    assert [member for member, _ in bench.give(1)] == [slow]

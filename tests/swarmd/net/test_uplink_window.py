@@ -10,6 +10,7 @@ from protocol.limits import KIB
 from swarmd.net.uplink_window import LOOK_S, WINDOW_BYTES_MIN, PathState, UplinkWindow
 
 UNIT = 16 * KIB
+PEER = b"p"
 ROUND_TRIP_S = 0.04
 
 
@@ -30,12 +31,16 @@ class Uplink:
     def queue_s(self, now: float) -> float:
         return max(self._free_at - now, 0.0)
 
-    def paths(self, now: float, count: int) -> list[PathState]:
+    def paths(self, now: float, count: int) -> dict[bytes, PathState]:
+        """As many paths, which took what was sent in turns."""
         self._flying = [(at, size) for at, size in self._flying if at > now]
         unacked = sum(size for _, size in self._flying)
-        share = unacked // count
-        paths = [PathState(share, self._round_trip_s) for _ in range(count)]
-        return [PathState(unacked - share * (count - 1), self._round_trip_s), *paths[1:]]
+        shares = [unacked // count + (number < unacked % count) for number in range(count)]
+        sent = self.sent_bytes // count
+        return {
+            bytes((number,)): PathState(share, self._round_trip_s, sent)
+            for number, share in enumerate(shares)
+        }
 
 
 def run(uplink: Uplink, seconds: float, *, paths: int = 15) -> tuple[float, float]:
@@ -79,35 +84,65 @@ def test_without_a_window_the_queue_would_be_long() -> None:
 
 def test_where_the_system_says_nothing_nothing_is_known() -> None:
     window = UplinkWindow()
-    window.seen([], 0, 1.0)
+    window.seen({}, 0, 1.0)
     assert not window.is_known
-    window.seen([PathState(0, ROUND_TRIP_S)], 0, 2.0)
+    window.seen({PEER: PathState(0, ROUND_TRIP_S, 0)}, 0, 2.0)
     assert window.is_known
 
 
 def test_what_is_handed_out_counts_before_the_system_knows_of_it() -> None:
     window = UplinkWindow()
-    window.seen([PathState(0, ROUND_TRIP_S)], 0, 0.0)
+    window.seen({PEER: PathState(0, ROUND_TRIP_S, 0)}, 0, 0.0)
     while window.room_bytes > 0:
         window.handed_out(UNIT)
     assert window.room_bytes <= 0
-    window.seen([PathState(0, ROUND_TRIP_S)], WINDOW_BYTES_MIN, 0.01)
+    window.seen({PEER: PathState(0, ROUND_TRIP_S, 0)}, WINDOW_BYTES_MIN, 0.01)
     assert window.room_bytes <= 0, "a push that waits for its connection is under way"
-    window.seen([PathState(0, ROUND_TRIP_S)], 0, 0.02)
+    window.seen({PEER: PathState(0, ROUND_TRIP_S, 0)}, 0, 0.02)
     assert window.room_bytes == WINDOW_BYTES_MIN
 
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 2**31), st.integers(0, 2**24), st.floats(0, 1)),
+        st.tuples(
+            st.integers(0, 2**31), st.integers(0, 2**24), st.integers(0, 2**40), st.floats(0, 1)
+        ),
         max_size=50,
     )
 )
-def test_the_window_is_never_below_its_least(steps: list[tuple[int, int, float]]) -> None:
+def test_the_window_is_never_below_its_least(steps: list[tuple[int, int, int, float]]) -> None:
     """Whatever the system reports: unacknowledged bytes that were no pushes, times of nothing."""
     window, now = UplinkWindow(), 0.0
-    for unacked, handed, pause_s in steps:
+    for unacked, handed, sent, pause_s in steps:
         now += pause_s
         window.handed_out(handed)
-        window.seen([PathState(unacked, pause_s)], 0, now)
+        window.seen({PEER: PathState(unacked, pause_s, sent)}, 0, now)
         assert window.window_bytes >= WINDOW_BYTES_MIN
+
+
+def test_what_waits_before_a_thin_downlink_takes_no_room() -> None:
+    """Two peers whose links moved nothing for a second, beside twelve that are quick."""
+    window, uplink, now, stuck = UplinkWindow(), Uplink(625_000), 0.0, 64 * KIB
+    half_bytes = 0
+    while now < 10.0:
+        if window.is_due(now):
+            paths = uplink.paths(now, 12)
+            paths[b"slow"] = PathState(stuck, ROUND_TRIP_S, stuck)
+            paths[b"slower"] = PathState(stuck, ROUND_TRIP_S, stuck)
+            window.seen(paths, 0, now)
+        while window.room_bytes > 0:
+            window.handed_out(UNIT)
+            uplink.send(UNIT, now)
+        if now < 5.0:
+            half_bytes = uplink.sent_bytes
+        now += LOOK_S
+    assert uplink.sent_bytes - half_bytes >= 0.95 * 5.0 * 625_000
+
+
+def test_what_was_sent_just_now_takes_room() -> None:
+    """Else every burst of units would overrun the uplink's queue."""
+    window = UplinkWindow()
+    window.seen({PEER: PathState(0, ROUND_TRIP_S, 10**6)}, 0, 0.0)
+    window.seen({PEER: PathState(0, ROUND_TRIP_S, 10**6)}, 0, 5.0)
+    window.seen({PEER: PathState(WINDOW_BYTES_MIN, ROUND_TRIP_S, 10**6 + WINDOW_BYTES_MIN)}, 0, 5.1)
+    assert window.room_bytes == 0
