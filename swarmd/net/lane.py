@@ -41,9 +41,6 @@ and timers of the node wait for the trio thread. Reached by processors without A
 STEP_BYTES: Final = 2 * MIB
 """Work of one step in a thread: 1 ms at the speed of one core, 60 ms without AES instructions;
 bounds how long `reset` waits, and with the longest frame what is received ahead of the exchange."""
-SMALL_FRAME_BYTES: Final = 64 * KIB
-"""Frames of thin links: behind one of them a socket that was dry is still dry, and looking again
-costs a third of what receiving it did."""
 READABLE_BYTES_MAX: Final = 256 * KIB
 """The kernel wakes us no later than with this: decrypting goes on while more arrives."""
 FRAME_S: Final = 120.0
@@ -104,7 +101,6 @@ class Lane:
         self._unsent_max = unsent_bytes_max(None)
         self._options.keep_unsent_below(self._unsent_max)
         self._is_costly: dict[FrameSender | FrameReceiver, bool] = {}
-        self._is_dry = False
         self._stepping_count = 0
         self._stepped = trio.lowlevel.ParkingLot()
         self._is_broken_off = False
@@ -225,14 +221,10 @@ class Lane:
             self._check(self._receiver.failure)
             if self._receiver.is_ended:
                 return None
-            if not self._is_dry:
-                self._is_dry = await self._run(self._receiver) is Step.READ
-            if self._is_dry and not self._receiver.has_frame:
-                self._is_dry = False
+            step = await self._run(self._receiver)
+            if step is Step.READ and not self._receiver.has_frame:
                 await self._wait_for_data()
         self._frame_since = None
-        # On a fast link more has come while the frame was used.
-        self._is_dry = self._is_dry and len(frame) <= SMALL_FRAME_BYTES
         return frame
 
     async def _wait_for_data(self) -> None:
