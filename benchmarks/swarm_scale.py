@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from protocol.limits import KIB, MIB
 from swarmd.simulation.crowd import Crowd, CrowdScenario
+from swarmd.simulation.large_pages import ask_for_large_pages
 from swarmd.simulation.links import NodeLink
 
 
@@ -41,6 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="1 or 2")
     parser.add_argument("--until-s", type=float, default=3600, help="simulated; when to give up")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--large-pages", action="store_true", help="ask Linux for them")
     parser.add_argument("--progress", action="store_true", help="on standard error")
     return parser.parse_args()
 
@@ -90,7 +92,8 @@ def main() -> int:
         )
     )
     gc.freeze()
-    crowd.run(options.until_s, _tell if options.progress else None)
+    tune = ask_for_large_pages if options.large_pages else None
+    crowd.run(options.until_s, _tell if options.progress else None, tune)
     figures = crowd.figures()
     cpu_s, wall_s = _cpu_s() - cpu, time.perf_counter() - wall
     line = {

@@ -178,20 +178,28 @@ class Crowd:
         for one, other in edges:
             join(self.network, nodes[one], [nodes[other]])
 
-    def run(self, until_s: float, tell: Callable[[float, float], None] | None = None) -> None:
+    def run(
+        self,
+        until_s: float,
+        tell: Callable[[float, float], None] | None = None,
+        tune: Callable[[], None] | None = None,
+    ) -> None:
         """Runs until all nodes are complete, or a time has come.
 
         Args:
             until_s: when to give up, simulated seconds.
             tell: hears, every quarter of a simulated second, that time and the share of all chunk
                 bytes that nodes hold (those of one process).
+            tune: called in each process before such a step: what it wants of its system.
         """
         if self.scenario.processes > 1:
-            self._half = run_halves(self, _STEP_S, until_s, tell)
+            self._half = run_halves(self, _STEP_S, until_s, tell, tune)
             return
         waiting: Sequence[CrowdHost] = self.nodes
         wanted = len(self.nodes) * self.scenario.image_bytes
         while waiting and self.world.now < until_s:
+            if tune is not None:
+                tune()
             self.world.run_until(min(self.world.now + _STEP_S, until_s))
             waiting = [host for host in waiting if not host.is_done]
             if tell is not None:

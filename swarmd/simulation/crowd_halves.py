@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, Pipe
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from protocol.exchange_messages import Chunks, Have, Request
-from protocol.runs import Runs
+from protocol.runs import Pair, Runs
 from swarmd.simulation.frame_links import Frame, Hold, Parcel, Small
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Codec:
         kind, *rest = plain
         if kind == _CHUNKS:
             request_id, pairs, lengths = rest
-            indices = Runs(pairs)
+            indices = _runs(pairs)
             payload = tuple(map(self._units.__getitem__, indices))
             return Chunks(request_id=request_id, indices=indices, lengths=lengths, payload=payload)
         manifest_id = self._manifest_id
@@ -101,12 +101,16 @@ class Codec:
                 request_id=request_id,
                 manifest_id=manifest_id,
                 component=component,
-                indices=Runs(pairs),
+                indices=_runs(pairs),
             )
         if kind == _HAVE:
             component, pairs = rest
             return Have(manifest_id=manifest_id, component=component, indices=Runs(pairs))
         return pickle.loads(rest[0])  # noqa: S301 - a fork of this very process wrote it
+
+
+def _runs(pairs: Sequence[Pair]) -> Runs:
+    return Runs.run(*pairs[0]) if len(pairs) == 1 else Runs(pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +139,11 @@ class Half:
 
 
 def run_halves(
-    crowd: Crowd, step_s: float, until_s: float, tell: Callable[[float, float], None] | None
+    crowd: Crowd,
+    step_s: float,
+    until_s: float,
+    tell: Callable[[float, float], None] | None,
+    tune: Callable[[], None] | None,
 ) -> Half:
     """Runs a crowd in this process and a fork of it; afterwards all nodes show how they fared.
 
@@ -145,6 +153,7 @@ def run_halves(
         until_s: when to give up, simulated seconds.
         tell: hears after each step the time and the share of their bytes that this half's nodes
             hold.
+        tune: called in both processes before each step.
 
     Raises:
         RuntimeError: the other process failed.
@@ -153,11 +162,11 @@ def run_halves(
     child = os.fork()
     if not child:
         here.close()
-        _run_second(crowd, there, step_s, until_s)
+        _run_second(crowd, there, step_s, until_s, tune)
     there.close()
     try:
         runner = _Runner(crowd, here, is_first=True)
-        runner.run(step_s, until_s, tell)
+        runner.run(step_s, until_s, tell, tune)
         half = here.recv()
     except (EOFError, OSError) as error:
         raise RuntimeError("the other half of the crowd failed") from error
@@ -169,12 +178,18 @@ def run_halves(
     return half
 
 
-def _run_second(crowd: Crowd, peer: Connection, step_s: float, until_s: float) -> NoReturn:
+def _run_second(
+    crowd: Crowd,
+    peer: Connection,
+    step_s: float,
+    until_s: float,
+    tune: Callable[[], None] | None,
+) -> NoReturn:
     """Runs as the fork, tells the first process how it went, and ends."""
     status = 1
     try:
         runner = _Runner(crowd, peer, is_first=False)
-        runner.run(step_s, until_s)
+        runner.run(step_s, until_s, None, tune)
         peer.send(runner.half())
         status = 0
     except BaseException:
@@ -209,7 +224,11 @@ class _Runner:
         )
 
     def run(
-        self, step_s: float, until_s: float, tell: Callable[[float, float], None] | None = None
+        self,
+        step_s: float,
+        until_s: float,
+        tell: Callable[[float, float], None] | None,
+        tune: Callable[[], None] | None,
     ) -> None:
         """Runs until all nodes of both are complete, or a time has come."""
         world, own = self._crowd.world, self._own
@@ -218,6 +237,8 @@ class _Runner:
         end_s = 0.0
         while is_any_waiting and end_s < until_s:
             end_s = min(end_s + step_s, until_s)
+            if tune is not None:
+                tune()
             while window <= world.windows.number(end_s):
                 world.run_window(window)
                 window = self._hand_over()

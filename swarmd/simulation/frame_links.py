@@ -124,7 +124,12 @@ class FrameNetwork:
                 streams[target] = _Stream(self._nodes[target])
 
     def disconnect(self, one: int, other: int) -> None:
-        """Breaks the stream between two nodes: what is queued is gone."""
+        """Breaks the stream between two nodes: what is queued is gone.
+
+        Once nodes are split nobody may leave: the other process would not hear of it.
+        """
+        if self._nodes[one].is_away or self._nodes[other].is_away:
+            raise AssertionError(f"{one} and {other} part, one of them in another process")
         for source, target in ((one, other), (other, one)):
             stream = self._nodes[source].streams.pop(target, None)
             if stream is not None:

@@ -68,9 +68,13 @@ def test_two_processes_relay_as_well() -> None:
 def test_a_run_that_is_given_up_ends_in_both() -> None:
     made = crowd(processes=2, image_bytes=16 * MIB)
     shares: list[tuple[float, float]] = []
-    made.run(0.6, lambda now, share: shares.append((now, share)))
+    tuned: list[float] = []
+    made.run(
+        0.6, lambda now, share: shares.append((now, share)), lambda: tuned.append(made.world.now)
+    )
     assert made.world.now == pytest.approx(0.6)
     assert [now for now, _ in shares] == pytest.approx([0.25, 0.5, 0.6])
+    assert tuned == pytest.approx([0.0, 0.25, 0.5])
     assert not made.figures().is_complete
 
 

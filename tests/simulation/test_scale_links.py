@@ -133,6 +133,9 @@ def test_what_is_for_nodes_elsewhere_lies_in_the_outbox_and_goes_on_from_there()
     assert not here.network.is_here(frames[0])
     assert there.network.is_here(frames[0])
     assert here.network.is_here(Hold(0, 1, 1.0))
+    with pytest.raises(AssertionError, match="one of them in another process"):
+        here.network.disconnect(*here.numbers[:2])
+    here.network.disconnect(here.numbers[0], here.numbers[2])
 
 
 def test_small_messages_take_no_turn() -> None:
