@@ -5,11 +5,12 @@ written at the moment, to the millisecond.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Final
+
+from swarmd.clock import SystemClock
 
 _COMPLETE: Final = re.compile(
     r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) INFO +swarmd\.services\.images: "
@@ -28,7 +29,7 @@ def completions(logs: Iterable[tuple[str, Path]], now_s: float) -> dict[tuple[st
     Returns:
         Moments by node and version.
     """
-    offset_s = now_s - time.time()
+    offset_s = now_s - SystemClock().wall_ms() / 1000
     found: dict[tuple[str, str], float] = {}
     for name, path in logs:
         for wall_s, version in _lines(path):
@@ -45,4 +46,5 @@ def _lines(path: Path) -> Iterator[tuple[float, str]]:
         match = _COMPLETE.match(line)
         if match is not None:
             # Logs are in local time, and this is the machine that wrote them.
-            yield datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S,%f").timestamp(), match[2]  # noqa: DTZ007
+            written = datetime.strptime(match[1], "%Y-%m-%d %H:%M:%S,%f")  # noqa: DTZ007
+            yield written.timestamp(), match[2]
