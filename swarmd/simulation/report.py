@@ -15,36 +15,55 @@ from swarmd.simulation.report_figures import Graph, Line, graph, plot
 from swarmd.simulation.swarm_outcome import Frame, Outcome, Sample, Verdict, text_of
 
 _STYLE: Final = """
-:root { color-scheme: light dark; --ink: #222; --paper: #fff; --soft: #ddd; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #181818; --soft: #444; } }
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --soft: #ddd; --c0: #0b7a52;
+  --c1: #1f6bb8; --c2: #c22222; --c3: #a85f00; --c4: #7a35b5; --c5: #0f7a7a; --c6: #95504d;
+  --c7: #6b6b6b; }
+@media (prefers-color-scheme: dark) { :root { --ink: #ddd; --paper: #181818; --soft: #444;
+  --c0: #3ec98e; --c1: #5aa9f5; --c2: #ff7b72; --c3: #e6a23c; --c4: #bf8cf2; --c5: #3cc5c5;
+  --c6: #dc9a98; --c7: #a0a0a0; } }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 68em; padding: 0 1em;
   color: var(--ink); background: var(--paper); }
-section { display: inline-block; width: 47%; min-width: 24em; margin: 0 1% 1.5em 0;
-  vertical-align: top; }
-h2 { font-size: 1.05em; margin: 0 0 .3em; }
-table { border-collapse: collapse; }
+h1, h2 { overflow-wrap: anywhere; } h2 { font-size: 1.05em; margin: 0 0 .3em; }
+.figures { display: grid; gap: 1.5em 2em;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 26em), 1fr)); }
+.table { overflow-x: auto; margin: 0 0 1.5em; } table { border-collapse: collapse; }
 td, th { padding: .2em .8em .2em 0; text-align: left; border-bottom: 1px solid var(--soft); }
-.broken, .failed { color: #c22; font-weight: bold; } .kept, .passed { color: #2a7; }
-svg { width: 100%; height: auto; } svg text { font-size: 11px; fill: var(--ink); }
-.x { text-anchor: middle; } .y, .name { text-anchor: end; }
+.broken, .failed { color: var(--c2); font-weight: bold; } .kept, .passed { color: var(--c0); }
+svg { display: block; width: 100%; height: auto; } svg text { font-size: 14px; fill: var(--ink); }
+@media (max-width: 40em) { svg text { font-size: 18px; } }
+.x { text-anchor: middle; } .name { text-anchor: end; }
+.y { text-anchor: end; dominant-baseline: middle; }
 .axis { stroke: var(--ink); } .grid { stroke: var(--soft); stroke-width: .5; }
-.line { fill: none; stroke-width: 1.8; }
-.c0 { stroke: #2a7; } .c1 { stroke: #27c; } .c2 { stroke: #c22; } .c3 { stroke: #c82; }
-.c4 { stroke: #83b; } .c5 { stroke: #188; } .c6 { stroke: #a55; } .c7 { stroke: #777; }
-.key.c0 { fill: #2a7; } .key.c1 { fill: #27c; } .key.c2 { fill: #c22; } .key.c3 { fill: #c82; }
-.key.c4 { fill: #83b; } .key.c5 { fill: #188; } .key.c6 { fill: #a55; } .key.c7 { fill: #777; }
-.edge { stroke: #888; stroke-opacity: .5; } .rim { fill: var(--paper); stroke: #27c; }
-.fill { fill: #27c; } .seeder .rim { stroke: #2a7; } .seeder .fill { fill: #2a7; }
-.bad .rim { stroke: #c22; } .bad .fill { fill: #c22; } .down .rim { stroke: #999;
+.line { fill: none; stroke-width: 2; } .line.c2, .line.c6 { stroke-dasharray: 8 4; }
+.line.c3, .line.c7 { stroke-dasharray: 3 3; }
+.c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); } .c2 { stroke: var(--c2); }
+.c3 { stroke: var(--c3); } .c4 { stroke: var(--c4); } .c5 { stroke: var(--c5); }
+.c6 { stroke: var(--c6); } .c7 { stroke: var(--c7); }
+.key.c0 { fill: var(--c0); } .key.c1 { fill: var(--c1); } .key.c2 { fill: var(--c2); }
+.key.c3 { fill: var(--c3); } .key.c4 { fill: var(--c4); } .key.c5 { fill: var(--c5); }
+.key.c6 { fill: var(--c6); } .key.c7 { fill: var(--c7); }
+.edge { stroke: var(--c7); stroke-opacity: .6; } .rim { fill: var(--paper); stroke: var(--c1); }
+.fill { fill: var(--c1); } .seeder .rim { stroke: var(--c0); } .seeder .fill { fill: var(--c0); }
+.bad .rim { stroke: var(--c2); } .bad .fill { fill: var(--c2); } .down .rim { stroke: var(--c7);
   stroke-dasharray: 2; }
-.frame { display: none; } .frame.shown { display: block; } input[type=range] { width: 100%; }
-code { overflow-wrap: anywhere; }
+.dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin: 0 .3em 0 .8em;
+  border: 1px solid var(--c1); background: var(--c1); }
+.dot.is-seeder { border-color: var(--c0); background: var(--c0); }
+.dot.is-bad { border-color: var(--c2); background: var(--c2); }
+.dot.is-down { border: 1px dashed var(--c7); background: none; }
+.frame { display: none; } .frame.shown { display: block; } .frame p { margin: .3em 0; }
+input[type=range] { width: 100%; margin: 0; } code { overflow-wrap: anywhere; }
 """
 _SCRIPT: Final = """
 const frames = document.querySelectorAll(".frame"), slider = document.getElementById("moment");
 if (slider) slider.oninput = () => frames.forEach(
   (frame, number) => frame.classList.toggle("shown", number === Number(slider.value)));
 """
+_KINDS: Final = (
+    '<p><span class="dot is-seeder"></span>seeder<span class="dot"></span>gateway'
+    '<span class="dot is-bad"></span>adversary<span class="dot is-down"></span>down. A disc is as '
+    "full as the share that is held; lines: who sent most to whom.</p>"
+)
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -67,7 +86,8 @@ def render_report(outcome: Outcome) -> str:
         f"<title>{title}</title><style>{_STYLE}</style></head><body>"
         f'<h1>{title}: <span id="result" class="{result}">{result}</span></h1>'
         f"<p>{html.escape(outcome.summary)}</p>{_facts(outcome)}{_verdicts(outcome)}"
-        f"{_releases(outcome)}<div>{sections}</div><script>{_SCRIPT}</script></body></html>\n"
+        f'{_releases(outcome)}<div class="figures">{sections}</div><script>'
+        f"{_SCRIPT}</script></body></html>\n"
     )
 
 
@@ -76,7 +96,8 @@ def _sections(outcome: Outcome) -> Iterable[tuple[str, str]]:
     yield "Bytes by source", _bytes(outcome.samples)
     yield "Use of uplinks", _uses(outcome.samples)
     yield "Finality", _finality(outcome.samples)
-    yield "The swarm", _frames(outcome)
+    if outcome.frames:
+        yield "The swarm", _frames(outcome)
 
 
 # Texts -------------------------------------------------------------------------------------------
@@ -148,7 +169,10 @@ def _table(name: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     """A table; cells are HTML already."""
     head = "".join(f"<th>{html.escape(each)}</th>" for each in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<table id="{name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return (
+        f'<div class="table"><table id="{name}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 # Drawings ----------------------------------------------------------------------------------------
@@ -174,13 +198,22 @@ def _bytes(samples: Sequence[Sample]) -> str:
     lines = [
         Line("seeders", [(each.time_s, each.seeder_bytes / MIB) for each in samples]),
         Line("gateways", [(each.time_s, each.gateway_bytes / MIB) for each in samples]),
-        Line("adversaries", [(each.time_s, each.adversary_bytes / MIB) for each in samples]),
-        Line("refused", [(each.time_s, each.bad_bytes / MIB) for each in samples]),
     ]
+    if any(each.adversary_bytes or each.bad_bytes for each in samples):
+        lines += _bad_bytes(samples)
     return plot("Bytes by source", lines, x_name="s", y_name="MiB")
 
 
+def _bad_bytes(samples: Sequence[Sample]) -> list[Line]:
+    return [
+        Line("adversaries", [(each.time_s, each.adversary_bytes / MIB) for each in samples]),
+        Line("refused", [(each.time_s, each.bad_bytes / MIB) for each in samples]),
+    ]
+
+
 def _uses(samples: Sequence[Sample]) -> str:
+    if not any(each.seeder_use or each.gateway_use for each in samples):
+        return "<p>Not measured: what runs at this level does not say it.</p>"
     lines = [
         Line("seeders", [(each.time_s, each.seeder_use) for each in samples]),
         Line("gateways", [(each.time_s, each.gateway_use) for each in samples]),
@@ -194,14 +227,17 @@ def _finality(samples: Sequence[Sample]) -> str:
 
 
 def _frames(outcome: Outcome) -> str:
-    if not outcome.frames:
-        return ""
-    last = len(outcome.frames) - 1
+    """The graph at each moment, beginning with the one in which most was sent."""
+    sent = [sum(size for _, _, size in frame.edges) for frame in outcome.frames]
+    shown = sent.index(max(sent))
     drawn = "".join(
-        _frame(outcome, frame, is_shown=number == last)
+        _frame(outcome, frame, is_shown=number == shown)
         for number, frame in enumerate(outcome.frames)
     )
-    return f'<input type="range" id="moment" min="0" max="{last}" value="{last}">{drawn}'
+    return (
+        f'{_KINDS}<input type="range" id="moment" aria-label="moment of the run" min="0" '
+        f'max="{len(sent) - 1}" value="{shown}">{drawn}'
+    )
 
 
 def _frame(outcome: Outcome, frame: Frame, *, is_shown: bool) -> str:

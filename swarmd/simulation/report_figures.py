@@ -13,12 +13,18 @@ from typing import Final, NamedTuple
 
 WIDTH: Final = 640
 """Width of a figure, pixels."""
-HEIGHT: Final = 260
+HEIGHT: Final = 280
 """Height of a figure, pixels."""
 _LEFT: Final = 62
 _RIGHT: Final = 12
-_TOP: Final = 14
-_BOTTOM: Final = 40
+_TOP: Final = 34
+_BOTTOM: Final = 44
+_LEGEND_ROW: Final = 24
+"""Height of a row of the legend, pixels."""
+_NAME_MAX: Final = 28
+"""Characters of a name in a legend; of longer ones the beginning is shown."""
+_SHORT_NAME: Final = 11
+"""Up to so many characters four names fit into a row, otherwise two."""
 _TICKS: Final = 5
 """Ticks of an axis, about."""
 _STEPS: Final = (1.0, 2.0, 2.5, 5.0, 10.0)
@@ -53,12 +59,14 @@ def plot(title: str, lines: Sequence[Line], *, x_name: str, y_name: str) -> str:
     x_max = max((x for x, _ in points), default=0.0) or 1.0
     y_max = max((y for _, y in points), default=0.0) or 1.0
     parts = [_axes(x_max, y_max, x_name, y_name)]
+    columns = 4 if all(len(line.name) <= _SHORT_NAME for line in lines) else 2
     for number, line in enumerate(lines):
         parts.append(_curve(line, number, x_max, y_max))
-        parts.append(_legend(line.name, number))
+        parts.append(_legend(line.name, number, columns))
+    rows = -(-len(lines) // columns)
     label = html.escape(title, quote=True)
     return (
-        f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT + 20}">'
+        f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} {HEIGHT + rows * _LEGEND_ROW}">'
         f"<title>{label}</title>{''.join(parts)}</svg>"
     )
 
@@ -84,11 +92,14 @@ def _curve(line: Line, number: int, x_max: float, y_max: float) -> str:
     return f'<polyline class="line c{number}" data-line="{name}" points="{" ".join(path)}"/>'
 
 
-def _legend(name: str, number: int) -> str:
-    x, y = _LEFT + 8 + number % 4 * 140, HEIGHT + 4 + number // 4 * 14
+def _legend(name: str, number: int, columns: int) -> str:
+    row, column = divmod(number, columns)
+    x = _LEFT + 8 + column * (WIDTH - _LEFT - _RIGHT) // columns
+    y = HEIGHT + 4 + row * _LEGEND_ROW
+    shown = name if len(name) <= _NAME_MAX else name[: _NAME_MAX - 1] + "\u2026"
     return (
-        f'<rect class="key c{number}" x="{x}" y="{y}" width="10" height="10"/>'
-        f'<text x="{x + 14}" y="{y + 9}">{html.escape(name)}</text>'
+        f'<rect class="key c{number}" x="{x}" y="{y}" width="12" height="12"/>'
+        f'<text x="{x + 18}" y="{y + 11}">{html.escape(shown)}</text>'
     )
 
 
@@ -97,12 +108,12 @@ def _axes(x_max: float, y_max: float, x_name: str, y_name: str) -> str:
     parts = [
         f'<line class="axis" x1="{_LEFT}" y1="{bottom}" x2="{right}" y2="{bottom}"/>',
         f'<line class="axis" x1="{_LEFT}" y1="{_TOP}" x2="{_LEFT}" y2="{bottom}"/>',
-        f'<text class="name" x="{right}" y="{HEIGHT - 8}">{html.escape(x_name)}</text>',
-        f'<text x="4" y="{_TOP - 3}">{html.escape(y_name)}</text>',
+        f'<text class="name" x="{right}" y="{HEIGHT - 6}">{html.escape(x_name)}</text>',
+        f'<text x="4" y="16">{html.escape(y_name)}</text>',
     ]
     for value in ticks(x_max):
         place = f"{_x(value, x_max):.1f}"
-        parts.append(f'<text class="x" x="{place}" y="{bottom + 14}">{value:g}</text>')
+        parts.append(f'<text class="x" x="{place}" y="{bottom + 18}">{value:g}</text>')
     for value in ticks(y_max):
         place = f"{_y(value, y_max):.1f}"
         parts.append(f'<line class="grid" x1="{_LEFT}" y1="{place}" x2="{right}" y2="{place}"/>')
