@@ -7,7 +7,8 @@
 Prints one JSON line for each phase and one at the end. Exit code 1: an invariant broke, a planted
 defect was not found, what must break did not, two runs of a seed differed, or time ran out below
 the floor. A failing seed prints itself, the command that replays it and the shortest prefix that
-still fails.
+still fails. SIGINT and SIGTERM end a campaign after the seed under way: it writes its state and
+sums, and exits with 130. Killed, it repeats at most the last fifty seeds and counts none twice.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -238,7 +241,8 @@ def endless_tasks(seeds: int) -> Iterator[Task]:
         elif seed % 4 == 3:
             yield Task(f"{NAMES[seed // 4 % len(NAMES)]} n={(4, 7, 10)[seed // 4 % 3]}", seed)
         else:
-            yield Task(f"mix n={(4, 4, 7, 4, 4, 7, 4, 10)[seed % 8]}", seed)
+            # Mixtures alone are numbered: of all seeds, every fourth is somebody else's.
+            yield Task(f"mix n={(4, 4, 7, 4, 4, 7, 4, 10)[(seed - seed // 4) % 8]}", seed)
 
 
 # -- running ---------------------------------------------------------------------------------------
@@ -278,8 +282,30 @@ def replay(arguments: argparse.Namespace) -> int:
     return 1 if outcome.is_broken else 0
 
 
+def follow(parent: int) -> None:
+    """Prepares a worker: it leaves ^C to its parent and ends with it, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def until_told() -> list[int]:
+    """Signals that came and ask for the end; none of them interrupts anything."""
+    told: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda came, _: told.append(came))
+    return told
+
+
 def campaign(arguments: argparse.Namespace) -> int:
     """Runs all tasks within the time box."""
+    told = until_told()
     totals = Totals()
     state: Path | None = arguments.state
     if state is not None and state.exists():
@@ -291,7 +317,9 @@ def campaign(arguments: argparse.Namespace) -> int:
         else ci_tasks(arguments.oracle, arguments.real, arguments.scale)
     )
     is_late = False
-    with multiprocessing.Pool(arguments.processes) as pool:
+    if arguments.verbose:
+        print(f"begins after {totals.tasks} tasks", file=sys.stderr, flush=True)
+    with multiprocessing.Pool(arguments.processes, follow, (os.getpid(),)) as pool:
         for result in pool.imap(run, islice(tasks, totals.tasks, None), chunksize=4):
             totals.add(result)
             totals.wall_s = round(before + time.monotonic() - begin, 1)
@@ -302,11 +330,17 @@ def campaign(arguments: argparse.Namespace) -> int:
                 if arguments.verbose:
                     print(f"{totals.tasks} tasks, {totals.wall_s} s", file=sys.stderr)
             is_late = not arguments.endless and totals.wall_s > arguments.minutes * 60
-            if is_late:
+            if is_late or told:
                 pool.terminate()
                 break
     save(state, totals)
-    missing = [] if arguments.endless else unproven(totals)
+    status = summarise(totals, is_late=is_late, is_endless=arguments.endless)
+    return 130 if told else status
+
+
+def summarise(totals: Totals, *, is_late: bool, is_endless: bool) -> int:
+    """Prints the sums; the exit code."""
+    missing = [] if is_endless else unproven(totals)
     sums = asdict(totals)
     for phase, (seeds, faults) in sums.pop("phases").items():
         print(json.dumps({"phase": phase, "seeds": seeds, "faults": faults}))

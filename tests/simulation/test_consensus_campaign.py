@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,29 @@ def test_the_adversary_campaign_counts_resumes_and_replays(tmp_path: Path) -> No
     prefix = [*command, "--replay", "mix n=4:1", "--stop", "5"]
     done = subprocess.run(prefix, capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(done.stdout)["simulated_s"] == 5.0
+
+
+@pytest.mark.slow
+def test_an_interrupted_campaign_goes_on_where_it_was(tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "campaign.py"), "--endless", "--verbose"]
+    command += ["--processes", "1", "--state", str(state), "--seeds"]
+    with subprocess.Popen(
+        [*command, "1000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "begins after 0 tasks\n"
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    count = json.loads(out.splitlines()[-1])["tasks"]
+    assert 0 < count < 1000
+    assert json.loads(state.read_text("utf-8"))["tasks"] == count
+    done = subprocess.run(
+        [*command, str(count + 2)], capture_output=True, text=True, check=True, timeout=120
+    )
+    *phases, report = (json.loads(line) for line in done.stdout.splitlines())
+    assert sum(phase["seeds"] for phase in phases) == report["tasks"] == count + 2
 
 
 @pytest.mark.slow
