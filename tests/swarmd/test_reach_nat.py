@@ -163,7 +163,7 @@ def test_an_image_gets_from_one_home_to_another(tmp_path: Path) -> None:
             assert reach["reachability"] == "unreachable"
             assert reach["stated"] == []
             for validator in VALIDATORS:
-                assert network.route(name, validator) == "direct"
+                network.until(name, validator, "direct")
         publisher, gateway = (str(network.path / name) for name in ("publisher-1", "gateway-1"))
         published = network.command(
             *("publish", str(image), "-C", publisher, "--product", "pump"),

@@ -128,7 +128,7 @@ def test_a_report_of_processes_says_that_nothing_repeats(
         (("--level", "processes", "--nodes", "20"), "gateways.count: 25 processes"),
         (
             ("--level", "processes", "--adversary", "twin=1"),
-            "adversaries[0].name: 'twin' is no process; there are: chunk_corrupter, push_corrupter",
+            "adversaries[0].name: 'twin' is no process; there are: boaster, chunk_corrupter,",
         ),
     ],
 )
