@@ -107,11 +107,14 @@ class UplinkWindow:
 
     def _fresh_bytes(self, paths: Mapping[bytes, PathState]) -> int:
         """Unacknowledged bytes, of each path no more than it was given lately."""
-        old_marks = self._old_marks
-        return sum(
-            min(path.unacked_bytes, path.sent_bytes - old_marks.get(key, 0))
-            for key, path in paths.items()
-        )
+        fresh_bytes = 0
+        for key, path in paths.items():
+            lately_bytes = path.sent_bytes - self._old_marks.get(key, 0)
+            # Who was given less than before has a new connection.
+            fresh_bytes += min(
+                path.unacked_bytes, path.sent_bytes if lately_bytes < 0 else lately_bytes
+            )
+        return fresh_bytes
 
     def _mark(self, paths: Mapping[bytes, PathState], now: float) -> None:
         """Notes, from time to time, what each path was given: once and twice that long ago."""

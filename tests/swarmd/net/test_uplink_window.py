@@ -118,6 +118,7 @@ def test_the_window_is_never_below_its_least(steps: list[tuple[int, int, int, fl
         window.handed_out(handed)
         window.seen({PEER: PathState(unacked, pause_s, sent)}, 0, now)
         assert window.window_bytes >= WINDOW_BYTES_MIN
+        assert window.room_bytes <= window.window_bytes, "nothing is under way less than nothing"
 
 
 def test_what_waits_before_a_thin_downlink_takes_no_room() -> None:
@@ -146,3 +147,11 @@ def test_what_was_sent_just_now_takes_room() -> None:
     window.seen({PEER: PathState(0, ROUND_TRIP_S, 10**6)}, 0, 5.0)
     window.seen({PEER: PathState(WINDOW_BYTES_MIN, ROUND_TRIP_S, 10**6 + WINDOW_BYTES_MIN)}, 0, 5.1)
     assert window.room_bytes == 0
+
+
+def test_a_new_connection_of_a_peer_gives_no_room_that_is_not_there() -> None:
+    window = UplinkWindow()
+    for now in (0.0, 2.0, 4.0):
+        window.seen({PEER: PathState(0, ROUND_TRIP_S, 10**9)}, 0, now)
+    window.seen({PEER: PathState(UNIT, ROUND_TRIP_S, UNIT)}, 0, 4.1)
+    assert window.room_bytes == WINDOW_BYTES_MIN - UNIT
