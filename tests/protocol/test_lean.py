@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from protocol.digest import ManifestId
@@ -23,9 +25,12 @@ def test_lean_values_are_equal_and_hash_by_what_they_hold() -> None:
 
 
 def test_lean_values_take_keywords_and_have_slots() -> None:
+    pair: Any = Pair
     with pytest.raises(TypeError):
-        Pair(1)  # type: ignore[call-arg]
+        pair(1)
     manifest_id = ManifestId(bytes(32))
-    request = Request(request_id=1, manifest_id=manifest_id, component=0, indices=Runs.run(0, 1))
+    request: Any = Request(
+        request_id=1, manifest_id=manifest_id, component=0, indices=Runs.run(0, 1)
+    )
     with pytest.raises(AttributeError):
-        request.another = 1  # type: ignore[attr-defined]
+        request.another = 1

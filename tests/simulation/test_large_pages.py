@@ -24,12 +24,14 @@ def test_only_private_memory_that_may_be_written_is_asked_for(
 ) -> None:
     asked: list[tuple[int, int, int]] = []
 
-    class Library:
-        class madvise:  # noqa: N801 - the system's name
-            argtypes: object = None
+    class Advice:
+        argtypes: object = None
 
-            def __new__(cls, start: int, size: int, advice: int) -> None:  # type: ignore[misc]
-                asked.append((start, size, advice))
+        def __call__(self, start: int, size: int, advice: int) -> None:
+            asked.append((start, size, advice))
+
+    class Library:
+        madvise = Advice()
 
     maps = tmp_path / "maps"
     mib = 1 << 20
