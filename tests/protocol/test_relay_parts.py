@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from protocol.digest import ManifestId
 from protocol.exchange_layout import Layout
-from protocol.limits import KIB, RECIPE_PAGE_LEAVES
+from protocol.limits import KIB, MIB, RECIPE_PAGE_LEAVES
 from protocol.relay_chunks import ChunkSet
 from protocol.relay_duties import PUSHCAP, SKIP_DELAY_S, SKIPS_MAX, DutyQueues
 from protocol.relay_estimates import Chance, DelayEstimate, QuantileEstimate
@@ -416,3 +416,20 @@ def test_who_claims_everything_at_once_fills_no_memory_and_delays_repairs_for_te
     assert board.repair_s == REPAIR_S_MAX
     push_late(board, have, 0.2, first=5 * HEARD_MAX)
     assert board.repair_s < 2.0
+
+
+def _aim_after(late_s: float) -> int:
+    """How large units are after 8 MiB at 20 Mbit/s from a host that is so late."""
+    size = UnitSize()
+    size.plan(object_bytes=16 * MIB, receivers=16, uplink_bytes_per_s=None)
+    given_bytes = 0
+    while given_bytes < 8 * MIB:
+        size.late(late_s)
+        size.given(given_bytes / 2_500_000)
+        given_bytes += size.aim_bytes
+    return size.aim_bytes
+
+
+def test_units_grow_where_the_host_lacks_processor_time() -> None:
+    assert _aim_after(0.001) == 16 * KIB
+    assert _aim_after(0.01) == 32 * KIB
