@@ -59,8 +59,23 @@ class FaultKind(StrEnum):
     """Gateways leave one after another, each back after `away_s`."""
     SLOW_DISK = "slow-disk"
     """Gateways take `verify_ms` from a chunk's arrival until they hold it."""
+    FULL_DISK = "full-disk"
+    """Gateways' disks have no room but `free_kib`; what they hold stays."""
     LOSS = "loss"
     """Messages between validators and ledger news vanish with probability `loss`."""
+
+
+DISK_FAULTS: Final = (FaultKind.SLOW_DISK, FaultKind.FULL_DISK)
+"""Of gateways' disks: neither links nor ledgers notice."""
+
+
+class Takes(StrEnum):
+    """What is gone when a disk is full."""
+
+    FREE = "free"
+    """What nobody had: images that were begun keep the room they were given."""
+    PROMISED = "promised"
+    """That room, too, as far as nothing is written there: file systems that promise nothing."""
 
 
 class Nat(StrEnum):
@@ -215,6 +230,10 @@ class Fault:
     """Loss: the probability while it lasts."""
     verify_ms: float = _number(300.0, 0, 60_000)
     """Slow disks: from a chunk's arrival until it is stored, milliseconds."""
+    free_kib: int = _number(0, 0, 64 * 1024 * 1024)
+    """Full disks: what images may still take, KiB."""
+    takes: Takes = Takes.FREE
+    """Full disks: what is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,8 +377,11 @@ def _check_links(scenario: Scenario) -> None:
 def _check_fault(fault: Fault, what: str) -> None:
     if fault.end_s is not None and fault.end_s <= fault.start_s:
         raise ConfigError(f"{what}.end_s: {fault.end_s:g}, not after start_s ({fault.start_s:g})")
-    of_gateways = fault.kind in (FaultKind.CHURN, FaultKind.SLOW_DISK)
+    of_gateways = fault.kind is FaultKind.CHURN or fault.kind in DISK_FAULTS
     if of_gateways and fault.target is not Target.GATEWAYS:
         raise ConfigError(f"{what}.target: {fault.kind.value} concerns gateways")
+    if fault.kind is not FaultKind.FULL_DISK and (fault.free_kib or fault.takes is not Takes.FREE):
+        key = "free_kib" if fault.free_kib else "takes"
+        raise ConfigError(f"{what}.{key}: {fault.kind.value} fills no disk; full-disk does")
     if fault.kind in (FaultKind.CHURN, FaultKind.LOSS) and fault.end_s is None:
         raise ConfigError(f"{what}.end_s: {fault.kind.value} needs an end")

@@ -14,6 +14,7 @@ from typing import Final
 from protocol.digest import ManifestId
 from swarmd.simulation.scenario import Adversary, Scenario
 from swarmd.simulation.swarm_build import SwarmParts, breaking_reasons, healed_s, is_authorised
+from swarmd.simulation.swarm_disk import DiskWatch
 from swarmd.simulation.swarm_faults import Timeline
 from swarmd.simulation.swarm_gateway import SwarmHost
 from swarmd.simulation.swarm_ledger import Action
@@ -169,6 +170,7 @@ class Swarm:
             release.manifest_id: None for plan, release in self._plans if is_authorised(plan)
         }
         self._goal: int | None = None
+        self._disks = DiskWatch()
         self._recorder = Recorder(self.parts)
 
     def run(self, *, until_s: float | None = None, on_step: OnStep | None = None) -> Outcome:
@@ -212,6 +214,7 @@ class Swarm:
         for gateway in self.parts.gateways:
             gateway.note_finished()
         self._look_at_images()
+        self._look_at_disks()
         self._look_at_progress()
         self._recorder.record()
         if self._steps:
@@ -230,6 +233,13 @@ class Swarm:
                     observed.kept_unauthorised_s = now
                 if (Action.REVOKE, name) in book.final_s and gateway.keeps(name):
                     observed.kept_until_s[name] = now
+
+    def _look_at_disks(self) -> None:
+        for gateway in self.parts.gateways:
+            node = gateway.node
+            if gateway.is_up and isinstance(node, SwarmHost):
+                lost = self._disks.lost(node, node.withdrawn)
+                self._observed.lost_s += [self.parts.world.now] * lost
 
     def _look_at_progress(self) -> None:
         healed = healed_s(self.scenario)
@@ -252,7 +262,10 @@ class Swarm:
             if plan.revoke_s is None:
                 total += 1 + len(honest)
                 done += (Action.PUBLISH, name) in book.final_s
-                done += sum(name in gateway.finished_s for gateway in honest)
+                # Who lacks it for want of room is not waited for: steps end that, or nothing does.
+                done += sum(
+                    name in gateway.finished_s or gateway.files.room.is_full for gateway in honest
+                )
             else:
                 total += 1 + len(honest)
                 done += (Action.REVOKE, name) in book.final_s

@@ -19,7 +19,7 @@ from swarmd.simulation.consensus_cluster import Cluster
 from swarmd.simulation.consensus_events import fingerprint
 from swarmd.simulation.exchange_host import SimulatedRelease
 from swarmd.simulation.links import LinkModel
-from swarmd.simulation.scenario import FaultKind, Nat, ReleasePlan, Scenario, Target
+from swarmd.simulation.scenario import DISK_FAULTS, Nat, ReleasePlan, Scenario, Target
 from swarmd.simulation.swarm_gateway import Gateway, GatewayPlan, SwarmHost
 from swarmd.simulation.swarm_ledger import THRESHOLD, Follower, LedgerBook, Owners, ReleaseHost
 from swarmd.simulation.swarm_world import Flaws, SwarmLink, SwarmNetwork, SwarmWorld
@@ -384,5 +384,5 @@ def is_authorised(plan: ReleasePlan) -> bool:
 
 def healed_s(scenario: Scenario) -> float | None:
     """When the last fault ends that does; None: there is none."""
-    ends = [fault.end_s for fault in scenario.faults if fault.kind is not FaultKind.SLOW_DISK]
+    ends = [fault.end_s for fault in scenario.faults if fault.kind not in DISK_FAULTS]
     return max((end for end in ends if end is not None), default=None)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from protocol.limits import KIB
 from swarmd.simulation.consensus_events import AskRun
 from swarmd.simulation.consensus_store import Run
 from swarmd.simulation.exchange_host import SimulatedRelease
 from swarmd.simulation.scenario import Fault, FaultKind, Target
 from swarmd.simulation.swarm_build import SwarmParts, is_authorised
-from swarmd.simulation.swarm_gateway import Gateway, SwarmHost
+from swarmd.simulation.swarm_gateway import SwarmHost
 from swarmd.simulation.swarm_ledger import Action, Decision, Follower, Hint, Submit
 from swarmd.simulation.transfer_host import Disk
 
@@ -133,7 +134,9 @@ class Timeline:
             case FaultKind.CHURN:
                 return self._churn(fault)
             case FaultKind.SLOW_DISK:
-                return [Step(fault.start_s, partial(self._slow_down, fault))]
+                return self._slow_disk(fault)
+            case FaultKind.FULL_DISK:
+                return self._full_disk(fault)
             case FaultKind.LOSS:
                 return self._lossy(fault)
 
@@ -220,13 +223,35 @@ class Timeline:
             gateway.start()
             self._parts.connect(position)
 
-    def _slow_down(self, fault: Fault) -> None:
-        slow = Disk(verify_s=fault.verify_ms / 1000)
-        for position in self._draw_gateways(fault):
-            gateway: Gateway = self._parts.gateways[position]
-            gateway.plan = replace(gateway.plan, disk=slow)
-            if isinstance(gateway.node, SwarmHost):
-                gateway.node.use_disk(slow)
+    def _slow_disk(self, fault: Fault) -> list[Step]:
+        calm_ms = self._parts.scenario.gateways.verify_ms
+        gateways = [self._parts.gateways[position] for position in self._draw_gateways(fault)]
+
+        def turn(verify_ms: float) -> None:
+            disk = Disk(verify_s=verify_ms / 1000)
+            for gateway in gateways:
+                gateway.plan = replace(gateway.plan, disk=disk)
+                if isinstance(gateway.node, SwarmHost):
+                    gateway.node.use_disk(disk)
+
+        steps = [Step(fault.start_s, partial(turn, fault.verify_ms))]
+        return steps if fault.end_s is None else [*steps, Step(fault.end_s, partial(turn, calm_ms))]
+
+    def _full_disk(self, fault: Fault) -> list[Step]:
+        rooms = [
+            self._parts.gateways[position].files.room for position in self._draw_gateways(fault)
+        ]
+
+        def fill() -> None:
+            for room in rooms:
+                room.fill(fault.free_kib * KIB, fault.takes)
+
+        def clear() -> None:
+            for room in rooms:
+                room.clear()
+
+        steps = [Step(fault.start_s, fill)]
+        return steps if fault.end_s is None else [*steps, Step(fault.end_s, clear)]
 
     def _lossy(self, fault: Fault) -> list[Step]:
         assert fault.end_s is not None, "scenarios are checked"

@@ -21,8 +21,9 @@ from swarmd.simulation.consensus_events import AskRun
 from swarmd.simulation.consensus_store import Run
 from swarmd.simulation.exchange_host import SimulatedRelease
 from swarmd.simulation.links import LinkNetwork, NodeLink
+from swarmd.simulation.swarm_disk import GatewayDisk, RoomHost
 from swarmd.simulation.swarm_ledger import Action, Decision, Follower, Hint, LedgerBook
-from swarmd.simulation.transfer_events import Done, RoomReady, Write
+from swarmd.simulation.transfer_events import Done, RoomLook, RoomReady, Write
 from swarmd.simulation.transfer_host import Disk, TransferHost
 from swarmd.simulation.transfer_part import ImagePart
 from swarmd.simulation.transfer_relay import Taken, WireMessage
@@ -34,7 +35,7 @@ Held = Mapping[ManifestId, tuple[list[int], ...]]
 """What a node found on its disk: chunks of each component of each image."""
 
 
-class SwarmHost(TransferHost):
+class SwarmHost(RoomHost):
     """An honest node: serves nothing that is not in force, keeps nothing that was revoked."""
 
     def __init__(
@@ -62,6 +63,7 @@ class SwarmHost(TransferHost):
             self.withdrawn.setdefault(manifest_id, self.now)
             return
         self.withdrawn[manifest_id] = self.now
+        self.files.delete(manifest_id)
         for peer in self.peers:
             self._feed_upload(peer, Withdrawn(manifest_id=manifest_id))
         self.feed(part, Stop())
@@ -95,7 +97,7 @@ class SwarmHost(TransferHost):
 
     def handle(self, event: object, now: float) -> None:
         """Takes the end of an own operation, unless its image was withdrawn meanwhile."""
-        if isinstance(event, Write | Taken | Done | RoomReady):
+        if isinstance(event, Write | Taken | Done | RoomReady | RoomLook):
             if event.part.release.manifest_id in self.withdrawn:
                 return
             chunks = _arrived(event)
@@ -120,7 +122,7 @@ class SwarmHost(TransferHost):
 
 
 def _arrived(
-    event: Write | Taken | Done | RoomReady,
+    event: Write | Taken | Done | RoomReady | RoomLook,
 ) -> list[tuple[int, int, bytes | memoryview]]:
     """Component, index and bytes of the chunks that an event is about to store."""
     if isinstance(event, Write):
@@ -190,6 +192,8 @@ class Gateway:
         """When each image was first complete, simulated seconds."""
         self.nodes: Final[list[TransferHost]] = []
         """Its node in each of its lives; the last one is the present one."""
+        self.files: Final = GatewayDisk()
+        """Its disk, of all lives of a node that keeps the rules."""
         self._world = world
         self._network = network
         self._library = library
@@ -248,6 +252,8 @@ class Gateway:
                 relays=RelaySettings(site=site),
             )
         )
+        if isinstance(self.node, SwarmHost):
+            self.node.files = self.files
         self.is_up = True
         self._run += 1
         for manifest_id, action in self.images.items():

@@ -31,6 +31,8 @@ class Observed:
     """From the end of the last fault until all honest validators made progress."""
     kept_until_s: dict[ManifestId, float] = field(default_factory=dict)
     """When an honest gateway last kept a revoked image, simulated seconds."""
+    lost_s: list[float] = field(default_factory=list)
+    """Looks at which an honest gateway lacked what it had held, or called complete."""
     kept_unauthorised_s: float | None = None
     """When an honest gateway first kept an image that was not in force."""
 
@@ -76,6 +78,7 @@ class Judge:
         )
         bad = [moment for node in self._honest_nodes() for moment, _ in node.kept_bad]
         yield self._never("nothing-bad-kept", bad)
+        yield self._never("nothing-lost", self._observed.lost_s)
         yield self._never("blame", [self._now] * self._wrongly_blamed())
 
     def _never(self, name: str, times: Sequence[float]) -> Verdict:
@@ -169,11 +172,7 @@ class Judge:
 
     def _completeness(self) -> Iterable[Verdict]:
         expect, wanted = self._expect, self._present()
-        in_force = [
-            (plan, release)
-            for plan, release in self._plans()
-            if is_authorised(plan) and plan.revoke_s is None
-        ]
+        in_force = list(self._in_force())
         if expect.complete is not None and in_force:
             ready = sum(
                 all(release.manifest_id in gateway.finished_s for _, release in in_force)
@@ -194,7 +193,19 @@ class Judge:
             yield self._revocation(expect.revocation_s)
 
     def _present(self) -> list[Gateway]:
-        return [gateway for gateway in receivers(self._parts) if gateway.is_up]
+        """Those that are up; whoever lacks a release for want of room is not awaited (SI36)."""
+        up = [gateway for gateway in receivers(self._parts) if gateway.is_up]
+        return [gateway for gateway in up if not self._is_excused(gateway)]
+
+    def _is_excused(self, gateway: Gateway) -> bool:
+        return gateway.files.room.is_full and not all(
+            release.manifest_id in gateway.finished_s for _, release in self._in_force()
+        )
+
+    def _in_force(self) -> Iterable[tuple[ReleasePlan, SimulatedRelease]]:
+        for plan, release in self._plans():
+            if is_authorised(plan) and plan.revoke_s is None:
+                yield plan, release
 
     def _makespans(self) -> Iterable[Verdict]:
         expect = self._expect

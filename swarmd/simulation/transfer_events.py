@@ -50,6 +50,14 @@ class RoomReady:
 
 
 @dataclass(frozen=True, slots=True)
+class RoomLook:
+    """Time to see whether a disk that was full has room again."""
+
+    part: ImagePart
+    """The image that waits."""
+
+
+@dataclass(frozen=True, slots=True)
 class Postponed:
     """A message that misbehaviour held back."""
 

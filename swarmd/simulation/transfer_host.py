@@ -527,6 +527,10 @@ class TransferHost:
                 self._relays.gained(part, effect.component, answer.indices)
             self.feed(part, answer)
 
+    def store_push(self, part: ImagePart, push: Push) -> tuple[list[int], list[int]]:
+        """Verifies and stores a push: (indices that are new here, those that lie)."""
+        return part.store_push(push)
+
     def note_news(self, part: ImagePart) -> None:
         """Has new chunks told of soon."""
         if part.has_news and not self._is_news_due:

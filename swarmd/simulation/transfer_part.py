@@ -200,11 +200,15 @@ class ImagePart:
         Only possession is kept: what matches the recipe is the release's own bytes, so that one
         copy serves all nodes of the world.
         """
-        if ChunkId(sha256(data)) != self.release.recipes[component].digest(index):
+        if not self.matches(component, index, data):
             self.figures.bad_bytes += len(data)
             return False
         self.gain(component, index, len(data))
         return True
+
+    def matches(self, component: int, index: int, data: bytes | memoryview) -> bool:
+        """Whether bytes are a chunk."""
+        return ChunkId(sha256(data)) == self.release.recipes[component].digest(index)
 
     def gain(self, component: int, index: int, size_bytes: int) -> None:
         """Keeps a chunk that was checked."""

@@ -24,6 +24,7 @@ from protocol.exchange_messages import BitfieldMessage, ExchangeMessage, Have, I
 from protocol.relay import Relay
 from protocol.relay_events import (
     AskPossession,
+    ChunksDropped,
     ChunksGained,
     ObjectReady,
     PeerClaims,
@@ -83,6 +84,10 @@ class RelayOwner(Protocol):
 
     def later(self, event: object) -> None:
         """Hands an event back after the time that verifying takes."""
+        ...
+
+    def store_push(self, part: ImagePart, push: Push) -> tuple[list[int], list[int]]:
+        """Verifies and stores a push: (indices that are new here, those that lie)."""
         ...
 
     def cut(self, peer: int, offence: Offence) -> None:
@@ -219,13 +224,17 @@ class RelayDesk:
         """Verifies and stores a push whose time has come."""
         part, push, peer = taken.part, taken.effect.push, taken.effect.peer
         number = push.object_number
-        fresh, bad = part.store_push(push)
+        fresh, bad = self._owner.store_push(part, push)
         if fresh:
             self.gained(part, number, fresh)
             self._owner.feed(part, ChunksStored(component=number, indices=(), gained=fresh))
         if bad:
             self.feed(part, PushRefused(peer=peer, object_number=number, index=bad[0]))
             self._owner.cut(int.from_bytes(peer, "big"), Offence.CORRUPT_CHUNK)
+
+    def dropped(self, part: ImagePart, component: int, indices: Iterable[int]) -> None:
+        """Notes that pushed chunks found no room."""
+        self.feed(part, ChunksDropped(object_number=component, indices=indices))
 
     def feed(self, part: ImagePart, event: RelayInput) -> None:
         """Feeds the relay of an image."""
