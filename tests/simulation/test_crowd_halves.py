@@ -10,29 +10,16 @@ from protocol.errors import ConfigError
 from protocol.exchange_messages import BitfieldMessage, Chunks, Have, Reject, RejectReason, Request
 from protocol.limits import KIB, MIB
 from protocol.runs import Runs
-from swarmd.simulation.crowd import Crowd, CrowdFigures, CrowdScenario
+from swarmd.simulation.crowd import Crowd, CrowdFigures
 from swarmd.simulation.crowd_halves import Codec
 from swarmd.simulation.crowd_host import make_shared_release
 from swarmd.simulation.frame_links import Frame, Hold, Parcel, Small
-from swarmd.simulation.links import NodeLink
-
-RATE = 12_500_000.0
-ONE = NodeLink(uplink_bytes_per_s=RATE, downlink_bytes_per_s=RATE)
+from tests.support.crowds import small_crowd
 
 
 def crowd(**options: Any) -> Crowd:
-    fixed: dict[str, Any] = {
-        "nodes": 21,
-        "image_bytes": 2 * MIB,
-        "unit_bytes": 64 * KIB,
-        "links": (ONE,),
-        "seeder": ONE,
-        "peers": 8,
-        "seeder_peers": 8,
-        "is_relayed": False,
-        "delay_s": 0.01,
-    }
-    return Crowd(CrowdScenario(**{**fixed, **options}))
+    fixed: dict[str, Any] = {"nodes": 21, "is_relayed": False, "delay_s": 0.01}
+    return Crowd(small_crowd(**{**fixed, **options}))
 
 
 def figures(**options: Any) -> CrowdFigures:

@@ -13,23 +13,11 @@ from swarmd.simulation.crowd import Crowd, CrowdScenario
 from swarmd.simulation.crowd_host import CrowdHost, make_shared_release
 from swarmd.simulation.links import NodeLink
 from swarmd.simulation.transfer_host import join
-
-RATE = 12_500_000.0
-ONE = NodeLink(uplink_bytes_per_s=RATE, downlink_bytes_per_s=RATE)
+from tests.support.crowds import ONE, small_crowd
 
 
 def scenario(**options: Any) -> CrowdScenario:
-    fixed: dict[str, Any] = {
-        "nodes": 24,
-        "image_bytes": 2 * MIB,
-        "unit_bytes": 64 * KIB,
-        "links": (ONE,),
-        "seeder": ONE,
-        "peers": 8,
-        "seeder_peers": 8,
-        "tick_s": 0.05,
-    }
-    return CrowdScenario(**{**fixed, **options})
+    return small_crowd(**{"tick_s": 0.05, **options})
 
 
 def finished(**options: Any) -> Crowd:
