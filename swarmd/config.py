@@ -39,6 +39,7 @@ from swarmd.limits.rates import (
     rate_of,
 )
 from swarmd.net.address import Bootstrap, parse_bootstrap
+from swarmd.net.wire import KEEPALIVE_IDLE_S, KEEPALIVE_METERED_IDLE_S
 from swarmd.services.exchange_packing import PackingMode
 from swarmd.services.exchange_relay_mode import RelayMode
 
@@ -56,6 +57,10 @@ METERED_PEERS: Final = 2
 """Peers of a metered node: a second one, so that no single one can keep it in the dark."""
 METERED_FETCH_PEERS: Final = 8
 """Its peers while it fetches: validators hold no images."""
+KEEPALIVE_S_MIN: Final = 30
+"""Shortest time after which an idle peer is probed, seconds."""
+KEEPALIVE_S_MAX: Final = 7200
+"""Longest: what RFC 5382 has address translation wait at least, about."""
 LANE_PORT: Final = 7002
 """Beside the default port for peers. A fixed one, because a firewall has to let it through."""
 LAN_AUTO: Final = "auto"
@@ -166,6 +171,14 @@ def _site(value: object, what: str) -> str:
 
 def _endpoint(value: object, what: str) -> Endpoint:
     return parse_endpoint(_text(value, what), what)
+
+
+def _keepalive(value: object, what: str) -> int:
+    """0, or a time within its range."""
+    seconds: int = _integer(0, KEEPALIVE_S_MAX)(value, what)
+    if 0 < seconds < KEEPALIVE_S_MIN:
+        raise ConfigError(f"{what}: {seconds}, expected 0 or at least {KEEPALIVE_S_MIN}")
+    return seconds
 
 
 def _port_or_off(value: object, what: str) -> int | None:
@@ -361,6 +374,15 @@ class NetworkSection:
     metered: bool = field(default=False, metadata=_by(_boolean))
     """Whether bytes cost money here: listens nowhere, keeps to two peers, joins no topic of gossip,
     relays nothing for others."""
+
+    keepalive_s: int = field(default=0, metadata=_by(_keepalive))
+    """Idle seconds after which TCP probes a peer that this node called; 0: 120, metered 300."""
+
+    @property
+    def probe_after_s(self) -> int:
+        """Idle seconds after which TCP probes a peer that this node called."""
+        usual = KEEPALIVE_METERED_IDLE_S if self.metered else KEEPALIVE_IDLE_S
+        return self.keepalive_s or usual
 
     def effective(self) -> NetworkSection:
         """What holds, once metering has had its say."""

@@ -49,8 +49,11 @@ COMMENTS: Final[dict[str, str]] = {
     "are members, 1 to 256.",
     "network.metered": "Whether bytes cost money here. Such a node listens nowhere, keeps to two\n"
     "of its bootstrap peers (eight while it fetches), hears no gossip (it asks them instead,\n"
-    "after one and a half heartbeats of silence), and relays nothing for others. Name members\n"
+    "every one and a half heartbeats), and relays nothing for others. Name members\n"
     "that hold images among its bootstrap.",
+    "network.keepalive_s": "Seconds of silence after which a called peer is probed, so that\n"
+    "address translation on the way does not forget the connection: 30 to 7200, or 0 for\n"
+    "120, on a metered node 300. Each probe costs 104 bytes.",
     "network.lane_port": "TCP port of bulk lanes, which carry image data beside the connections\n"
     'for peers; let it through the firewall too. 0 takes a free one, "off" does without lanes.',
     "network.packing": 'Whether chunks are compressed on their way to peers: "auto" does unless a\n'

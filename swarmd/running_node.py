@@ -43,7 +43,7 @@ from swarmd.ledger_host import LedgerHost
 from swarmd.member_keys import MemberKeys
 from swarmd.net.address import PeerAddress, PeerKey, bootstrap_peers
 from swarmd.net.network import Network, NetworkConfig, open_network
-from swarmd.net.wire import Wire
+from swarmd.net.wire import TCPWire, Wire
 from swarmd.newcomers import NEWCOMERS_NAME, Newcomers
 from swarmd.node_time import NodeTime
 from swarmd.peers import Offence, Peer, PeerClass, PeerRegistry, RegistryAdmission
@@ -158,7 +158,7 @@ class RunningNode:
         network_config = NetworkConfig(
             seed=self._identity.transport_key.seed(),
             listen=listen,
-            wire=wire,
+            wire=wire or TCPWire(idle_s=section.probe_after_s, is_metered=section.metered),
             stranger_connections_max=section.stranger_connections_max,
             member_connections_max=section.member_connections_max,
         )
@@ -187,6 +187,7 @@ class RunningNode:
             validator=self._vote_seat,
             may_vouch=self._may_vouch,
             on_confirmed=self._on_confirmed,
+            on_ahead=self._on_ahead,
         )
         self.cosigning = CosigningService(ledger=ledger, registry=registry, seat=self._vote_seat)
         self.ledger_service = LedgerService(
@@ -218,6 +219,8 @@ class RunningNode:
             service=self.ledger_service,
             fetch_state=self.state_sync.fetch,
             patience_s=self._engine_patience_s,
+            has_engine=identity.kind is SubjectKind.VALIDATOR,
+            is_metered=self._config.network.metered,
         )
         self._wire_writing(network)
         is_validator = identity.kind is SubjectKind.VALIDATOR
@@ -283,6 +286,7 @@ class RunningNode:
             gossip=self.gossip.publish_transaction,
             on_pending=self._mempool_changed,
             needs_gossip=self._lacks_validators,
+            look=self.follower.look if self._config.network.metered else None,
         )
 
     def _token_addresses(self) -> tuple[PeerAddress, ...]:
@@ -412,7 +416,7 @@ class RunningNode:
             protocol_id(chain_id, ProtocolName.LEDGER),
             self.ledger_service.answer,
             streams_per_peer_max=8,
-            deadline_s=300.0,
+            deadline_s=None,  # it is kept open; each question has its time
             frame_bytes_max=LEDGER_BYTES_MAX,
         )
         self.data_plane.serve_protocols()
@@ -598,6 +602,9 @@ class RunningNode:
     def _may_vouch(self) -> bool:
         """Whether this validator, if it is one, has learnt where the others stand."""
         return self.consensus is None or self.consensus.may_vouch
+
+    def _on_ahead(self, peer: PeerKey, height: int) -> None:
+        self.follower.hear(peer, height)
 
     def _on_confirmed(self) -> None:
         self.images.wake()

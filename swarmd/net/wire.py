@@ -16,12 +16,21 @@ import trio
 from protocol.errors import TransportError
 
 KEEPALIVE_IDLE_S: Final = 120
-"""Idle seconds before TCP probes a peer: most NAT devices keep a mapping at least this long
-(RFC 5382 asks for 2 h), and a probe every 2 minutes costs about 2 bytes per second."""
+"""Idle seconds before TCP probes a peer that was called: most NAT devices keep a mapping at least
+this long (RFC 5382 asks for 2 h), and a probe every 2 minutes costs about a byte per second."""
+KEEPALIVE_METERED_IDLE_S: Final = 300
+"""The same where bytes cost money. A mapping that did not last is noticed within `UNANSWERED_S`."""
+KEEPALIVE_ACCEPTED_IDLE_S: Final = 1200
+"""Idle seconds before TCP probes a peer that called us: it keeps the way open itself, and may pay
+for each probe of ours. What is left is to find, in the end, that it is gone; one that comes back
+before takes its old connection's place at once."""
 KEEPALIVE_INTERVAL_S: Final = 20
 """Seconds between unanswered probes."""
 KEEPALIVE_PROBES: Final = 4
-"""Unanswered probes that end a connection: a dead peer is noticed within 200 s."""
+"""Unanswered probes that end a connection: a dead peer that was called is noticed within 200 s."""
+UNANSWERED_S: Final = KEEPALIVE_INTERVAL_S * KEEPALIVE_PROBES
+"""Seconds without an acknowledgement of what was sent that end a connection of a metered node: its
+probes are rarer, so it may speak into a way that is gone. TCP's own patience is a quarter hour."""
 ACCEPT_BACKLOG: Final = 128
 """Connections the kernel holds before they are accepted."""
 
@@ -106,15 +115,17 @@ def local_address(stream: ByteStream) -> tuple[str, int] | None:
     return None
 
 
-def tune_keepalive(sock: trio.socket.SocketType | socket.socket) -> None:
-    """Has TCP notice a peer that is gone.
+def tune_keepalive(
+    sock: trio.socket.SocketType | socket.socket, idle_s: int = KEEPALIVE_IDLE_S
+) -> None:
+    """Has TCP notice a peer that is gone, with a probe after so many idle seconds.
 
     Raises:
         OSError: the connection ended already.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+        ("TCP_KEEPIDLE", idle_s),
         ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
         ("TCP_KEEPCNT", KEEPALIVE_PROBES),
     ):
@@ -147,7 +158,7 @@ class TCPListener:
                 raise TransportError(f"cannot accept now: {error}") from error
             raise
         try:
-            tune_keepalive(stream.socket)
+            tune_keepalive(stream.socket, KEEPALIVE_ACCEPTED_IDLE_S)
         except OSError as error:
             await trio.aclose_forcefully(stream)
             raise TransportError(f"connection ended before it was accepted: {error}") from error
@@ -168,6 +179,10 @@ class TCPWire:
 
     backlog: int = field(default=ACCEPT_BACKLOG)
     """Connections the kernel holds before they are accepted."""
+    idle_s: int = KEEPALIVE_IDLE_S
+    """Idle seconds before a peer that was called is probed."""
+    is_metered: bool = False
+    """Whether bytes cost money on the way to those who are called: few probes, little patience."""
 
     async def dial(self, host: str, port: int) -> ByteStream:
         """Connects to a host and turns keepalive on."""
@@ -179,11 +194,17 @@ class TCPWire:
             reason = "; ".join(str(each) for each in reasons)
             raise TransportError(f"cannot connect to {host} port {port}: {reason}") from error
         try:
-            tune_keepalive(stream.socket)
+            self._tune(stream.socket)
         except OSError as error:
             await trio.aclose_forcefully(stream)
             raise TransportError(f"connection to {host} port {port}: {error}") from error
         return stream
+
+    def _tune(self, sock: trio.socket.SocketType) -> None:
+        tune_keepalive(sock, self.idle_s)
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        if self.is_metered and option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, UNANSWERED_S * 1000)
 
     async def listen(self, host: str, port: int) -> WireListener:
         """Binds one address."""

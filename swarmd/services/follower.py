@@ -1,8 +1,10 @@
 """The follower: keeps a node at the head of the chain, unless a validator's engine does.
 
-It hears of heights from hello and gossip, follows the peer that told, and looks around by itself
-when nothing was heard for longer than the chain's heartbeat. A peer that tells of heights and does
-not deliver goes behind all others, so that nobody holds this node up by promises.
+It hears of heights from hello, gossip and validators' statements, follows the peer that told, and
+looks around by itself when nothing was heard for longer than the chain's heartbeat. A metered node
+hears no gossip: it asks all its peers that often whatever it hears, so that one that feeds it old
+blocks keeps it from no other's. A peer that tells of heights and does not deliver goes behind all
+others, so that nobody holds this node up by promises.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ class FollowerService:
         service: LedgerService,
         fetch_state: Callable[[], Awaitable[bool]],
         patience_s: Callable[[], float] = lambda: 0.0,
+        has_engine: bool = False,
+        is_metered: bool = False,
     ) -> None:
         """Wires the service.
 
@@ -59,7 +63,11 @@ class FollowerService:
             fetch_state: fetches the state as a whole; tells whether the head moved.
             patience_s: how long something else, such as a validator's engine, may take to reach a
                 height that was heard of, before this service fetches it; seconds.
+            has_engine: whether blocks become final by a validator's engine: they were heard of.
+            is_metered: whether peers are asked at fixed times, whatever is heard between.
         """
+        self._is_metered = is_metered
+        self._quiet_since = 0.0
         self._ledger = ledger
         self._registry = registry
         self._service = service
@@ -69,6 +77,8 @@ class FollowerService:
         self._useless: dict[PeerKey, None] = {}  # asked since the head moved, for nothing
         self._fetch_state = fetch_state
         self._wake = trio.Event()
+        if has_engine:
+            ledger.listen(lambda _result: self._note_sound())
 
     def hear(self, peer: PeerKey, height: int) -> None:
         """Notes that a peer knows of a height; wakes the follower if it is beyond mine."""
@@ -76,19 +86,40 @@ class FollowerService:
             self._heard[peer] = max(height, self._heard.get(peer, 0))
             self._wake.set()
 
+    def look(self) -> None:
+        """Has every member asked now, whatever it told."""
+        self._note_sound()
+        for peer in self._registry.at_least(PeerClass.MEMBER):
+            self._heard.setdefault(peer.key, 0)
+        self._wake.set()
+
     async def run(self) -> None:
         """Follows until cancelled."""
+        self._quiet_since = trio.current_time()
         while True:
             self._wake = trio.Event()
-            silence_s = self._ledger.chain.rules.parameters.heartbeat_ms / 1000 * SILENCE_FACTOR
-            with trio.move_on_after(silence_s) as scope:
-                if not self._heard:
-                    await self._wake.wait()
-            if scope.cancelled_caught:
-                for peer in self._registry.at_least(PeerClass.MEMBER):
-                    self._heard.setdefault(peer.key, 0)
+            await self._until_something()
             if not await self._follow_best() and self._heard:
                 await trio.sleep(RETRY_S)
+
+    def _note_sound(self) -> None:
+        """Something was heard: silence begins anew."""
+        self._quiet_since = trio.current_time()
+
+    async def _until_something(self) -> None:
+        """Waits until a height was heard of; after a silence every member is to be asked."""
+        if not self._is_metered:
+            self._note_sound()
+        heartbeat_s = self._ledger.chain.rules.parameters.heartbeat_ms / 1000
+        while True:
+            ask_at = self._quiet_since + heartbeat_s * SILENCE_FACTOR
+            if trio.current_time() >= ask_at:
+                self.look()
+                return
+            if self._heard:
+                return
+            with trio.move_on_at(ask_at):
+                await self._wake.wait()
 
     async def _follow_best(self) -> bool:
         """Follows the peer that told the greatest height; returns whether the head moved."""
@@ -103,7 +134,7 @@ class FollowerService:
             return True
         try:
             if not (self._is_newcomer(told) and await self._fetch_state()):
-                await self._service.catch_up(peer)
+                await self._service.catch_up(peer, told)
         except PolicyError as error:
             logger.info("following %s: %s", peer[:4].hex(), error)
             if error.rule in (PRUNED_RULE, LARGE_RULE):

@@ -145,6 +145,7 @@ class FreshnessService:
         validator: Seat | None,
         may_vouch: Callable[[], bool] = lambda: True,
         on_confirmed: Callable[[], None] = lambda: None,
+        on_ahead: Callable[[PeerKey, int], None] = lambda _peer, _height: None,
     ) -> None:
         """Wires the service.
 
@@ -160,7 +161,10 @@ class FreshnessService:
                 old copy, and could not ask yet, would make those fresh who know no more.
             on_confirmed: told when the copy was found current after a time in which it was not
                 known to be; must not block.
+            on_ahead: told the peer through which a validator stated a height beyond this copy, and
+                the height (P105); must not block.
         """
+        self._on_ahead = on_ahead
         self._may_vouch = may_vouch
         self._on_confirmed = on_confirmed
         self._current_until = -1.0
@@ -294,6 +298,8 @@ class FreshnessService:
                 answer = await ask(key, request)
                 if isinstance(answer, FreshnessAnswer):
                     question.add(answer, self._ledger.chain_id)
+                    if question.highest > self._ledger.chain.head.height:
+                        self._on_ahead(key, question.highest)
             except (TransportError, PolicyError, RemoteProtocolError) as error:
                 logger.debug("freshness: %s", error)
             except VerificationError as error:

@@ -69,15 +69,22 @@ from swarmd.net.network import Network, Stream
 from swarmd.peers import Offence, PeerClass, PeerRegistry
 from swarmd.services.cosigning import CosigningService
 from swarmd.services.freshness import FreshnessService, Statement
-from swarmd.services.ledger_streams import LedgerStreams
+from swarmd.services.ledger_streams import IDLE_S, LedgerStreams
 from swarmd.services.refusal_budget import RefusalBudget
 
 logger = logging.getLogger(__name__)
 
 ANSWER_S_MAX: Final = 15.0
 """Longest wait for an answer: 512 KiB at 300 kbit/s, seconds."""
+ANSWERING_S_MAX: Final = 300.0
+"""Longest that one answer may take to be made and taken, seconds."""
 REQUESTS_PER_STREAM_MAX: Final = 1024
 """A stream that asks more often than this is closed; its peer opens another."""
+SHORT_BLOCKS: Final = 8
+"""Fewer blocks than these, in fewer bytes than `SHORT_BYTES`, are all that a peer had, unless an
+epoch ends there."""
+SHORT_BYTES: Final = BLOCKS_BYTES_MAX // 2
+"""An answer is full before this only if it has many blocks: the largest is half as long."""
 CATCH_UP_S_MAX: Final = 60.0
 """Longest catching up with one peer before another gets its turn: one that sends a block now and
 then must not keep this node from those that have more, seconds."""
@@ -134,11 +141,16 @@ class LedgerService:
         """Handles an inbound ledger stream until the peer closes it."""
         try:
             for _ in range(REQUESTS_PER_STREAM_MAX):
-                frame = await stream.receive_frame()
+                frame: bytes | None = None
+                with trio.move_on_after(IDLE_S):
+                    frame = await stream.receive_frame()
                 if frame is None:
                     break
-                reply = await self._reply(stream.peer, decode_ledger_message(frame))
-                await stream.send_frame(encode_ledger_message(reply))
+                with trio.fail_after(ANSWERING_S_MAX):
+                    reply = await self._reply(stream.peer, decode_ledger_message(frame))
+                    await stream.send_frame(encode_ledger_message(reply))
+        except trio.TooSlowError as error:
+            raise TransportError(f"an answer took longer than {ANSWERING_S_MAX} s") from error
         except (VerificationError, RemoteProtocolError) as error:
             self._registry.blame(stream.peer, Offence.MALFORMED, f"ledger request: {error}")
             await stream.reset()
@@ -299,8 +311,15 @@ class LedgerService:
             return answer
         raise TransportError(f"peer {peer[:4].hex()} did not answer in {ANSWER_S_MAX} s")
 
-    async def catch_up(self, peer: PeerKey) -> None:
+    async def catch_up(self, peer: PeerKey, told: int = 0) -> None:
         """Follows a peer to its head, batch by batch; one peer at a time, for a while.
+
+        After a short answer that reaches the told height nothing more is asked: what became final
+        in the moment between is told again, or found in the next round.
+
+        Args:
+            peer: whom to follow.
+            told: the height it told; 0: none.
 
         Raises:
             TransportError: the connection failed on the way; what was adopted stays.
@@ -317,6 +336,13 @@ class LedgerService:
                     return
                 if not answer.blocks or not await self._adopt(peer, answer):
                     return
+                if self._is_reached(told) and _is_short(answer):
+                    return
+
+    def _is_reached(self, told: int) -> bool:
+        """Whether this copy is as high as a peer told, with more blocks of its epoch to come."""
+        head = self._ledger.chain.head
+        return head.height >= told and not head.closes_epoch
 
     async def _adopt(self, peer: PeerKey, answer: BlocksAnswer) -> bool:
         """Takes over a batch; returns whether asking for more makes sense."""
@@ -359,3 +385,8 @@ class LedgerService:
 
 STREAM_BYTES_MAX: Final = LEDGER_FRAME_BYTES_MAX
 """Frame bound to register the protocol with."""
+
+
+def _is_short(answer: BlocksAnswer) -> bool:
+    """Whether an answer held so little that its peer had no more."""
+    return len(answer.blocks) < SHORT_BLOCKS and sum(map(len, answer.blocks)) < SHORT_BYTES

@@ -1,7 +1,8 @@
 """Streams for asking on the ledger protocol: one kept open for each peer, others for a single use.
 
-Opening a stream costs a round trip of negotiation, which is most of what a question costs on a fast
-link. A kept stream that broke is replaced once; every request of the protocol may be asked twice.
+Opening a stream costs two round trips of negotiation in eight small packets, which is most of what
+a question costs on a fast link, and on one that is paid for by the byte. A kept stream that broke
+is replaced once; every request of the protocol may be asked twice.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from protocol.errors import RemoteProtocolError, TransportError
 from swarmd.net.address import PeerKey
 from swarmd.net.network import Network, Stream
 
-KEEP_S: Final = 60.0
-"""A stream that was not used for this long is not used again, seconds."""
+IDLE_S: Final = 7200.0
+"""How long who answers leaves a stream open on which nothing is asked, seconds."""
+KEEP_S: Final = IDLE_S - 600.0
+"""How long who asks keeps one, seconds: it ends before the other side does. Whoever asks once in a
+heartbeat and a half of ten minutes, or once an hour, never opens a second one."""
 
 
 class LedgerStreams:
@@ -35,7 +39,7 @@ class LedgerStreams:
             TransportError: no connection, or it broke.
             RemoteProtocolError: the peer broke the framing.
         """
-        stream = self._take(peer)
+        stream = await self._take(peer)
         if stream is not None:
             try:
                 answer = await self._exchange(stream, request)
@@ -64,11 +68,15 @@ class LedgerStreams:
             await _end(stream)
         return answer
 
-    def _take(self, peer: PeerKey) -> Stream | None:
+    async def _take(self, peer: PeerKey) -> Stream | None:
         kept = self._kept.pop(peer, None)
-        if kept is None or trio.current_time() - kept[1] > KEEP_S:
+        if kept is None:
             return None
-        return kept[0]
+        stream, used_at = kept
+        if trio.current_time() - used_at > KEEP_S:
+            await _end(stream)
+            return None
+        return stream
 
     async def _keep(self, peer: PeerKey, stream: Stream) -> None:
         if peer in self._kept or not self._network.is_connected(peer):

@@ -39,7 +39,7 @@ from swarmd.entropy import Entropy
 from swarmd.member_keys import MemberKeys
 from swarmd.net.address import PeerAddress, PeerKey, short_peer
 from swarmd.net.address_scope import Scope, connection_scope, scope_of
-from swarmd.net.network import Network, Stream
+from swarmd.net.network import Network, Stream, StreamRefusedError
 from swarmd.own_addresses import OwnAddresses, Reachability
 from swarmd.peers import Offence, PeerClass, PeerRegistry
 from swarmd.token_bucket import TokenBuckets
@@ -52,6 +52,8 @@ ROUND_S: Final = 3600.0
 """Between two rounds while members are enough, seconds: about 50 KB a day."""
 HURRY_S: Final = 30.0
 """Between two rounds while members are lacking, seconds, at first; doubles up to `ROUND_S`."""
+SILENT_S: Final = 24 * 3600.0
+"""How long a peer that does not offer the protocol is not asked again on a connection, seconds."""
 OTHERS_MIN: Final = 4
 """Statements asked for when no member is lacking, so that the book stays of this world."""
 ASK_BURST: Final = 8
@@ -96,6 +98,7 @@ class PeerExchange:
         self._probes = TokenBuckets(burst=PROBE_BURST, per_s=PROBE_PER_S)
         self._new, self._met = trio.open_memory_channel[PeerKey](64)
         self._wanted: dict[PeerKey, None] = {}
+        self._silent_until: dict[PeerKey, float] = {}
 
     # -- telling -------------------------------------------------------------------------------
 
@@ -203,6 +206,7 @@ class PeerExchange:
 
     def peer_connected(self, peer: PeerKey) -> None:
         """A member is connected and knows us; it is asked once, soon."""
+        self._silent_until.pop(peer, None)
         try:
             self._new.send_nowait(peer)
         except trio.WouldBlock:
@@ -229,24 +233,37 @@ class PeerExchange:
         while True:
             jitter = 0.75 + self._grounds.entropy.uint(512) / 1024
             await trio.sleep(pause_s * jitter)
-            members = self._grounds.registry.at_least(PeerClass.MEMBER)
+            known = self._grounds.registry.at_least(PeerClass.MEMBER)
+            members = [peer for peer in known if not self._is_silent(peer.key)]
             if members:
                 chosen = members[self._grounds.entropy.uint(len(members))]
                 await self._ask_quietly(chosen.key)
             lacking = self._lacking()
             pause_s = min(ROUND_S, pause_s * 2) if lacking else ROUND_S
 
+    def _is_silent(self, peer: PeerKey) -> bool:
+        """Whether a peer takes no part: asking a metered one again would only cost it money."""
+        now, until = trio.current_time(), self._silent_until
+        for other in [other for other, end in until.items() if end <= now]:
+            del until[other]
+        return peer in until
+
     def _lacking(self) -> int:
         members = len(self._grounds.registry.at_least(PeerClass.MEMBER))
         return max(0, self._grounds.peers_wanted - members)
 
     async def _ask_quietly(self, peer: PeerKey) -> None:
-        if self._grounds.registry.peer_class(peer) < PeerClass.MEMBER:
+        if self._grounds.registry.peer_class(peer) < PeerClass.MEMBER or self._is_silent(peer):
             return
         try:
             with trio.fail_after(DEADLINE_S):
                 await self.ask(peer)
                 await self._have_probed(peer)
+        except StreamRefusedError as error:
+            logger.debug(
+                "%s takes no part in the exchange of addresses: %r", short_peer(peer), error
+            )
+            self._silent_until[peer] = trio.current_time() + SILENT_S
         except (TransportError, trio.TooSlowError) as error:
             logger.debug("%s tells no addresses: %r", short_peer(peer), error)
         except (VerificationError, RemoteProtocolError) as error:

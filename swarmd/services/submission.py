@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -33,7 +34,18 @@ FINAL_MAX: Final = 1024
 KNOWN_RULES: Final = ("mempool.known", "tx.final")
 """Refusals that mean: it is here already, or will be told as final."""
 RESEND_S: Final = 10.0
-"""Pause between two attempts to hand over what is not final, seconds."""
+"""Pause between two attempts to hand over what is not final, seconds; a metered node's first."""
+RESEND_S_MAX: Final = 900.0
+"""Longest pause on a metered node, seconds."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    """When a transaction is handed over again."""
+
+    at: float
+    pause_s: float
+    is_looked_for: bool
 
 
 class SubmissionService:
@@ -50,6 +62,7 @@ class SubmissionService:
         gossip: Callable[[bytes], Awaitable[None]],
         on_pending: Callable[[], None],
         needs_gossip: Callable[[], bool],
+        look: Callable[[], None] | None = None,
     ) -> None:
         """Wires the service.
 
@@ -62,7 +75,9 @@ class SubmissionService:
             gossip: publishes a transaction.
             on_pending: told when the own mempool changed.
             needs_gossip: whether fewer than a quorum of validators can be handed it directly.
+            look: asks peers what is final, on a metered node; None: this node is told of blocks.
         """
+        self._look = look
         self._ledger = ledger
         self._did = own_did
         self._key = key
@@ -75,7 +90,7 @@ class SubmissionService:
         self._waiting: dict[TransactionId, bytes] = {}
         self._final: OrderedDict[TransactionId, int] = OrderedDict()
         self._refused: OrderedDict[TransactionId, PolicyError] = OrderedDict()
-        self._offer_at: dict[TransactionId, float] = {}
+        self._turns: dict[TransactionId, _Turn] = {}
         self._news = trio.Event()
         self._to_offer = trio.Event()
         self._loaded = trio.Event()
@@ -127,7 +142,7 @@ class SubmissionService:
         for transaction, _kind in result.transactions:
             self._waiting.pop(transaction, None)
             self._final[transaction] = result.header.height
-            self._offer_at.pop(transaction, None)
+            self._turns.pop(transaction, None)
         while len(self._final) > FINAL_MAX:
             self._final.popitem(last=False)
         if self._waiting:
@@ -183,8 +198,7 @@ class SubmissionService:
                 for transaction, raw in tuple(self._waiting.items()):
                     if now >= gossip_at:
                         await self._gossip(raw)
-                    if now >= self._offer_at.get(transaction, now):
-                        self._offer_at[transaction] = now + RESEND_S
+                    if self._is_due(transaction, now):
                         due.append(raw)
                 if due:
                     # Beside the others: a validator that never answers holds up none of them.
@@ -193,6 +207,29 @@ class SubmissionService:
                     gossip_at = now + RESEND_S
                 with trio.move_on_after(RESEND_S):
                     await self._to_offer.wait()
+
+    def _is_due(self, transaction: TransactionId, now: float) -> bool:
+        """Whether a transaction is to be handed over now; sets when it is looked at again.
+
+        On a metered node, whom nobody tells of blocks, what was handed over is looked for first,
+        and each time it was not there it rests twice as long.
+        """
+        turn = self._turns.get(transaction)
+        if turn is None:
+            self._turns[transaction] = _Turn(now + RESEND_S, RESEND_S, is_looked_for=False)
+            return True
+        if now < turn.at:
+            return False
+        if self._look is None:
+            turn.at = now + RESEND_S
+        elif not turn.is_looked_for:
+            self._look()
+            turn.at, turn.is_looked_for = now + RESEND_S, True
+            return False
+        else:
+            turn.pause_s = min(2 * turn.pause_s, RESEND_S_MAX)
+            turn.at, turn.is_looked_for = now + turn.pause_s, False
+        return True
 
     async def _forget_hopeless(self) -> None:
         """Gives up what my own copy refuses for good by now: another transaction came first.
@@ -218,7 +255,7 @@ class SubmissionService:
     def _forget_refused(self, transaction: TransactionId, error: PolicyError) -> None:
         logger.warning("transaction %s will never be final: %s", transaction.hex()[:8], error)
         del self._waiting[transaction]
-        self._offer_at.pop(transaction, None)
+        self._turns.pop(transaction, None)
         self._refused[transaction] = error
         self._tell()
         while len(self._refused) > FINAL_MAX:
@@ -229,5 +266,5 @@ class SubmissionService:
         for transaction, raw in tuple(self._waiting.items()):
             if parse_transaction(raw).transaction.valid_until_ms < now_ms:
                 del self._waiting[transaction]
-                self._offer_at.pop(transaction, None)
+                self._turns.pop(transaction, None)
                 logger.warning("transaction %s expired before it was final", transaction.hex()[:8])

@@ -158,6 +158,7 @@ def changed_config() -> Config:
         stranger_connections_max = 2
         lane_port = "off"
         metered = true
+        keepalive_s = 30
         packing = "never"
         relay = "leaf"
         site = "depot"

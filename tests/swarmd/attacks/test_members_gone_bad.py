@@ -429,11 +429,11 @@ async def test_one_that_promises_heights_goes_behind_those_that_deliver(tmp_path
         asked: list[PeerKey] = []
         catch_up = lab["gateway-1"].ledger_service.catch_up
 
-        async def noted(peer: PeerKey) -> None:
+        async def noted(peer: PeerKey, told: int) -> None:
             asked.append(peer)
             if peer == liar:
                 follower.hear(liar, 2**40 + len(asked))  # promises again while it is asked
-            await catch_up(peer)
+            await catch_up(peer, told)
 
         follower._service.catch_up = noted  # type: ignore[method-assign]
         await forge.give(lab["publisher-1"], forge.advance())

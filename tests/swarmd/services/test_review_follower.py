@@ -25,7 +25,7 @@ class Service:
     def __init__(self, lab: Any, chain: Any) -> None:
         self._lab, self._chain = lab, chain
 
-    async def catch_up(self, peer: PeerKey) -> None:
+    async def catch_up(self, peer: PeerKey, _told: int = 0) -> None:
         await trio.lowlevel.checkpoint()
         if peer == LIAR:
             raise PolicyError(PRUNED_RULE, "blocks from 9 on are kept")
