@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+from chunks.file_backend import FileBackend
 from chunks.file_store import FileStore
 from chunks.room import StoreLimits
 from chunks.store import ChunkStore
@@ -39,6 +40,7 @@ class Node:
         stop: Callable[[], None],
         wire: Wire | None = None,
         wrap_store: Callable[[ChunkStore], ChunkStore] = lambda store: store,
+        files: FileBackend | None = None,
         passphrases: PassphraseSource = no_passphrase,
         snapshot_interval: int = STATE_SNAPSHOT_INTERVAL,
     ) -> None:
@@ -51,12 +53,14 @@ class Node:
             stop: begins an orderly stop of the process.
             wire: what carries bytes; None: TCP.
             wrap_store: puts something between services and image store (simulated faults).
+            files: what the image store asks of the operating system; None: just that.
             passphrases: asked if the node's keys are encrypted.
             snapshot_interval: heights between versions kept for peers; tests take a short one.
         """
         self._snapshot_interval = snapshot_interval
         self._passphrases = passphrases
         self._wrap_store = wrap_store
+        self._files = files
         self.services: RunningNode | None = None
         """What runs inside `running`."""
         self._data = data
@@ -89,7 +93,7 @@ class Node:
                 files_max=storage.files_max,
                 reserve_bytes=storage.reserve_bytes,
             )
-            store = FileStore.open(self._data.images, limits=limits)
+            store = FileStore.open(self._data.images, backend=self._files, limits=limits)
             receipts = ReceiptLog(self._data.receipts / "receipts.db", genesis.chain)
             try:
                 running = RunningNode(

@@ -84,7 +84,6 @@ def test_a_bound_that_is_too_tight_is_broken_and_nobody_is_ready_without_validat
         ({"adversaries": (Adversary(name="mute_relayer", count=1),)}, "adversaries"),
         ({"seeders": Seeders(count=2)}, "seeders.count"),
         ({"network": Network(pipe_mbit=1.0)}, "network.pipe_mbit"),
-        ({"faults": (Fault(kind=FaultKind.SLOW_DISK),)}, r"faults\[0\].kind"),
         ({"releases": (ReleasePlan(approvals=1),)}, r"releases\[0\].approvals"),
     ],
 )

@@ -50,6 +50,7 @@ class FakeSwarm:
     adversaries: Sequence[tuple[str, int]] = ()
     approved: list[Digest] = field(default_factory=list)
     done: list[tuple[str, object]] = field(default_factory=list)
+    full: set[str] = field(default_factory=set)
     validators = ("validator-1", "validator-2", "validator-3", "validator-4")
     gateways = ("gateway-1", "gateway-2", "gateway-3", "gateway-4")
 
@@ -79,6 +80,14 @@ class FakeSwarm:
 
     async def calm(self) -> None:
         self._note("calm")
+
+    async def trouble(self, fault: Fault, names: Sequence[str]) -> None:
+        self._note(fault.kind.value, *names)
+        self.full |= set(names)
+
+    async def relieve(self, fault: Fault, names: Sequence[str]) -> None:
+        self._note(f"no more {fault.kind.value}", *names)
+        self.full -= set(names)
 
     async def propose(self, image: bytes, *, version: str) -> ManifestId:
         self._note("propose", version)
@@ -252,3 +261,53 @@ def test_without_links_no_makespan_is_judged_and_no_bound_is_known() -> None:
     document = outcome.document()
     assert isinstance(document["releases"], list)
     assert document["releases"][0]["bound_s"] is None
+
+
+# Disks -------------------------------------------------------------------------------------------
+
+UPGRADE = replace(
+    SCENARIO,
+    releases=(ReleasePlan(publish_s=1.0), ReleasePlan(publish_s=5.0)),
+    expect=Expectations(),
+)
+FULL = Fault(kind=FaultKind.FULL_DISK, share=0.5, start_s=3.0)
+
+
+def _without_room(swarm: FakeSwarm, name: str) -> Collection[Digest]:
+    """Gateways with full disks have the first image only."""
+    return swarm.approved[:1] if name in swarm.full else swarm.approved
+
+
+def test_who_has_no_room_is_not_awaited_and_not_counted() -> None:
+    outcome = run(FakeSwarm(_without_room), replace(UPGRADE, faults=(FULL,)))
+    assert outcome.passed, outcome.explain()
+    assert outcome.simulated_s < 10
+    assert [len(release.finished_s) for release in outcome.releases] == [4, 2]
+
+
+def test_who_has_room_again_is_awaited() -> None:
+    swarm = FakeSwarm(_without_room)
+    outcome = run(swarm, replace(UPGRADE, faults=(replace(FULL, end_s=20.0),)))
+    assert outcome.passed, outcome.explain()
+    assert [len(release.finished_s) for release in outcome.releases] == [4, 4]
+    troubles = [what for what in swarm.done if "full-disk" in str(what)]
+    assert [time for time, _ in troubles] == ["3.00", "20.00"]
+    lazy = FakeSwarm(lambda swarm, name: swarm.approved[: 1 + (name != "gateway-1")])
+    outcome = run(lazy, replace(UPGRADE, faults=(replace(FULL, share=1.0, end_s=20.0),)))
+    assert failures(outcome) == {"complete"}
+
+
+def test_who_throws_away_what_it_has_to_make_room_is_caught() -> None:
+    def greedy(swarm: FakeSwarm, name: str) -> Collection[Digest]:
+        return () if name in swarm.full else swarm.approved
+
+    outcome = run(FakeSwarm(greedy), replace(UPGRADE, faults=(FULL,)))
+    assert failures(outcome) == {"nothing-lost"}
+
+
+def test_what_is_newer_or_revoked_is_no_loss() -> None:
+    newest = FakeSwarm(lambda swarm, _: swarm.approved[-1:])
+    assert run(newest, UPGRADE).passed
+    plans = (ReleasePlan(publish_s=1.0, revoke_s=5.0),)
+    outcome = run(FakeSwarm(), replace(UPGRADE, releases=plans))
+    assert outcome.verdict("nothing-lost").passed

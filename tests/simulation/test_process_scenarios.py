@@ -194,7 +194,6 @@ def test_frames_take_their_time_and_stop_at_cuts() -> None:
         ({"adversaries": (Adversary(name="push_corrupter", share=1.0),)}, "adversaries"),
         ({"seeders": Seeders(count=2)}, "seeders.count"),
         ({"network": Network(pipe_mbit=1.0)}, "network.pipe_mbit"),
-        ({"faults": (Fault(kind=FaultKind.SLOW_DISK),)}, r"faults\[0\].kind"),
         ({"releases": (ReleasePlan(approvals=1),)}, r"releases\[0\].approvals"),
         ({"gateways": Gateways(count=20)}, "gateways.count"),
     ],

@@ -55,7 +55,13 @@ class _Judgement:
         self._findings = findings
         self._gateways = swarm.gateways
         self._links: Mapping[str, NodeLink] | None = swarm.links
-        self._present = list(record.view.complete)
+        self._present = [name for name in record.view.complete if not self._is_excused(name)]
+
+    def _is_excused(self, name: str) -> bool:
+        """Whether it lacks a release for want of room (SI36)."""
+        in_force = [each for each in self._record.releases if each.plan.revoke_s is None]
+        has_all = all(name in release.finished_s for release in in_force)
+        return name in self._record.full and not has_all
 
     def verdicts(self) -> list[Verdict]:
         record, findings = self._record, self._findings
@@ -63,6 +69,7 @@ class _Judgement:
         found = [
             _never("agreement", [ended] * findings.disagreements),
             _never("authorised-only", record.unauthorised_s),
+            _never("nothing-lost", record.lost_s),
             _never("blame", [ended] * findings.offences),
         ]
         if findings.spoilt is not None:

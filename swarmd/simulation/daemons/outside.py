@@ -114,6 +114,14 @@ class OutsideSwarm(Protocol):
         """Ends whatever `disturb` began."""
         ...
 
+    async def trouble(self, fault: Fault, names: Sequence[str]) -> None:
+        """Fills or slows the disks of nodes, running or not."""
+        ...
+
+    async def relieve(self, fault: Fault, names: Sequence[str]) -> None:
+        """Ends what `trouble` began."""
+        ...
+
     async def propose(self, image: bytes, *, version: str) -> ManifestId:
         """Has the publisher stage and propose an image; final when this returns."""
         ...

@@ -28,6 +28,28 @@ _MS_PER_S: Final = 1_000
 T = TypeVar("T")
 
 
+class _Owed:
+    """What threads should have waited: they run where they are called, and cannot."""
+
+    def __init__(self) -> None:
+        self._pause_s = 0.0
+
+    def add(self, pause_s: float) -> None:
+        self._pause_s += pause_s
+
+    def take(self) -> float:
+        pause_s, self._pause_s = self._pause_s, 0.0
+        return pause_s
+
+
+_owed: Final = _Owed()
+
+
+def wait_in_thread(pause_s: float) -> None:
+    """Has the worker thread that calls take so much longer, seconds of simulated time."""
+    _owed.add(pause_s)
+
+
 class SimulatedClock:
     """A node's clocks on simulated time; its wall clock may be wrong."""
 
@@ -117,8 +139,13 @@ def _stable_choices() -> Iterator[None]:
 def _inline_threads() -> Iterator[None]:
     async def run_sync(call: Callable[..., T], *arguments: object, **_options: object) -> T:
         await trio.lowlevel.checkpoint()
-        return call(*arguments)
+        try:
+            return call(*arguments)
+        finally:
+            if (pause_s := _owed.take()) > 0:
+                await trio.sleep(pause_s)
 
+    _owed.take()
     with _replaced(trio.to_thread, "run_sync", run_sync):
         yield
 

@@ -1,8 +1,8 @@
 """Runs a scenario with whole daemons instead of their machines, and judges it by the same names.
 
 What a scenario may ask of whole daemons is what happens to them from outside: links, releases,
-revocations, partitions, crashes, churn, lost segments. Nodes that break the rules and slow disks
-exist for machines only; a scenario with them is refused by name.
+revocations, partitions, crashes, churn, lost segments, full and slow disks. Nodes that break the
+rules exist for machines only; a scenario with them is refused by name.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from protocol.digest import ManifestId
 from protocol.errors import ConfigError
 from protocol.manifest import SignedManifest
 from swarmd.simulation.daemons.checks import check_outside
+from swarmd.simulation.daemons.disks import relieve, trouble
 from swarmd.simulation.daemons.judgement import judge
 from swarmd.simulation.daemons.outside import HEARTBEAT_MS, PUBLISHER, Findings, View
 from swarmd.simulation.daemons.runtime import SimulatedClock, run_simulated
@@ -180,6 +181,16 @@ class _Driven:
         self._swarm.network.heal()
         for name, link in self._links.items():
             self._swarm.network.set_link(name, link)
+
+    async def trouble(self, fault: Fault, names: Sequence[str]) -> None:
+        await trio.lowlevel.checkpoint()
+        for name in names:
+            trouble(self._swarm.disk(name), fault)
+
+    async def relieve(self, fault: Fault, names: Sequence[str]) -> None:
+        await trio.lowlevel.checkpoint()
+        for name in names:
+            relieve(self._swarm.disk(name), fault)
 
     async def propose(self, image: bytes, *, version: str) -> ManifestId:
         signed = await self._swarm.propose(image, version=version)

@@ -42,8 +42,9 @@ from swarmd.peers import Offence
 from swarmd.publisher import Release
 from swarmd.running_node import RunningNode
 from swarmd.services.exchange_ports import StartedStatus
+from swarmd.simulation.daemons.disks import TroubledDisk
 from swarmd.simulation.daemons.outside import PUBLISHER
-from swarmd.simulation.daemons.runtime import SimulatedClock
+from swarmd.simulation.daemons.runtime import SimulatedClock, wait_in_thread
 from swarmd.simulation.daemons.wire import DaemonLink, DaemonNetwork
 
 GROUP: Final = "fleet"
@@ -118,6 +119,7 @@ class DaemonSwarm:
         self._nursery = nursery
         self._running: dict[str, _Running] = {}
         self._starts: dict[str, int] = {}
+        self._disks: dict[str, TroubledDisk] = {}
         genesis = decode_genesis((folder / "genesis.cbor").read_bytes())
         self._chain: Final[ChainId] = genesis.chain
 
@@ -166,6 +168,13 @@ class DaemonSwarm:
         listen = self.directory(name).load_config().network.listen[0]
         return PeerAddress(self.peer(name), listen.host, listen.port)
 
+    def disk(self, name: str) -> TroubledDisk:
+        """What a node's image store writes to; the same in all its lives."""
+        if name not in self._disks:
+            storage = self.directory(name).load_config().storage
+            self._disks[name] = TroubledDisk(storage.reserve_bytes, wait_in_thread)
+        return self._disks[name]
+
     # Life ----------------------------------------------------------------------------------------
 
     async def start(self, *names: str) -> None:
@@ -184,6 +193,7 @@ class DaemonSwarm:
                 entropy=entropy,
                 stop=stop.set,
                 wire=self.network.wire_of(name, self.plan.links.get(name, self.plan.link)),
+                files=self.disk(name),
             )
             running = _Running(node, trio.CancelScope(), stop, trio.Event())
             await self._nursery.start(partial(self._run, name, running))

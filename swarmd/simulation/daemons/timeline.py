@@ -75,6 +75,10 @@ class Record:
     """Moments at which a gateway had an image that nobody had approved."""
     heal_s: float | None = None
     """From the end of the last fault until the chain went on."""
+    full: dict[str, None] = field(default_factory=dict)
+    """Gateways whose disks are full now."""
+    lost_s: list[float] = field(default_factory=list)
+    """Looks at which a gateway lacked what it had held, and that nothing newer replaced."""
     zero_s: float = 0.0
     """When it began, on the event loop's clock."""
 
@@ -196,6 +200,10 @@ class Timeline:
                     self._schedule(nursery, fault.end_s, partial(self._start, *away))
             case FaultKind.CHURN:
                 self._plan_churn(nursery, fault, away)
+            case FaultKind.SLOW_DISK | FaultKind.FULL_DISK:
+                self._schedule(nursery, fault.start_s, partial(self._trouble, fault, away))
+                if fault.end_s is not None:
+                    self._schedule(nursery, fault.end_s, partial(self._relieve, fault, away))
             case _:
                 begin = partial(self._swarm.disturb, fault, away)
                 self._schedule(nursery, fault.start_s, begin)
@@ -222,6 +230,17 @@ class Timeline:
             back_s = min(start_s + fault.away_s, fault.end_s)
             self._schedule(nursery, start_s, partial(self._crash, name))
             self._schedule(nursery, back_s, partial(self._start, name))
+
+    async def _trouble(self, fault: Fault, names: Sequence[str]) -> None:
+        await self._swarm.trouble(fault, names)
+        if fault.kind is FaultKind.FULL_DISK:
+            self._record.full |= dict.fromkeys(names)
+
+    async def _relieve(self, fault: Fault, names: Sequence[str]) -> None:
+        await self._swarm.relieve(fault, names)
+        if fault.kind is FaultKind.FULL_DISK:
+            for name in names:
+                self._record.full.pop(name, None)
 
     async def _crash(self, *names: str) -> None:
         """Ends those that run: faults may overlap, and a small share may be nobody."""
@@ -251,6 +270,7 @@ class Timeline:
                 if release.revoked_s is not None:
                     release.kept_until_s = now
                 release.finished_s.setdefault(name, now)
+        self._note_losses(now)
         self._note_progress(now)
         record.samples.append(
             Sample(
@@ -265,6 +285,14 @@ class Timeline:
                 gateway_use=0.0,
             )
         )
+
+    def _note_losses(self, now: float) -> None:
+        """The newest release in force that a gateway had, it still has (SI42a)."""
+        lasting = [each for each in self._record.releases if each.plan.revoke_s is None]
+        for name, images in self._record.view.complete.items():
+            had = [release for release in lasting if name in release.finished_s]
+            if had and had[-1].digest not in images:
+                self._record.lost_s.append(now)
 
     def _note_progress(self, now: float) -> None:
         healed, record = healed_s(self._scenario), self._record
@@ -286,7 +314,8 @@ class Timeline:
         complete = record.view.complete
         for release in record.releases:
             if release.plan.revoke_s is None:
-                if not all(name in release.finished_s for name in complete):
+                awaited = [name for name in complete if name not in record.full]
+                if not all(name in release.finished_s for name in awaited):
                     return False
             elif any(release.digest in images for images in complete.values()):
                 return False

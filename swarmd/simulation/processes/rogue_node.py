@@ -1,5 +1,6 @@
-"""A node that breaks the rules, or has a wrong clock, as a process:
-`python -m swarmd.simulation.processes.rogue_node DIR [--adversary NAME] [--skew-ms N] [--seed S]`.
+"""A node that breaks the rules, or has a wrong clock or a bad disk, as a process:
+`python -m swarmd.simulation.processes.rogue_node DIR [--adversary NAME] [--skew-ms N] [--seed S]
+[--disk ORDERS]`.
 
 It is the daemon (same stores, network, services, control socket, READY line), with one part
 replaced as `rogues` says. SIGTERM stops it as it stops the daemon. What a rogue does besides,
@@ -28,6 +29,7 @@ from swarmd.node import Node
 from swarmd.running_node import RunningNode
 from swarmd.simulation.byzantine.chunk_corrupter import corrupting
 from swarmd.simulation.processes import rogue_consensus, rogue_exchange, rogue_gossip
+from swarmd.simulation.processes.disks import WatchedDisk
 from swarmd.simulation.processes.rogues import ROGUES, Part
 
 LOOSE: Final = signal.SIGUSR1
@@ -53,14 +55,18 @@ def main() -> None:
     parser.add_argument("--adversary", choices=sorted(ROGUES))
     parser.add_argument("--skew-ms", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--disk", type=Path)
     options = parser.parse_args()
     data = open_data_dir(options.directory)
     configure_logging(data.load_config().node.log_level)
     data.check_usable()
     wrap = prepare(options.adversary)
     clock = SkewedClock(options.skew_ms)
+    reserve_bytes = data.load_config().storage.reserve_bytes
+    disk = None if options.disk is None else WatchedDisk(reserve_bytes, options.disk)
     with data.lock():
-        trio.run(_run, data, clock, wrap, options.adversary, options.seed)
+        run = partial(_run, clock=clock, wrap=wrap, disk=disk)
+        trio.run(partial(run, data, name=options.adversary, seed=options.seed))
 
 
 def prepare(name: str | None) -> Callable[[ChunkStore], ChunkStore]:
@@ -95,15 +101,24 @@ async def misbehave(data: DataDir, services: RunningNode, name: str | None, seed
 
 async def _run(
     data: DataDir,
+    *,
     clock: SkewedClock,
     wrap: Callable[[ChunkStore], ChunkStore],
+    disk: WatchedDisk | None,
     name: str | None,
     seed: int,
 ) -> None:
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(handle_signals, stop))
-        node = Node(data, clock=clock, entropy=SystemEntropy(), stop=stop.set, wrap_store=wrap)
+        node = Node(
+            data,
+            clock=clock,
+            entropy=SystemEntropy(),
+            stop=stop.set,
+            wrap_store=wrap,
+            files=disk,
+        )
         async with node.running() as addresses:
             services = node.services
             assert services is not None, "it runs"

@@ -15,6 +15,7 @@ import trio
 
 from swarmd.simulation.daemons.judgement import judge
 from swarmd.simulation.daemons.timeline import Timeline
+from swarmd.simulation.processes.disks import SmallDisks, ToldDisks
 from swarmd.simulation.processes.grounds import Islands, Loopback, node_names
 from swarmd.simulation.processes.interruption import terminable
 from swarmd.simulation.processes.support import Isolation, check_processes
@@ -49,10 +50,14 @@ def run_processes(
     check_processes(scenario, isolation)
     with terminable(), contextlib.ExitStack() as stack:
         grounds: Loopback | Islands = Loopback()
+        disks: ToldDisks
         if isolation is Isolation.NAMESPACES:
             grounds = Islands(scenario, seed, node_names(scenario))
             stack.enter_context(grounds.context)
-        swarm = ProcessSwarm(scenario, seed, folder, grounds)
+            disks = stack.enter_context(SmallDisks(scenario, folder))
+        else:
+            disks = ToldDisks(scenario, folder)
+        swarm = ProcessSwarm(scenario, seed, folder, grounds, disks)
         with _ending(swarm):
             try:
                 return trio.run(partial(_run, scenario, seed, swarm, isolation, on_step=on_step))

@@ -10,7 +10,9 @@
 | adversaries | all | none | see `rogues` | see `rogues` |
 | clocks of validators | yes | yes | yes | yes |
 | clocks of gateways | no | yes | yes | yes |
-| slow disks, pipes, several seeders, releases without approvals | yes | no | no | no |
+| full disks | yes | yes | file calls | a small tmpfs; what was promised is kept |
+| slow disks | yes | yes | file calls | file calls |
+| pipes, several seeders, releases without approvals | yes | no | no | no |
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from swarmd.simulation.daemons.checks import check_outside
 from swarmd.simulation.processes.grounds import node_names
 from swarmd.simulation.processes.namespaces import why_not
 from swarmd.simulation.processes.rogues import check_rogues
-from swarmd.simulation.scenario import FaultKind, Nat, Scenario
+from swarmd.simulation.scenario import FaultKind, Nat, Scenario, Takes
 
 PROCESSES_MAX: Final = 24
 """Nodes of one run; each takes about 1.5 s of processor time to start, and 90 MiB."""
@@ -55,6 +57,7 @@ def check_processes(scenario: Scenario, isolation: Isolation) -> None:
     if isolation is Isolation.NAMESPACES:
         if reason := why_not():
             raise ConfigError(f"level namespaces: {reason}")
+        _check_promises(scenario)
         return
     _check_flawless(scenario)
     for number, fault in enumerate(scenario.faults):
@@ -62,6 +65,15 @@ def check_processes(scenario: Scenario, isolation: Isolation) -> None:
             raise ConfigError(
                 f"faults[{number}].kind: {fault.kind.value}: loopback has no links to disturb; "
                 "use level namespaces, daemons or machines"
+            )
+
+
+def _check_promises(scenario: Scenario) -> None:
+    for number, fault in enumerate(scenario.faults):
+        if fault.takes is Takes.PROMISED:
+            raise ConfigError(
+                f"faults[{number}].takes: disks of level namespaces keep what they promised; "
+                "use level processes, daemons or machines"
             )
 
 

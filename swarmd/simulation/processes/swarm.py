@@ -32,6 +32,7 @@ from swarmd.simulation.daemons.timeline import draw_skews
 from swarmd.simulation.links import NodeLink
 from swarmd.simulation.processes.blame import Blame
 from swarmd.simulation.processes.completions import completions
+from swarmd.simulation.processes.disks import Disks, ToldDisks
 from swarmd.simulation.processes.founding import create, introduce
 from swarmd.simulation.processes.grounds import Grounds
 from swarmd.simulation.processes.processors import ProcessorWatch, process_s
@@ -60,7 +61,14 @@ class ProcessSwarm:
     look_s: Final = 0.5
     """A look costs two dozen processes a few milliseconds each."""
 
-    def __init__(self, scenario: Scenario, seed: int, folder: Path, grounds: Grounds) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        seed: int,
+        folder: Path,
+        grounds: Grounds,
+        disks: Disks | None = None,
+    ) -> None:
         """Makes the network's folders; nothing runs yet.
 
         Args:
@@ -68,6 +76,7 @@ class ProcessSwarm:
             seed: decides which gateways those are, and who knows whom first.
             folder: empty or new; for all data.
             grounds: where the processes stand.
+            disks: what gateways write to; None: as on loopback.
 
         Raises:
             ConfigError: the scenario's numbers cannot be.
@@ -78,6 +87,8 @@ class ProcessSwarm:
         self._folder = folder
         self._lab: Final = create(folder, scenario)
         introduce(self._lab, grounds, scenario.gateways.peers, seed)
+        self._disks: Final = disks or ToldDisks(scenario, folder)
+        self._disks.prepare([node.directory for node in self._lab.of_kind(SubjectKind.GATEWAY)])
         self._seed = seed
         self._skews_ms = draw_skews(scenario, seed)
         self._bad: Final = self._draw_bad(scenario, seed)
@@ -120,6 +131,7 @@ class ProcessSwarm:
             adversary=self._bad.get(name),
             skew_ms=self._skews_ms.get(name, 0),
             seed=self._seed,
+            disk=self._disks.orders(name) if name.startswith("gateway-") else None,
         )
         return NodeProcess(directory, [*self._grounds.command(node.name), *command])
 
@@ -218,6 +230,14 @@ class ProcessSwarm:
         """Ends both."""
         await trio.lowlevel.checkpoint()
         self._grounds.calm()
+
+    async def trouble(self, fault: Fault, names: Sequence[str]) -> None:
+        """Fills or slows the disks of nodes."""
+        await _in_thread(partial(self._disks.trouble, fault, names))
+
+    async def relieve(self, fault: Fault, names: Sequence[str]) -> None:
+        """Ends that."""
+        await _in_thread(partial(self._disks.relieve, fault, names))
 
     # What people do ------------------------------------------------------------------------------
 
@@ -471,11 +491,17 @@ async def _in_thread(call: Callable[[], _T]) -> _T:
 
 
 def daemon_command(
-    directory: Path, *, adversary: str | None = None, skew_ms: int = 0, seed: int = 1
+    directory: Path,
+    *,
+    adversary: str | None = None,
+    skew_ms: int = 0,
+    seed: int = 1,
+    disk: Path | None = None,
 ) -> list[str]:
-    """What runs a node: the daemon, or one that breaks the rules or has a wrong clock."""
-    if adversary is None and not skew_ms:
+    """What runs a node: the daemon, or one with other rules, another clock or another disk."""
+    if adversary is None and not skew_ms and disk is None:
         return [sys.executable, "-m", "swarmd", "run", "-C", str(directory)]
     module = "swarmd.simulation.processes.rogue_node"
     words = [sys.executable, "-m", module, str(directory), f"--skew-ms={skew_ms}", f"--seed={seed}"]
+    words += [] if disk is None else [f"--disk={disk}"]
     return words if adversary is None else [*words, f"--adversary={adversary}"]
