@@ -60,12 +60,16 @@ def packets(found: Cost) -> dict[str, int]:
         "acknowledgements": found.acknowledgements,
         "acknowledgements_at_most": found.segments,
         "keepalive": found.probes,
+        "bytes": found.bytes,
+        "bytes_at_most": found.bound_bytes,
     }
 
 
-async def measure(hours: float, folder: Path, *, has_image: bool) -> dict[str, object]:
+async def measure(
+    hours: float, folder: Path, *, heartbeat_ms: int = 600_000, has_image: bool = False
+) -> dict[str, object]:
     """Runs the time and counts."""
-    plan = DaemonPlan(gateways=2, degree=6, heartbeat_ms=600_000, peer_exchange=True)
+    plan = DaemonPlan(gateways=2, degree=6, heartbeat_ms=heartbeat_ms, peer_exchange=True)
     trip_s, timeline = 2 * plan.link.latency_s, Timeline()
     async with daemon_swarm(plan, folder, seed=1) as swarm:
         meter(swarm)
