@@ -91,6 +91,8 @@ def test_every_kind_of_value_is_read() -> None:
         ("[network]\nmember_connections_max = 3", "3, allowed 4 to 4096"),
         ("[network]\nmember_connections_max = true", "expected an integer, got true/false"),
         ("[network]\nmember_connections_max = 5.5", "expected an integer, got a decimal number"),
+        ("[network]\nkeepalive_s = 29", "network.keepalive_s: 29, expected 0 or at least 30"),
+        ("[network]\nkeepalive_s = 7201", "7201, allowed 0 to 7200"),
         ("[storage]\nquota_bytes = 1", "storage.quota_bytes: 1, allowed 1048576"),
         ("[floor]\napprovals_min = 0", "0, allowed 1 to 32"),
         ("[http]\nlisten = '127.0.0.1:7001'", "is already in network.listen"),
