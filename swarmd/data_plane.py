@@ -158,6 +158,7 @@ class DataPlane:
                 key=base.identity.transport_key,
                 entropy=base.entropy,
                 may_use=lambda peer: base.registry.may_open(peer, lane_protocol),
+                idle_s=section.probe_after_s,
             ),
             self._serve_stream,
         )

@@ -32,6 +32,7 @@ from swarmd.net.lane_rate import RateMeter, record_bytes_max, unsent_bytes_max
 from swarmd.net.lane_socket import LaneSocket
 from swarmd.net.send_gate import SendGate
 from swarmd.net.uplink_window import PathState
+from swarmd.net.wire import KEEPALIVE_IDLE_S
 
 INLINE_BYTES: Final = 256 * KIB
 """Work of one step on the trio thread: about 110 us, as much as a hop to a thread and back."""
@@ -80,6 +81,7 @@ class Lane:
         cipher: LaneCipher,
         *,
         frame_bytes_max: int = EXCHANGE_FRAME_BYTES_MAX,
+        idle_s: int = KEEPALIVE_IDLE_S,
     ) -> None:
         """Takes over a connection after handshake and claim.
 
@@ -89,10 +91,11 @@ class Lane:
             workers: run large steps.
             cipher: what protects the bytes on the socket.
             frame_bytes_max: bytes of one frame's body in either direction.
+            idle_s: idle seconds before TCP probes the peer.
         """
         self._peer: Final = peer
         self._sock = sock
-        self._options = LaneSocket(sock)
+        self._options = LaneSocket(sock, idle_s)
         self._workers = workers
         self._receiver = FrameReceiver(cipher, workers.buffers, frame_bytes_max=frame_bytes_max)
         self._sender = FrameSender(cipher, frame_bytes_max=frame_bytes_max)

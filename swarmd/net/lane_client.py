@@ -31,6 +31,7 @@ from swarmd.net.lane import Lane, LaneWorkers
 from swarmd.net.lane_certificate import client_context
 from swarmd.net.lane_cipher import RecordCipher
 from swarmd.net.lane_handshake import LaneOpening
+from swarmd.net.wire import KEEPALIVE_IDLE_S
 
 CONNECT_S: Final = 2.0
 """Seconds for TCP at all addresses together: what a firewall that drops packets costs."""
@@ -56,6 +57,8 @@ class LaneClient:
     """Makes secrets."""
     workers: LaneWorkers
     """Run large steps of lanes."""
+    idle_s: int = KEEPALIVE_IDLE_S
+    """Idle seconds before TCP probes the other end."""
 
     async def open(self, peer: PeerKey, offer: LaneOffer, control_host: str) -> Lane:
         """Opens the lane that `peer` offered.
@@ -120,7 +123,7 @@ class LaneClient:
                 receive_key=keys.server,
                 early=opening.leave(),
             )
-            return Lane(sock, peer, self.workers, cipher)
+            return Lane(sock, peer, self.workers, cipher, idle_s=self.idle_s)
         except BaseException:
             sock.close()
             raise

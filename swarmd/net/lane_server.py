@@ -35,6 +35,7 @@ from swarmd.net.lane_certificate import LaneIdentity
 from swarmd.net.lane_cipher import RecordCipher
 from swarmd.net.lane_handshake import LaneOpening
 from swarmd.net.lane_tokens import TokenBook
+from swarmd.net.wire import KEEPALIVE_ACCEPTED_IDLE_S
 from swarmd.token_bucket import TokenBuckets
 
 logger = logging.getLogger(__name__)
@@ -266,7 +267,8 @@ class LaneServer:
                 receive_key=keys.client,
                 early=opening.leave(),
             )
-            return Lane(sock, peer, self._workers, cipher)
+            idle_s = KEEPALIVE_ACCEPTED_IDLE_S
+            return Lane(sock, peer, self._workers, cipher, idle_s=idle_s)
         except BaseException:
             sock.close()
             raise

@@ -42,6 +42,7 @@ from swarmd.net.lane_server import LaneGate, LaneServer
 from swarmd.net.lane_tokens import TokenBook
 from swarmd.net.network import Network
 from swarmd.net.stream import Stream
+from swarmd.net.wire import KEEPALIVE_IDLE_S
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class LaneSurroundings:
     """Makes tokens and secrets."""
     may_use: Callable[[PeerKey], bool]
     """Whether a peer may have a lane now."""
+    idle_s: int = KEEPALIVE_IDLE_S
+    """Idle seconds before TCP probes the other end of a lane that this node opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +138,7 @@ class LaneService:
             era=around.era,
             entropy=around.entropy,
             workers=self._workers,
+            idle_s=around.idle_s,
         )
         self._opened: dict[Lane, None] = {}
         self._opened_count = self._fallbacks = 0

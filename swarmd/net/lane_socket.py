@@ -16,7 +16,7 @@ import termios
 from typing import Final
 
 from swarmd.net.uplink_window import PathState
-from swarmd.net.wire import tune_keepalive
+from swarmd.net.wire import KEEPALIVE_IDLE_S, tune_keepalive
 
 _IS_LINUX: Final = sys.platform == "linux"
 _NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
@@ -39,15 +39,20 @@ hardly changes, and asking costs as much as all else of a look."""
 class LaneSocket:
     """The options of one connection; remembers what is set, so that setting it again is free."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Turns keepalive on and Nagle's delay off: frames are written in few large pieces."""
+    def __init__(self, sock: socket.socket, idle_s: int = KEEPALIVE_IDLE_S) -> None:
+        """Turns keepalive on and Nagle's delay off: frames are written in few large pieces.
+
+        Args:
+            sock: the connection.
+            idle_s: idle seconds before the peer is probed.
+        """
         self._sock = sock
         self._readable_at = 1
         self._unsent_max = 0
         self._unacked = array.array("i", [0])
         self._round_trip_s = 0.0
         self._looks_left = 0
-        tune_keepalive(sock)
+        tune_keepalive(sock, idle_s)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def be_readable_at(self, size_bytes: int) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
 
 from swarmd.config import KEEPALIVE_S_MIN, NetworkSection
+from swarmd.net.lane import Lane
 from swarmd.net.wire import (
     KEEPALIVE_ACCEPTED_IDLE_S,
     KEEPALIVE_IDLE_S,
@@ -16,6 +19,7 @@ from swarmd.net.wire import (
     ByteStream,
     TCPWire,
 )
+from tests.support.lanes import SERVER, echo, lane_client, lane_port, peer_of
 from tests.support.network_nodes import LIMIT_S
 
 pytestmark = pytest.mark.skipif(
@@ -50,3 +54,25 @@ def test_an_operator_has_the_last_word() -> None:
     for is_metered in (False, True):
         section = NetworkSection(metered=is_metered, keepalive_s=KEEPALIVE_S_MIN)
         assert section.effective().probe_after_s == KEEPALIVE_S_MIN
+
+
+async def test_lanes_are_probed_as_their_connections_are(tmp_path: Path) -> None:
+    accepted: list[Lane] = []
+
+    async def serve(lane: Lane) -> None:
+        accepted.append(lane)
+        await echo(lane)
+
+    with trio.fail_after(LIMIT_S):
+        async with lane_port(tmp_path, serve) as port:
+            client = replace(lane_client(), idle_s=KEEPALIVE_METERED_IDLE_S)
+            lane = await client.open(peer_of(SERVER), port.offer(), "127.0.0.1")
+            await lane.send_frame([b"here"])
+            assert await lane.receive_frame() == b"here"
+            for one, expected in (
+                (lane, KEEPALIVE_METERED_IDLE_S),
+                (accepted[0], KEEPALIVE_ACCEPTED_IDLE_S),
+            ):
+                found = one._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+                assert found == expected
+            await lane.reset()
