@@ -1,12 +1,16 @@
-"""What all tests share: deterministic Hypothesis profiles, vectors, a report of slow tests."""
+"""What all tests share: deterministic Hypothesis profiles, vectors, a report of slow tests, and how
+long runs go unmeasured."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Generator
 from pathlib import Path
 
+import coverage
 import pytest
+from coverage.exceptions import CoverageWarning
 from hypothesis import HealthCheck, settings
 
 SLOW_S = 0.25
@@ -24,6 +28,31 @@ settings.register_profile(
     "search", parent=settings.get_profile("default"), derandomize=False, max_examples=2000
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers what only this file knows of."""
+    config.addinivalue_line(
+        "markers", "untraced: long run of what others cover; measuring would triple its time"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Runs `untraced` tests without measuring their coverage."""
+    measured = None
+    if item.get_closest_marker("untraced") is not None:
+        measured = coverage.Coverage.current()
+    if measured is None:
+        return (yield)
+    measured.stop()
+    try:
+        return (yield)
+    finally:
+        with warnings.catch_warnings():
+            # It says that modules were imported before: while it measured, that is.
+            warnings.simplefilter("ignore", CoverageWarning)
+            measured.start()
 
 
 @pytest.fixture(scope="session")

@@ -140,6 +140,7 @@ def is_another_truth(altered: bytes, original: bytes, genesis: Genesis) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     "kind",
     ["image", "governed", "epochs", "everything", "core", "receipt", "transaction", "absent"],

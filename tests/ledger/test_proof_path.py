@@ -174,6 +174,7 @@ def test_a_checkpoint_that_governance_did_not_sign_leads_nowhere(eras, accepted)
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @pytest.mark.parametrize("kind", ["file", "from_checkpoint"])
 def test_every_byte_of_the_way_counts(eras, accepted, kind):
     proof = getattr(eras, kind)("core") if kind == "file" else eras.from_checkpoint()

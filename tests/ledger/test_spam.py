@@ -34,6 +34,7 @@ def _small(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_a_revocation_under_full_spam_is_final_in_twice_the_idle_time():
     idle = statistics.median(revocation_s(seed, spammers=0) for seed in range(5))
     loaded = [revocation_s(seed, spammers=SPAMMERS) for seed in range(5)]
@@ -64,6 +65,7 @@ def outcome(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_without_lanes_the_same_revocation_does_not_pass(monkeypatch):
     """The planted fault shows that the other tests can fail: its tenant's share is used up."""
     for module in (mempool_module, chain_blocks, block_module):

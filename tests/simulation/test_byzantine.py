@@ -80,6 +80,7 @@ def test_two_different_liars_among_seven() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_two_twins_among_four_are_expected_to_break_agreement_and_do() -> None:
     plan = Plan(byzantine="twin", faulty=2, duration_s=16.0, power_failures=False)
     assert plan.is_expected_to_break

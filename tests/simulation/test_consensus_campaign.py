@@ -23,6 +23,7 @@ def is_bad(outcome: Outcome) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @pytest.mark.parametrize("first", range(0, 60, 20))
 def test_no_seed_disagrees_or_gets_stuck(first: int) -> None:
     outcomes = [run_seed(seed) for seed in range(first, first + 20)]
@@ -32,6 +33,7 @@ def test_no_seed_disagrees_or_gets_stuck(first: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @pytest.mark.parametrize("count", [5, 7, 10])
 def test_other_sizes(count: int) -> None:
     plan = Plan(count=count, duration_s=30.0)
@@ -39,6 +41,7 @@ def test_other_sizes(count: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_real_signatures_and_wire_formats() -> None:
     plan = Plan(duration_s=20.0, real_signatures=True)
     assert [seed for seed in range(6) if is_bad(run_seed(seed, plan))] == []

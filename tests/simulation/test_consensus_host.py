@@ -64,6 +64,7 @@ def test_finality_takes_exactly_three_message_delays(count: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_a_block_costs_about_two_votes_from_each_to_each() -> None:
     cluster = make(7)
     world = cluster.world
@@ -108,6 +109,7 @@ def test_an_idle_chain_stands_still_between_heartbeats() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_a_cut_off_minority_neither_moves_nor_grows() -> None:
     cluster = make()
     world = cluster.world
@@ -143,6 +145,7 @@ def test_one_that_was_away_for_long_catches_up() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_one_that_missed_everything_without_a_crash_catches_up() -> None:
     cluster = make()
     world = cluster.world
@@ -206,6 +209,7 @@ def test_certificates_that_split_a_view_heal() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @pytest.mark.parametrize("count", [4, 7])
 def test_dead_leaders_cost_little_once_they_are_known_to_be_silent(count: int) -> None:
     cluster = make(count)

@@ -48,6 +48,7 @@ async def deliver(swarm: DaemonSwarm) -> tuple[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_one_seed_gives_one_trace(tmp_path: Path) -> None:
     plan = DaemonPlan(gateways=2, link=DaemonLink(jitter_s=0.01, loss=0.01))
     runs = [
@@ -100,6 +101,7 @@ def test_nothing_becomes_final_without_a_quorum(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_a_gateway_that_believes_in_1970_takes_part(tmp_path: Path) -> None:
     since_1970 = SimulatedClock(skew_s=-1_700_000_000)
     plan = DaemonPlan(gateways=2, clocks={"gateway-1": since_1970})

@@ -41,6 +41,7 @@ def make(seed: int = 1, *, epochs: Epochs = SHORT, link: Link | None = None) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @pytest.mark.parametrize("first", [0, 20])
 def test_changing_sets_with_liars_and_power_failures(first: int) -> None:
     for seed in range(first, first + 20):
@@ -51,6 +52,7 @@ def test_changing_sets_with_liars_and_power_failures(first: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_larger_sets_and_real_signatures() -> None:
     large = Plan(count=7, duration_s=20.0, epochs=Epochs(length_ms=3000, reserves=3))
     assert [seed for seed in range(6) if is_bad(run_seed(seed, large))] == []
@@ -104,6 +106,7 @@ def test_one_cut_off_at_the_edge_itself_follows() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_all_lose_power_at_every_instant_of_a_hand_over() -> None:
     for instant in range(40):
         cluster = make(instant, epochs=Epochs(length_ms=2000))
@@ -174,6 +177,7 @@ def test_a_planted_defect_at_the_edge_is_found() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_every_fork_convicts_more_than_f_and_nobody_honest() -> None:
     forks = 0
     for seed in range(24):

@@ -32,6 +32,7 @@ def classes_of(links: Sequence[NodeLink]) -> tuple[LinkClass, ...]:
     )
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     ("links", "seeder", "mib", "chunk_kib"),
     [
@@ -66,6 +67,7 @@ def test_it_says_what_a_relayed_transfer_takes(
     assert flow.origin_bytes / image_bytes == pytest.approx(transfer.seeder_share, rel=0.15)
 
 
+@pytest.mark.untraced
 def test_it_says_what_a_crowd_of_strangers_takes() -> None:
     rate = 12_500_000.0
     one = NodeLink(uplink_bytes_per_s=rate, downlink_bytes_per_s=rate)

@@ -19,6 +19,7 @@ def test_there_are_enough_and_each_says_which_rule_it_breaks() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @pytest.mark.parametrize("mutant", MUTANTS, ids=IDS)
 def test_the_seed_that_finds_it_finds_it_and_nothing_in_the_production_engine(
     mutant: Mutant,

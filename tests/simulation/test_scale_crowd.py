@@ -90,6 +90,7 @@ def test_a_crowd_that_makes_no_sense_is_refused(change: dict[str, Any], word: st
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_a_pulling_crowd_takes_little_more_than_one_copy_of_its_seeder() -> None:
     figures = finished(nodes=60, image_bytes=16 * MIB, seeder_peers=32, is_relayed=False).figures()
     assert figures.is_complete
@@ -119,6 +120,7 @@ class MuteHost(CrowdHost):
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_who_takes_its_part_and_passes_nothing_on_costs_the_seeder_that_part_again() -> None:
     crowd = Crowd(scenario(nodes=24, seeder_peers=24, image_bytes=8 * MIB, is_relayed=False))
     honest_only = crowd.seeder.parts[0].figures

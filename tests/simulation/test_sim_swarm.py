@@ -54,6 +54,7 @@ def test_one_seed_decides_everything() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_a_seed_gives_the_same_trace_under_faults() -> None:
     scenario = adapt(load_scenario("churn"), nodes=6)
     one, again = run_scenario(scenario, 3), run_scenario(scenario, 3)
@@ -61,6 +62,7 @@ def test_a_seed_gives_the_same_trace_under_faults() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_the_order_of_hashes_decides_nothing() -> None:
     code = (
         "from swarmd.simulation.scenario_file import load_scenario\n"
@@ -119,6 +121,7 @@ def test_shipped_bounds_hold(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @pytest.mark.parametrize("name", [name for name in shipped_scenarios() if "too-many" not in name])
 def test_shipped_bounds_can_be_broken(name: str) -> None:
     """Each bound that time or bytes measure, set just below what was measured, is broken."""

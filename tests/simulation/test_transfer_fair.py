@@ -72,6 +72,7 @@ def sent_to_greedy(transfer: Transfer) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 def test_a_newcomer_gets_more_than_half_of_a_flooded_seeder() -> None:
     transfer = flooded()
     transfer.run(FLOOD_S, waits_for=[_Never()])
@@ -86,6 +87,7 @@ def test_a_newcomer_gets_more_than_half_of_a_flooded_seeder() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     ("kept", "times"),
     [
