@@ -1,8 +1,10 @@
 """Relayed transfers over thin links: how close to the fluid bound, whoever is slow, lies or leaves.
 
-Links of 20 Mbit/s with 20 ms one way, unless a test says otherwise. Bounds are ratios to the fluid
-bound (`swarmd/simulation/transfer.py`). The campaign (`benchmarks/relay_campaign.py`) runs the same
-scenarios with more seeds, more nodes and larger images.
+Links of 20 Mbit/s with 20 ms one way, three seeds, and 16 MiB, unless a test says otherwise. Bounds
+are ratios to the fluid bound (`swarmd/simulation/transfer.py`); they hold for 16 MiB: what takes as
+long whatever the size (round trips, the last units, patience with liars) weighs more in less. The
+campaign (`benchmarks/relay_campaign.py`) runs the same scenarios with more seeds, more nodes and
+larger images.
 """
 
 from __future__ import annotations
@@ -42,6 +44,22 @@ from swarmd.simulation.transfer_scenarios import (
 )
 
 pytestmark = pytest.mark.slow
+three_seeds = pytest.mark.parametrize("seed", [1, 2, 3])
+three_seeds_one_late = pytest.mark.parametrize(
+    "seed",
+    [
+        1,
+        2,
+        pytest.param(
+            3,
+            marks=pytest.mark.xfail(
+                strict=True, reason="no seeder among those told the first news: it waits idly"
+            ),
+        ),
+    ],
+)
+untraced = pytest.mark.untraced
+"""Those below without it take the same branches with less."""
 
 LOADED_RTT_S = 0.14
 """Both ways with both standing queues."""
@@ -77,33 +95,42 @@ def assert_lean(figures: TransferFigures) -> None:
     assert figures.control_share < 0.005
 
 
+@untraced
+@three_seeds
 @pytest.mark.parametrize(("leechers", "limit"), [(4, 1.16), (16, 1.15)])
-def test_equal_nodes_come_close_to_the_bound(leechers: int, limit: float) -> None:
-    figures = homogeneous(leechers)(1, FULL).figures
+def test_equal_nodes_come_close_to_the_bound(leechers: int, limit: float, seed: int) -> None:
+    figures = homogeneous(leechers)(seed, FULL).figures
     assert figures.makespan <= limit
     assert_lean(figures)
 
 
+@untraced
+@three_seeds
 @pytest.mark.parametrize(("leechers", "size"), [(16, MIB), (16, SMALL), (32, 2 * MIB)])
 def test_the_time_is_the_bound_a_few_round_trips_and_one_unit_for_each_node(
-    leechers: int, size: int
+    leechers: int, size: int, seed: int
 ) -> None:
     chunk_bytes = 8 * KIB
-    figures = homogeneous(leechers, chunk_bytes=chunk_bytes)(2, size).figures
+    figures = homogeneous(leechers, chunk_bytes=chunk_bytes)(seed, size).figures
     tail_s = leechers * 1.5 * chunk_bytes / THIN
     limit_s = 1.06 * figures.bound_s + 4 * LOADED_RTT_S + 1.2 * tail_s
     assert figures.makespan * figures.bound_s <= limit_s
     assert figures.seeder_share <= 1.1
 
 
-def test_a_small_image_needs_hardly_more_than_its_bound() -> None:
-    figures = homogeneous(16, chunk_bytes=4 * KIB)(1, MIB).figures
+@three_seeds_one_late
+def test_a_small_image_needs_hardly_more_than_its_bound(seed: int) -> None:
+    figures = homogeneous(16, chunk_bytes=4 * KIB)(seed, MIB).figures
     assert figures.makespan * figures.bound_s <= figures.bound_s + 0.6
 
 
-def test_mute_nodes_cost_little_and_credits_are_why(monkeypatch: pytest.MonkeyPatch) -> None:
+@untraced
+@three_seeds
+def test_mute_nodes_cost_little_and_credits_are_why(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scenario = misbehaving(MuteRelayer, share=0.2)
-    outcome = scenario(1, FULL)
+    outcome = scenario(seed, FULL)
     assert outcome.main <= 1.2
     assert outcome.figures.seeder_share < 1.3
     # Without credits every node is given its share, whatever it does with it.
@@ -112,7 +139,7 @@ def test_mute_nodes_cost_little_and_credits_are_why(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(relay_members, "ALLOWANCE_START", 4096)
     monkeypatch.setattr(relay_seeder, "INJECT_S_MIN", 1000.0)
     monkeypatch.setattr(relay_seeder, "INJECT_S_MAX", 1000.0)
-    assert scenario(1, FULL).main > 1.2 * outcome.main
+    assert scenario(seed, FULL).main > 1.2 * outcome.main
 
 
 def cut_off(hosts: Sequence[TransferHost]) -> set[int]:
@@ -120,8 +147,10 @@ def cut_off(hosts: Sequence[TransferHost]) -> set[int]:
     return {peer for host in hosts for peer, _ in host.offences}
 
 
-def test_corrupters_are_cut_after_their_first_bad_chunk_and_nobody_else_is() -> None:
-    transfer = Transfer(1, image_bytes=FULL)
+@untraced
+@three_seeds
+def test_corrupters_are_cut_after_their_first_bad_chunk_and_nobody_else_is(seed: int) -> None:
+    transfer = Transfer(seed, image_bytes=FULL)
     transfer.add_seeder()
     bad = [transfer.add_leecher(kind=PushCorrupter) for _ in range(3)]
     honest = [transfer.add_leecher() for _ in range(13)]
@@ -142,8 +171,10 @@ def test_corrupters_are_cut_after_their_first_bad_chunk_and_nobody_else_is() -> 
     assert figures.makespan_of(range(3, 16)) <= 1.3 * 16 / 14
 
 
-def test_slow_and_fast_nodes_among_others() -> None:
-    outcome = mixed(16)(1, FULL)
+@untraced
+@three_seeds
+def test_slow_and_fast_nodes_among_others(seed: int) -> None:
+    outcome = mixed(16)(seed, FULL)
     assert outcome.figures.makespan <= 1.19
     assert outcome.main <= 1.35
     for host in outcome.transfer.leechers[:2]:
@@ -151,22 +182,28 @@ def test_slow_and_fast_nodes_among_others() -> None:
         assert received <= 1.1 * FULL
 
 
-def test_a_seeder_faster_than_the_swarm_helps_out() -> None:
-    assert seeder_rate(4.0)(1, FULL).main <= 1.3
-    outcome = asymmetric(4.0)(1, FULL)
+@untraced
+@three_seeds
+def test_a_seeder_faster_than_the_swarm_helps_out(seed: int) -> None:
+    assert seeder_rate(4.0)(seed, FULL).main <= 1.3
+    outcome = asymmetric(4.0)(seed, FULL)
     assert outcome.main <= 1.22
     told = outcome.transfer.seeders[0].parts[0].relay
     assert told is not None
     assert told.statistics().paused_relayers < 16
 
 
-def test_a_slow_seeder_costs_nothing_extra() -> None:
-    assert seeder_rate(0.25)(1, SMALL).main <= 1.12
+@untraced
+@three_seeds
+def test_a_slow_seeder_costs_nothing_extra(seed: int) -> None:
+    assert seeder_rate(0.25)(seed, SMALL).main <= 1.12
 
 
-def test_a_third_that_dies_holds_nobody_up_and_resumes() -> None:
+@untraced
+@three_seeds
+def test_a_third_that_dies_holds_nobody_up_and_resumes(seed: int) -> None:
     away_s = 10.0
-    outcome = churn(away_s)(1, FULL)
+    outcome = churn(away_s)(seed, FULL)
     assert outcome.main <= 1.2
     bound_s = FULL / THIN
     returned = outcome.transfer.leechers[16:]
@@ -178,16 +215,20 @@ def test_a_third_that_dies_holds_nobody_up_and_resumes() -> None:
         assert sum(host.parts[0].received_bytes.values()) <= 1.1 * figures.gained_bytes
 
 
-def test_two_sites_share_the_thin_pipe_between_them() -> None:
-    outcome = two_sites()(1, FULL)
+@untraced
+@three_seeds
+def test_two_sites_share_the_thin_pipe_between_them(seed: int) -> None:
+    outcome = two_sites()(seed, FULL)
     assert outcome.main <= 1.5
     assert outcome.figures.pipe_share <= 1.5
 
 
-def test_wrong_estimates_of_the_uplink_change_nothing() -> None:
+@untraced
+@three_seeds
+def test_wrong_estimates_of_the_uplink_change_nothing(seed: int) -> None:
     makespans = []
     for factor in (1 / 3, 1.0, 3.0):
-        transfer = Transfer(1, image_bytes=SMALL)
+        transfer = Transfer(seed, image_bytes=SMALL)
         transfer.add_seeder().measure_uplink(factor * THIN)
         for _ in range(8):
             transfer.add_leecher().measure_uplink(factor * THIN)
@@ -196,23 +237,31 @@ def test_wrong_estimates_of_the_uplink_change_nothing() -> None:
     assert max(makespans) <= 1.05 * makespans[1]
 
 
-def test_slow_disks_cost_their_delay() -> None:
-    assert slow_disk(0.3)(1, FULL).main <= 1.36
+@untraced
+@three_seeds_one_late
+def test_slow_disks_cost_their_delay(seed: int) -> None:
+    assert slow_disk(0.3)(seed, FULL).main <= 1.36
 
 
-def test_long_paths_are_filled() -> None:
-    assert far(0.1, initial_window_bytes=65_536)(1, FULL).main <= 1.2
+@untraced
+@three_seeds
+def test_long_paths_are_filled(seed: int) -> None:
+    assert far(0.1, initial_window_bytes=65_536)(seed, FULL).main <= 1.2
 
 
-def test_loss_costs_bandwidth_not_pieces() -> None:
-    figures = lossy(0.001)(1, SMALL).figures
+@untraced
+@three_seeds
+def test_loss_costs_bandwidth_not_pieces(seed: int) -> None:
+    figures = lossy(0.001)(seed, FULL).figures
     assert figures.is_complete
-    assert figures.makespan <= 1.75
+    assert figures.makespan <= 1.3
     assert figures.duplicate_share < 0.05
 
 
-def test_two_seeders_share_the_image() -> None:
-    outcome = two_seeders()(1, FULL)
+@untraced
+@three_seeds
+def test_two_seeders_share_the_image(seed: int) -> None:
+    outcome = two_seeders()(seed, FULL)
     assert outcome.figures.is_complete
     assert outcome.figures.seeder_share <= 0.8
     assert outcome.main <= 1.3
@@ -226,6 +275,8 @@ def test_the_same_seed_gives_the_same_transfer() -> None:
     assert traces[0] == traces[1] != traces[2]
 
 
+@untraced
+@three_seeds
 @pytest.mark.parametrize(
     ("kind", "limit"),
     [
@@ -236,9 +287,9 @@ def test_the_same_seed_gives_the_same_transfer() -> None:
     ],
 )
 def test_whoever_lies_or_stalls_costs_a_bounded_share(
-    kind: type[TransferHost], limit: float
+    kind: type[TransferHost], limit: float, seed: int
 ) -> None:
-    outcome = misbehaving(kind, share=0.2)(1, FULL)
+    outcome = misbehaving(kind, share=0.2)(seed, FULL)
     assert outcome.main <= limit
     assert outcome.figures.seeder_share < 2.0
     honest = [host for host in outcome.transfer.leechers if type(host) is TransferHost]
@@ -272,8 +323,10 @@ def test_everybody_completes_whoever_leaves_and_returns(seed: int) -> None:
     assert all(host.is_done for host in alive)
 
 
-def test_allowances_stay_within_their_bound() -> None:
-    transfer = Transfer(5, image_bytes=MIB, chunk_bytes=8 * KIB)
+@untraced
+@pytest.mark.parametrize("seed", [1, 2, 3, 5])
+def test_allowances_stay_within_their_bound(seed: int) -> None:
+    transfer = Transfer(seed, image_bytes=MIB, chunk_bytes=8 * KIB)
     seeder = transfer.add_seeder()
     for _ in range(8):
         transfer.add_leecher()
@@ -292,8 +345,10 @@ def test_allowances_stay_within_their_bound() -> None:
     assert seen > 1
 
 
-def test_an_urgent_image_overtakes_one_under_way() -> None:
-    transfer = Transfer(1, image_bytes=FULL)
+@untraced
+@three_seeds
+def test_an_urgent_image_overtakes_one_under_way(seed: int) -> None:
+    transfer = Transfer(seed, image_bytes=FULL)
     transfer.add_seeder()
     for _ in range(8):
         transfer.add_leecher()
@@ -324,8 +379,9 @@ class Punctual(TransferHost):
         return (message,)
 
 
-def test_small_messages_wait_for_no_queue_of_chunks() -> None:
-    transfer = Transfer(1, image_bytes=SMALL)
+@three_seeds
+def test_small_messages_wait_for_no_queue_of_chunks(seed: int) -> None:
+    transfer = Transfer(seed, image_bytes=SMALL)
     transfer.add_seeder()
     hosts = [transfer.add_leecher(kind=Punctual) for _ in range(8)]
     by_number = {host.number: host for host in hosts}
