@@ -33,6 +33,7 @@ from protocol.keys import PrivateKey
 from protocol.limits import GOSSIP_BYTES_MAX, HELLO_BYTES_MAX
 from protocol.relay_messages import Credit, Push, PushedChunk, PushFlag, decode_relay, encode_relay
 from protocol.runs import Runs
+from swarmd.datadir import DataDir, KeyName
 from swarmd.services import consensus, exchange
 from swarmd.services.consensus_epoch import ConsensusEpoch
 from swarmd.services.exchange_relay_frames import RelayFrame
@@ -42,14 +43,24 @@ from swarmd.simulation.byzantine.endless_peer import REPETITIONS
 from swarmd.simulation.byzantine.gossip_flooder import GossipFlooder
 from swarmd.simulation.byzantine.stalling_relayer import STALL_S
 from swarmd.simulation.byzantine.stranger_flooder import StrangerFlooder
+from swarmd.simulation.byzantine.twin import TwinEngine
 from swarmd.simulation.processes import rogue_consensus, rogue_exchange, rogue_gossip
 from swarmd.simulation.processes.blame import Blame
+from swarmd.simulation.processes.grounds import Loopback
 from swarmd.simulation.processes.rogue_exchange import RogueLink
 from swarmd.simulation.processes.rogue_node import SkewedClock, prepare
-from swarmd.simulation.processes.rogues import ROGUES, Part, RogueCount, check_rogues, rogues
+from swarmd.simulation.processes.rogues import (
+    ROGUES,
+    Part,
+    RogueCount,
+    check_rogues,
+    count_processes,
+    rogues,
+)
 from swarmd.simulation.processes.scenario_run import run_processes
-from swarmd.simulation.processes.support import Isolation
-from swarmd.simulation.processes.swarm import daemon_command
+from swarmd.simulation.processes.support import PROCESSES_MAX, Isolation, check_processes
+from swarmd.simulation.processes.swarm import ProcessSwarm, daemon_command
+from swarmd.simulation.processes.twins import is_twin, twin_name
 from swarmd.simulation.scenario import (
     Adversary,
     Expectations,
@@ -106,7 +117,8 @@ def test_shares_are_of_the_nodes_whose_place_is_taken() -> None:
 @pytest.mark.parametrize(
     ("adversary", "reason"),
     [
-        (Adversary(name="twin", count=1), r"adversaries\[0\].name: 'twin' is no process; there"),
+        (Adversary(name="page_forger", count=1), r"adversaries\[0\].name: 'page_forger' is no pro"),
+        (Adversary(name="twin", count=2), "adversaries: 2 validators break .* survive 1"),
         (Adversary(name="mute_relay", count=1), r"adversaries\[0\].name: no adversary"),
         (Adversary(name="nullifier", count=2), "adversaries: 2 validators break .* survive 1"),
         (Adversary(name="free_rider", share=1.0), "adversaries: no honest gateway"),
@@ -188,6 +200,43 @@ def test_a_part_that_was_renamed_is_noticed() -> None:
 
     with pytest.raises(AttributeError):
         replace_in("swarmd.services.consensus", "Tendermint", None)
+
+
+@pytest.mark.slow
+def test_a_twin_has_the_keys_of_its_validator_and_a_place_of_its_own(tmp_path: Path) -> None:
+    scenario = Scenario(gateways=Gateways(count=1), adversaries=(Adversary(name="twin", count=1),))
+    assert count_processes(scenario) == 1
+    swarm = ProcessSwarm(scenario, 1, tmp_path / "network", Loopback())
+    (twin,) = [name for name in swarm._nodes if is_twin(name)]
+    original = next(name for name in swarm._nodes if twin_name(name) == twin)
+    one, two = (DataDir(tmp_path / "network" / name) for name in (original, twin))
+    for key in (KeyName.TRANSPORT, KeyName.VALIDATOR):
+        assert one.load_key(key).public == two.load_key(key).public
+    networks = [each.load_config().network for each in (one, two)]
+    assert networks[0].listen != networks[1].listen
+    own = one.load_key(KeyName.TRANSPORT).public.raw
+    assert own not in [address.peer for address in networks[1].bootstrap]
+    assert len(networks[1].bootstrap) == 4, "three validators and the publisher"
+    for name in (original, twin):
+        assert "--adversary=twin" in swarm._nodes[name]._command
+    assert original not in swarm.validators
+    assert twin not in swarm.validators
+
+
+def test_twins_are_counted_among_the_processes_there_may_be() -> None:
+    most = PROCESSES_MAX - 5
+    twin = (Adversary(name="twin", count=1),)
+    check_processes(Scenario(gateways=Gateways(count=most)), Isolation.LOOPBACK)
+    with pytest.raises(ConfigError, match=rf"at most {PROCESSES_MAX}: {most - 1} gateways"):
+        check_processes(
+            Scenario(gateways=Gateways(count=most), adversaries=twin), Isolation.LOOPBACK
+        )
+
+
+def test_twins_vote_without_asking(real_parts: None) -> None:
+    prepare("twin")
+    assert consensus.Simplex is TwinEngine
+    assert consensus.ConsensusEpoch is ConsensusEpoch
 
 
 # Gateways ----------------------------------------------------------------------------------------
@@ -403,3 +452,28 @@ def test_a_liar_among_validators_and_two_among_gateways_are_named_and_nobody_els
     assert set(named) >= {"double_proposer", "misdealing_peer", "gossip_flooder"}
     assert "convicted" in named["double_proposer"]
     assert "banned" in named["gossip_flooder"]
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_beside_two_processes_with_one_key_the_chain_goes_on_and_nobody_else_is_blamed(
+    tmp_path: Path,
+) -> None:
+    scenario = Scenario(
+        name="twins",
+        duration_s=200.0,
+        gateways=Gateways(count=1),
+        image=Image(size_kib=32),
+        releases=(ReleasePlan(publish_s=4.0),),
+        adversaries=(Adversary(name="twin", count=1),),
+        expect=Expectations(finality_s=190.0, seeder_images=20.0),
+    )
+    outcome = run_processes(scenario, 1, tmp_path / "network", Isolation.LOOPBACK)
+    assert outcome.passed, outcome.explain()
+    assert outcome.bad_members == 1
+    (twin,) = [note for note in outcome.notes if "(twin)" in note]
+    (log,) = (tmp_path / "network").glob("validator-*-twin.log")
+    assert twin.split()[0] == log.name.removesuffix("-twin.log")
+    assert "seat" in log.read_text(), "the second one votes, too"
+    for other in (tmp_path / "network").glob("*.log"):
+        assert "Traceback" not in other.read_text()

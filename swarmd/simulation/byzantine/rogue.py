@@ -14,7 +14,7 @@ from ledger.consensus_messages import Message, encode_message
 from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import ALL
 from ledger.vote import Vote, VoteKind, vote_message
-from protocol.digest import BlockId
+from protocol.digest import BlockId, ChainId
 from swarmd.simulation.consensus_cluster import ERA, Cluster
 from swarmd.simulation.consensus_events import Tagged
 from swarmd.simulation.consensus_host import ConsensusHost
@@ -118,11 +118,18 @@ class RogueHost(ConsensusHost):
         epoch = self.epoch if epoch is None else epoch
         own = self.seat
         assert own is not None, "only a process with a seat votes"
-        message = vote_message(
-            self.cluster.chain, ERA, kind, epoch=epoch, view=view, block_id=block_id
-        )
-        signature = self.cluster.signer(self.index, self.epoch).sign(message)
-        return Vote(kind, epoch, view, block_id, own if seat is None else seat, signature)
+        chain, era = self.ledger
+        message = vote_message(chain, era, kind, epoch=epoch, view=view, block_id=block_id)
+        return Vote(kind, epoch, view, block_id, own if seat is None else seat, self.sign(message))
+
+    @property
+    def ledger(self) -> tuple[ChainId, int]:
+        """The chain and the era that it votes in."""
+        return self.cluster.chain, ERA
+
+    def sign(self, message: bytes) -> bytes:
+        """Signs with the key of the current epoch."""
+        return self.cluster.signer(self.index, self.epoch).sign(message)
 
     # -- host ----------------------------------------------------------------------------------
 

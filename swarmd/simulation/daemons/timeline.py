@@ -177,11 +177,11 @@ class Timeline:
 
     async def _publish(self, release: ReleaseProgress) -> None:
         version = version_of(self._record.releases.index(release))
-        # A publisher numbers its releases: the next one can be made once the last one is final.
+        # A publisher numbers its releases by those authorised: one after the other.
         async with self._proposing:
             release.manifest = await self._swarm.propose(release.image, version=version)
-        release.is_approved = True
-        await self._swarm.approve(release.manifest)
+            release.is_approved = True
+            await self._swarm.approve(release.manifest)
         release.final_s = self._now
         release.final.set()
 

@@ -14,8 +14,7 @@ import trio
 from ledger.consensus_messages import Message, encode_message
 from ledger.simplex.engine import Simplex
 from ledger.simplex.interface import ALL, Effect, Send
-from ledger.vote import Vote, VoteKind, vote_message
-from protocol.digest import BlockId, ChainId
+from protocol.digest import ChainId
 from protocol.keys import PrivateKey
 from swarmd.services.consensus_epoch import ConsensusEpoch
 from swarmd.simulation.byzantine.boaster import Boaster
@@ -74,22 +73,14 @@ class Seat(RogueHost):
         """All seats but the own one."""
         return [seat for seat in range(self._seats) if seat != self._own]
 
-    def ballot(
-        self,
-        kind: VoteKind,
-        view: int,
-        block_id: BlockId | None,
-        *,
-        epoch: int | None = None,
-        seat: int | None = None,
-    ) -> Vote:
-        """Signs any vote with the own key; see `RogueHost.ballot`."""
-        epoch = self.epoch if epoch is None else epoch
-        message = vote_message(
-            self._chain, self._era, kind, epoch=epoch, view=view, block_id=block_id
-        )
-        name = self._own if seat is None else seat
-        return Vote(kind, epoch, view, block_id, name, self._signer.sign(message))
+    @property
+    def ledger(self) -> tuple[ChainId, int]:
+        """The chain and the era that it votes in."""
+        return self._chain, self._era
+
+    def sign(self, message: bytes) -> bytes:
+        """Signs with the key of this epoch."""
+        return self._signer.sign(message)
 
     def say_in(
         self,

@@ -28,7 +28,7 @@ from swarmd.net.address import bootstrap_peers
 from swarmd.node import Node
 from swarmd.running_node import RunningNode
 from swarmd.simulation.byzantine.chunk_corrupter import corrupting
-from swarmd.simulation.processes import rogue_consensus, rogue_exchange, rogue_gossip
+from swarmd.simulation.processes import rogue_consensus, rogue_exchange, rogue_gossip, twins
 from swarmd.simulation.processes.disks import WatchedDisk
 from swarmd.simulation.processes.rogues import ROGUES, Part
 
@@ -74,6 +74,8 @@ def prepare(name: str | None) -> Callable[[ChunkStore], ChunkStore]:
     match None if name is None else ROGUES[name]:
         case Part.CONSENSUS:
             rogue_consensus.rebel(str(name))
+        case Part.TWIN:
+            twins.rebel()
         case Part.EXCHANGE:
             rogue_exchange.rebel(str(name))
         case Part.STORE:

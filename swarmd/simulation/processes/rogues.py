@@ -1,9 +1,9 @@
 """Adversaries that exist as processes: which of the catalogue, and in whose place.
 
 A rogue is the daemon itself, with one part of it replaced: what its consensus engine, its exchange
-links, its gossip or its store do instead. It has the keys and the data of the node whose place it
-takes, and speaks the real protocols over the real network. What it says instead of the truth is
-decided by the class of `byzantine/` that decides it at level machines.
+links, its gossip or its store do instead; or it is there twice. It has the keys and the data of the
+node whose place it takes, and speaks the real protocols over the real network. What it says instead
+of the truth is decided by the class of `byzantine/` that decides it at level machines.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ class Part(StrEnum):
 
     CONSENSUS = "consensus"
     """What a validator votes, proposes and tells other validators."""
+    TWIN = "twin"
+    """A validator's uniqueness: there are two processes with its keys."""
     EXCHANGE = "exchange"
     """What a gateway sends to those who fetch or relay."""
     STORE = "store"
@@ -57,6 +59,7 @@ _PARTS: Final = (
         "stalling_peer",
         "stalling_relayer",
     ),
+    (Part.TWIN, "twin"),
     (Part.STORE, "chunk_corrupter", "push_corrupter"),
     (Part.GOSSIP, "gossip_flooder", "gossip_mob"),
     (Part.HELLO, "stranger_flooder"),
@@ -115,8 +118,13 @@ def rogues(scenario: Scenario) -> tuple[RogueCount, ...]:
     return tuple(each for each in found if each.count)
 
 
+def count_processes(scenario: Scenario) -> int:
+    """Processes beside one for each node: the second ones of twins."""
+    return sum(each.count for each in rogues(scenario) if ROGUES[each.name] is Part.TWIN)
+
+
 def _count(each: Adversary, scenario: Scenario) -> RogueCount:
-    is_validator = ROGUES[each.name] is Part.CONSENSUS
+    is_validator = ROGUES[each.name] in (Part.CONSENSUS, Part.TWIN)
     total = scenario.validators.count if is_validator else scenario.gateways.count
     count = round((each.share or 0.0) * total) if each.count is None else each.count
     return RogueCount(each.name, count, is_validator)

@@ -24,7 +24,7 @@ from protocol.errors import ConfigError
 from swarmd.simulation.daemons.checks import check_outside
 from swarmd.simulation.processes.grounds import node_names
 from swarmd.simulation.processes.namespaces import why_not
-from swarmd.simulation.processes.rogues import check_rogues
+from swarmd.simulation.processes.rogues import check_rogues, count_processes
 from swarmd.simulation.scenario import FaultKind, Nat, Scenario, Takes
 
 PROCESSES_MAX: Final = 24
@@ -52,8 +52,8 @@ def check_processes(scenario: Scenario, isolation: Isolation) -> None:
         ConfigError: names the key, or what this machine lacks.
     """
     check_outside(scenario)
-    _check_count(scenario)
     check_rogues(scenario)
+    _check_count(scenario)
     if isolation is Isolation.NAMESPACES:
         if reason := why_not():
             raise ConfigError(f"level namespaces: {reason}")
@@ -94,7 +94,7 @@ def _check_flawless(scenario: Scenario) -> None:
 
 
 def _check_count(scenario: Scenario) -> None:
-    count = len(node_names(scenario))
+    count = len(node_names(scenario)) + count_processes(scenario)
     if count > PROCESSES_MAX:
         most = PROCESSES_MAX - count + scenario.gateways.count
         raise ConfigError(

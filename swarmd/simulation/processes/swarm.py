@@ -36,7 +36,8 @@ from swarmd.simulation.processes.disks import Disks, ToldDisks
 from swarmd.simulation.processes.founding import create, introduce
 from swarmd.simulation.processes.grounds import Grounds
 from swarmd.simulation.processes.processors import ProcessorWatch, process_s
-from swarmd.simulation.processes.rogues import ROGUES, UNASKED, rogues
+from swarmd.simulation.processes.rogues import ROGUES, UNASKED, Part, rogues
+from swarmd.simulation.processes.twins import is_twin, make_twin
 from swarmd.simulation.scenario import Fault, Scenario
 
 _T = TypeVar("_T")
@@ -99,10 +100,12 @@ class ProcessSwarm:
         self.adversaries: Final = tuple((each.name, each.count) for each in rogues(scenario))
         """Kinds with their numbers."""
         self._nodes: Final = {node.name: self._process(node) for node in self._lab.nodes}
+        self._add_twins()
         self._running: dict[str, NodeProcess] = {}
         self._blocks: dict[str, dict[int, str]] = {name: {} for name in self._nodes}
         self._sent: dict[str, int] = dict.fromkeys(self._nodes, 0)
         self._sent_before: dict[str, int] = dict.fromkeys(self._nodes, 0)
+        self._convicted: dict[tuple[str, str | None], None] = {}
         self._looks = 0
         self._processors = ProcessorWatch()
         self._cpu_before_s = 0.0
@@ -120,6 +123,16 @@ class ProcessSwarm:
             kind = SubjectKind.VALIDATOR if each.is_validator else SubjectKind.GATEWAY
             bad |= {places[kind].pop(): each.name for _ in range(each.count)}
         return bad
+
+    def _add_twins(self) -> None:
+        """Makes the second processes of validators that have one."""
+        for node in self._lab.nodes:
+            if (kind := self._bad.get(node.name)) and ROGUES[kind] is Part.TWIN:
+                path = make_twin(self._lab, node, self._grounds)
+                command = daemon_command(path, adversary=kind, seed=self._seed)
+                command = [*self._grounds.command(node.name), *command]
+                self._nodes[path.name] = NodeProcess(path, command)
+                self._bad[path.name] = kind
 
     def _honest(self, kind: SubjectKind) -> tuple[str, ...]:
         return tuple(node.name for node in self._lab.of_kind(kind) if node.name not in self._bad)
@@ -170,6 +183,8 @@ class ProcessSwarm:
     async def settle(self) -> None:
         """Waits until all follow the chain and nobody finds anybody new; then time begins.
 
+        Twins take each other's connections for ever: with them it is enough that all follow.
+
         Raises:
             TransportError: it took too long, or a node ended.
         """
@@ -178,7 +193,8 @@ class ProcessSwarm:
             while True:
                 told = await self._ask_all(tuple(self._running), "status")
                 peers = [row["peers"]["members"] + row["peers"]["validators"] for row in told]
-                if peers == before and min(peers) and min(row["height"] for row in told):
+                is_calm = peers == before or any(map(is_twin, self._nodes))
+                if is_calm and min(peers) and min(row["height"] for row in told):
                     self._let_loose()
                     self._processors = ProcessorWatch()
                     self._cpu_before_s = self._cpu_s()
@@ -324,6 +340,8 @@ class ProcessSwarm:
         counts = self._looks % _COUNTERS_EVERY == 0
         self._looks += 1
         async with trio.open_nursery() as nursery:
+            if counts and any(name.startswith("validator-") for name in self._bad):
+                nursery.start_soon(self._read_convicted)
             for name in self.running:
                 if name in self.validators:
                     nursery.start_soon(self._read_blocks, name)
@@ -417,7 +435,7 @@ class ProcessSwarm:
             node.directory.load_key(KeyName.TRANSPORT).public.raw.hex()[:16]: node.name
             for node in self._lab.nodes
         }
-        blame = Blame(self._bad)
+        blame = Blame({name: kind for name, kind in self._bad.items() if not is_twin(name)})
         for name in self.running:
             if name in self._bad:
                 continue
@@ -426,17 +444,22 @@ class ProcessSwarm:
             for entry in await self._ask(name, "receipts", {"count": 1000}):
                 if entry["detail"].startswith("banned: "):
                     blame.note_ban(names.get(entry["subject"]), entry["detail"])
-        await self._note_convicted(blame)
+        await self._read_convicted()
+        for _, culprit in self._convicted:
+            blame.note_convicted(culprit)
         return blame
 
-    async def _note_convicted(self, blame: Blame) -> None:
-        names = [name for name in self._blocks if name.startswith("validator-")]
-        running = [name for name in names if name in self._running]
-        told = {name: (await self._ask(name, "status"))["consensus"] for name in running}
+    async def _read_convicted(self) -> None:
+        """Reads whom validators hold for convicted; they say so until the epoch ends."""
+        told: dict[str, Any] = {}
+        for node in self._lab.of_kind(SubjectKind.VALIDATOR):
+            if node.name in self._running:
+                status = await self._ask_running(node.name, "status")
+                told |= {} if status is None else {node.name: status["consensus"]}
         seats = {row["seat"]: name for name, row in told.items()}
         for name in self.validators:
             for seat in told[name]["convicted"] if name in told else ():
-                blame.note_convicted(seats.get(seat))
+                self._convicted[name, seats.get(seat)] = None
 
     async def _spoilt(self, view: View) -> int:
         """Complete images of gateways whose file is not the image."""
