@@ -87,7 +87,7 @@ async def measure(
             others = [name for name in swarm.names if name != METERED]  # started in this order
             open_now = set(swarm[METERED].network.peers())
             still = {n for n, name in enumerate(others, 1) if swarm.peer(name) in open_now}
-            sent = timeline.between(start_s, now, still)
+            sent = timeline.used(start_s, still)
             return cost(sent, start_s=start_s, end_s=now, trip_s=trip_s, idle_s=_IDLE_S)
 
         with mock.patch.object(network, "carry", noted), tapped(swarm.peer(METERED)) as tally:

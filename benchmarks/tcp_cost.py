@@ -68,25 +68,32 @@ def cost(
     """What some connections cost that are open all the time.
 
     Args:
-        connections: what was sent on each, in order.
-        start_s: begin of the time.
+        connections: what was sent on each so far, in order.
+        start_s: begin of the time that is counted.
         end_s: its end.
         trip_s: from one end to the other.
         idle_s: seconds after which each of the two ends probes.
     """
-    segments = acknowledgements = probes = 0
-    for sent in connections:
+    segments = acknowledgements = probes = payload_bytes = 0
+    for everything in connections:
+        sent = [item for item in everything if item.at_s >= start_s]
+        payload_bytes += sum(item.bytes for item in sent)
         for position, item in enumerate(sent):
             count = -(-item.bytes // SEGMENT_BYTES)
             segments += count
             acknowledgements += count // 2  # every second full one at once
             if count % 2 and not _answered(item, sent[position + 1 :], trip_s):
                 acknowledgements += 1
-        moments = [start_s, *(item.at_s for item in sent), end_s]
-        gaps = [later - before for before, later in pairwise(moments)]
-        probes += sum(2 * int(gap // idle) for gap in gaps for idle in idle_s)
+        moments = [*(item.at_s for item in everything), end_s]
+        for before, later in pairwise(moments):
+            since = max(before, start_s)
+            if later > since:
+                probes += sum(
+                    2 * (int((later - before) // idle) - int((since - before) // idle))
+                    for idle in idle_s
+                )
     return Cost(
-        payload_bytes=sum(item.bytes for sent in connections for item in sent),
+        payload_bytes=payload_bytes,
         segments=segments,
         acknowledgements=acknowledgements,
         probes=probes,

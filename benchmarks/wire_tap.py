@@ -169,12 +169,10 @@ class Timeline:
             item = Sent(trio.current_time(), source == own, size_bytes)
             self.sent.setdefault(other, []).append(item)
 
-    def between(self, start_s: float, end_s: float, still: Collection[int]) -> list[list[Sent]]:
-        """What was sent from one moment to another, for each connection that was used or is still
-        open.
-        """
-        found = {
-            number: [item for item in sent if start_s <= item.at_s < end_s]
+    def used(self, start_s: float, still: Collection[int]) -> list[list[Sent]]:
+        """What was sent so far on each connection that was used since a moment, or is open."""
+        return [
+            sent
             for number, sent in self.sent.items()
-        }
-        return [sent for number, sent in found.items() if sent or number in still]
+            if sent[-1].at_s >= start_s or number in still
+        ]
