@@ -133,6 +133,8 @@ class _Read:
 
     peer: int
     """Whom it concerns."""
+    upload: Upload
+    """Who asked for it: a stream that opened since knows nothing of it."""
     event: UploadInput
 
 
@@ -305,7 +307,7 @@ class ExchangeHost:
                     self._feed_upload(event.target, Flushed(payload_bytes=event.payload_bytes))
             case _Answer():
                 self._feed(event.event)
-            case _Read() if event.peer in self._uploads:
+            case _Read() if self._uploads.get(event.peer) is event.upload:
                 self._feed_upload(event.peer, event.event)
             case Leave():
                 self.leave()
@@ -350,11 +352,12 @@ class ExchangeHost:
                 case Send():
                     self.transmit(peer, effect.message)
                 case ReadChunks():
-                    self._post(_Read(peer, self._read(effect)))
+                    self._post(_Read(peer, self._uploads[peer], self._read(effect)))
                 case ReadPage():
                     pager = self._release.pagers[effect.component]
                     page = pager.page(effect.page).encode()
-                    self._post(_Read(peer, PageRead(request_id=effect.request_id, page=page)))
+                    read = PageRead(request_id=effect.request_id, page=page)
+                    self._post(_Read(peer, self._uploads[peer], read))
                 case _:
                     assert_never(effect)
         self._serve_turns()

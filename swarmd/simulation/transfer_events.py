@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protocol.exchange_events import DownloadInput, UploadInput, WriteChunks
+from protocol.upload import Upload
 from swarmd.simulation.transfer_part import ImagePart
 from swarmd.simulation.transfer_relay import WireMessage
 
@@ -25,6 +26,8 @@ class Read:
 
     peer: int
     """Whom it concerns."""
+    upload: Upload
+    """Who asked for it: a stream that opened since knows nothing of it."""
     event: UploadInput
     """What the upload is told."""
 

@@ -394,7 +394,7 @@ class TransferHost:
             case RoomReady():
                 self._prepared(event.part, event.component)
             case Read():
-                if event.peer in self._uploads:
+                if self._uploads.get(event.peer) is event.upload:
                     self._feed_upload(event.peer, event.event)
             case TellNews():
                 self._tell_news()
@@ -472,7 +472,8 @@ class TransferHost:
 
     def _read(self, peer: int, event: UploadInput) -> None:
         """Hands an upload what was read for it, after the time that reading takes."""
-        self._world.post(self.number, self._disk.read_s, Read(peer, event))
+        read = Read(peer, self._uploads[peer], event)
+        self._world.post(self.number, self._disk.read_s, read)
 
     def _count_sent(self, message: ExchangeMessage, served: ManifestId | None) -> None:
         if isinstance(message, Chunks) and served is not None:

@@ -10,7 +10,7 @@ from swarmd.simulation.byzantine.chunk_corrupter import corrupt
 from swarmd.simulation.exchange_host import peer_id
 from swarmd.simulation.links import LinkModel, NodeLink
 from swarmd.simulation.transfer import Transfer, fluid_bound_s, link
-from swarmd.simulation.transfer_host import TransferHost
+from swarmd.simulation.transfer_host import Disk, TransferHost, join
 
 
 class Corrupter(TransferHost):
@@ -67,6 +67,23 @@ def test_a_transfer_is_repeated_by_its_seed() -> None:
 
     assert run(1) == run(1)
     assert run(1) != run(2)
+
+
+def test_what_was_read_for_a_stream_that_ended_is_not_told_to_the_next() -> None:
+    """A peer that comes back while its last request is still being read for."""
+    slow = Disk(read_s=0.3)
+    transfer = Transfer(1, image_bytes=2 * MIB, is_relayed=False, disk=slow)
+    seeder = transfer.add_seeder()
+    leecher = transfer.add_leecher()
+    for _ in range(3):
+        transfer.world.run_until(transfer.world.now + 0.5)
+        assert not leecher.is_done
+        transfer.network.disconnect(seeder.number, leecher.number)
+        seeder.disconnect(leecher.number)
+        leecher.disconnect(seeder.number)
+        join(transfer.network, leecher, [seeder])
+    transfer.run()
+    assert leecher.parts[0].is_complete
 
 
 @pytest.mark.slow
