@@ -111,7 +111,7 @@ class PullGate:
     # Seeders -------------------------------------------------------------------------------------
 
     def seeders_changed(self, number: int, now: float) -> None:
-        """Closes the gate while somebody seeds, and opens it a repair delay after the last one."""
+        """Closes the gate while somebody seeds, opens it once pushes ceased after the last one."""
         gate = self._objects.get(number)
         if gate is None:
             return
@@ -119,7 +119,7 @@ class PullGate:
         if seeders:
             self._close(number, gate, now)
         elif gate.is_gated and gate.free_at is None:
-            gate.free_at = now + self.repair.repair_s
+            gate.free_at = now + min(self.repair.repair_s, QUIET_S_MIN)
         elif not gate.was_hoped and self._has_reason_to_seed(number):
             # Whoever holds it is about to seed: requests now would only be in the way.
             gate.was_hoped = gate.is_gated = True

@@ -16,7 +16,10 @@ from protocol.relay_members import Member
 from protocol.relay_messages import RUNS_MAX, Role, Run
 
 NEWS_FANOUT: Final = 4
-"""Members that hear of each chunk."""
+"""Members that hear of each chunk, chosen at random; a seeder besides, if none is among them."""
+SEEDER_NEWS_MEMBERS: Final = 64
+"""In larger swarms a seeder is told besides by so many of all members: enough vouch for every unit,
+and its processor has other work."""
 NEWS_DELAY_S: Final = 0.25
 """How long news is gathered while units are pushed, seconds."""
 NEWS_DELAY_MEMBER_S: Final = 0.016
@@ -54,8 +57,7 @@ class NewsBoard:
         told: list[tuple[Member, list[Run]]] = []
         for member in self._choose(list(members)):
             # A seeder holds everything; what it wants to hear is who else does.
-            is_seeder = Role.SEEDS in member.roles.values()
-            unknown = [run for run in runs if is_seeder or not member.known.covers(*run)]
+            unknown = [run for run in runs if _is_seeder(member) or not member.known.covers(*run)]
             told += [
                 (member, unknown[start : start + RUNS_MAX])
                 for start in range(0, len(unknown), RUNS_MAX)
@@ -68,11 +70,28 @@ class NewsBoard:
         self.due_at = None
 
     def _choose(self, members: list[Member]) -> list[Member]:
+        """A few at random; if no seeder is among them, one more that is.
+
+        What nobody tells the seeder vouches for nobody: where disks are slow it waited half a
+        second for news, with every relayer at its limit of units without a voucher.
+        """
         count = min(NEWS_FANOUT, len(members))
         for position in range(count):
             other = position + self._chance.below(len(members) - position)
             members[position], members[other] = members[other], members[position]
-        return members[:count]
+        chosen = members[:count]
+        is_many = len(members) > SEEDER_NEWS_MEMBERS
+        is_left_out = is_many and self._chance.below(len(members)) >= SEEDER_NEWS_MEMBERS
+        if not is_left_out and not any(map(_is_seeder, chosen)):
+            seeders = list(filter(_is_seeder, members))
+            if seeders:
+                number = self._chance.below(len(seeders)) if len(seeders) > 1 else 0
+                chosen.append(seeders[number])
+        return chosen
+
+
+def _is_seeder(member: Member) -> bool:
+    return Role.SEEDS in member.roles.values()
 
 
 class CreditBoard:

@@ -16,7 +16,12 @@ from protocol.relay_duties import PUSHCAP, SKIP_DELAY_S, SKIPS_MAX, DutyQueues
 from protocol.relay_estimates import Chance, DelayEstimate, QuantileEstimate
 from protocol.relay_members import Duty, Member, MemberTable, RelayTask
 from protocol.relay_messages import DELEGATES_MAX, RUN_CHUNKS_MAX, PushFlag, Ready, Role
-from protocol.relay_news import NEWS_DELAY_S, NEWS_FANOUT, CreditBoard, NewsBoard
+from protocol.relay_news import (
+    NEWS_DELAY_S,
+    NEWS_FANOUT,
+    CreditBoard,
+    NewsBoard,
+)
 from protocol.relay_repair import HEARD_MAX, REPAIR_S_MAX, RepairBoard
 from protocol.relay_targets import FLAT_MEMBERS_MAX, HEADS_MAX, TargetPlanner
 from protocol.relay_units import (
@@ -201,6 +206,23 @@ def test_news_goes_to_four_and_only_what_they_lack() -> None:
     assert len({id(member) for member, _ in told}) == NEWS_FANOUT
     assert all(runs == [(0, 3)] for _, runs in told)
     assert board.due_at is None
+
+
+@pytest.mark.parametrize(("count", "heard_min"), [(64, 50), (640, 2)])
+def test_a_seeder_hears_news_whomever_chance_chooses(count: int, heard_min: int) -> None:
+    """All of it in small swarms; in large ones from as many members."""
+    board, table = NewsBoard(Chance(1)), members(count)
+    seeders = table[50:52]
+    for seeder in seeders:
+        seeder.roles[0] = Role.SEEDS
+    heard: list[int] = []
+    for number in range(50):
+        board.note([(number, 1)], float(number), members=count, is_pulling=False)
+        told = {id(member) for member, _ in board.take(number + NEWS_DELAY_S, table)}
+        assert NEWS_FANOUT <= len(told) <= NEWS_FANOUT + 1
+        heard += [id(seeder) for seeder in seeders if id(seeder) in told][:1]
+    assert heard_min <= len(heard) <= max(heard_min, 20)
+    assert len(set(heard)) == 2, "not always the same"
 
 
 def test_small_swarms_and_those_that_pull_hear_sooner() -> None:

@@ -382,6 +382,24 @@ def test_a_seeder_that_pushes_nothing_new_holds_nobody_up(message: Push) -> None
     assert not any(isinstance(effect, PullGated) for effect in effects)
 
 
+def test_once_nobody_seeds_and_nothing_comes_all_may_be_pulled(receiver: Receiver) -> None:
+    """What a slow relayer still has to pass on is held elsewhere by then."""
+    receiver.hear(A, push(1))
+    receiver.gain(1)
+    receiver.hear(SEEDER, receiver.ready(Role.HOLDS))
+    assert not any(isinstance(effect, PullFreed) for effect in receiver.later(0.4))
+    assert any(isinstance(effect, PullFreed) for effect in receiver.later(0.2))
+
+
+def test_while_pushes_come_nothing_is_pulled_though_nobody_seeds(receiver: Receiver) -> None:
+    receiver.hear(SEEDER, receiver.ready(Role.HOLDS))
+    for index in range(1, 8):
+        effects = receiver.later(0.2)
+        assert not any(isinstance(effect, PullFreed) for effect in effects)
+        receiver.hear(A, push(index))
+        receiver.gain(index)
+
+
 def test_what_was_heard_of_and_does_not_come_is_pulled(receiver: Receiver) -> None:
     news = News(manifest_id=M, runs=((3, 4),), queued_bytes=0)
     assert opened(receiver.hear(A, news)) == []

@@ -321,3 +321,22 @@ def test_if_all_are_slow_the_last_units_go_to_them() -> None:
         bench.seeder.credited(slow, first, bench.now)
         bench.seeder.announced(quick[0].peer, first, 1, bench.now)
     assert [member for member, _ in bench.give(1)] == [slow]
+
+
+def test_who_was_paused_is_not_tried_again_when_nobody_could_make_up_for_it() -> None:
+    bench = _with_a_slow_one(1000.0)
+    silent, *quick = bench.members
+    record = bench.record(silent)
+    assert record.pause_s, "it was paused"
+    if record.is_paused:
+        bench.seeder._resume(silent, record)
+    for member in quick:
+        for first in [unit.first for unit in bench.record(member).out.values()]:
+            bench.credit(member, first, vouchers=2)
+    assert record.is_able, "its trial is due"
+    members = [member for member, _ in bench.give(6)]
+    assert members
+    assert silent not in members
+    for member in quick:
+        bench.seeder.dismiss(member)
+    assert [member for member, _ in bench.give(1)] == [silent], "nobody else is left"

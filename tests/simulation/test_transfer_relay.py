@@ -45,19 +45,6 @@ from swarmd.simulation.transfer_scenarios import (
 
 pytestmark = pytest.mark.slow
 three_seeds = pytest.mark.parametrize("seed", [1, 2, 3])
-three_seeds_one_late = pytest.mark.parametrize(
-    "seed",
-    [
-        1,
-        2,
-        pytest.param(
-            3,
-            marks=pytest.mark.xfail(
-                strict=False, reason="no seeder among those told the first news: it waits idly"
-            ),
-        ),
-    ],
-)
 untraced = pytest.mark.untraced
 """Those below without it take the same branches with less."""
 
@@ -118,7 +105,7 @@ def test_the_time_is_the_bound_a_few_round_trips_and_one_unit_for_each_node(
     assert figures.seeder_share <= 1.1
 
 
-@three_seeds_one_late
+@three_seeds
 def test_a_small_image_needs_hardly_more_than_its_bound(seed: int) -> None:
     figures = homogeneous(16, chunk_bytes=4 * KIB)(seed, MIB).figures
     assert figures.makespan * figures.bound_s <= figures.bound_s + 0.6
@@ -238,7 +225,7 @@ def test_wrong_estimates_of_the_uplink_change_nothing(seed: int) -> None:
 
 
 @untraced
-@three_seeds_one_late
+@three_seeds
 def test_slow_disks_cost_their_delay(seed: int) -> None:
     assert slow_disk(0.3)(seed, FULL).main <= 1.36
 
