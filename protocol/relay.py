@@ -383,6 +383,10 @@ class Relay:
         if member is not None and member.is_writable != is_writable:
             self._giving.set_writable(member, is_writable=is_writable)
 
+    def set_uplink_idle(self, *, is_idle: bool) -> None:
+        """Notes whether the uplink is about to have nothing to send, as far as is known."""
+        self._giving.is_uplink_idle = is_idle
+
     def next_push(self, now: float) -> list[RelayEffect]:
         """Chooses the next push.
 

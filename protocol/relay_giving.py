@@ -43,6 +43,8 @@ class Giving:
         """How large units are."""
         self.uplink_bytes_per_s: float | None = None
         """What the host knows of the uplink."""
+        self.is_uplink_idle = True
+        """Whether the uplink is about to have nothing to send."""
         self.duties = DutyQueues()
         """What others are owed."""
         self.given_count = 0
@@ -267,7 +269,8 @@ class Giving:
             return None
         member = seeder.choose(now)
         if member is None:
-            if seeder.is_saturated and not self.duties.duty_count:
+            is_idle = self.is_uplink_idle and not self.duties.duty_count
+            if is_idle and seeder.is_saturated:
                 self._relay_own(number, seeder, now)
             return None
         run = seeder.fresh.next_unit()
@@ -282,7 +285,10 @@ class Giving:
         return self._push(member, run, PushFlag.RELAYER, ())
 
     def _relay_own(self, number: int, seeder: Seeder, now: float) -> None:
-        """Passes a unit to everybody itself: no relayer has room for it, and the uplink is idle."""
+        """Passes a unit to everybody itself: no relayer has room for it, and the uplink is idle.
+
+        Where it is not, waiting for a credit costs nothing, and this as much as a unit for each.
+        """
         run = seeder.fresh.next_unit()
         if run is None:
             return

@@ -98,7 +98,7 @@ class RelayScheduler:
         return sum(size for peer, size in self._busy.items() if peer not in self._blocked)
 
     def next_effects(
-        self, now: float, room_bytes: int | None = None
+        self, now: float, room_bytes: int | None = None, *, is_idle: bool = True
     ) -> list[tuple[Relay, RelayEffect]]:
         """Fills the free slots.
 
@@ -106,12 +106,15 @@ class RelayScheduler:
             now: seconds, monotonic.
             room_bytes: what the uplink has room for; the last push may be larger than what is left
                 of it. None: no limit.
+            is_idle: whether the uplink is about to have nothing to send, as far as is known.
 
         Returns:
             Effects to be executed in order, with the machine that wants them.
         """
         effects: list[tuple[Relay, RelayEffect]] = []
         left_bytes = room_bytes
+        for relay in self._all:
+            relay.set_uplink_idle(is_idle=is_idle)
         while self._has_open_slot and (left_bytes is None or left_bytes > 0):
             push = self._next(now, effects)
             if push is None:

@@ -49,6 +49,7 @@ class LaneSocket:
         self._sock = sock
         self._readable_at = 1
         self._unsent_max = 0
+        self._pace: int | None = None
         self._unacked = array.array("i", [0])
         self._round_trip_s = 0.0
         self._looks_left = 0
@@ -69,7 +70,8 @@ class LaneSocket:
 
     def pace(self, bytes_per_s: int | None) -> None:
         """Spreads packets so that no more than that leaves per second; None: no limit."""
-        if _IS_LINUX:
+        if _IS_LINUX and bytes_per_s != self._pace:
+            self._pace = bytes_per_s
             rate = _PACING_OFF if bytes_per_s is None else min(bytes_per_s, _PACING_OFF - 1)
             value = rate.to_bytes(4, sys.byteorder)
             self._sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, value)

@@ -157,6 +157,11 @@ class PeerLink:
         """What the system knows of the connection; None where it does not tell."""
         return None if self._measured is None else self._measured.path()
 
+    def pace(self, bytes_per_s: int | None) -> None:
+        """Has the connection spread what it sends over time, where it can; None: no limit."""
+        if self._measured is not None:
+            self._measured.pace(bytes_per_s)
+
     @property
     def is_closed(self) -> bool:
         """Whether the link has ended or is about to."""

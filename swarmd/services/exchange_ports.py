@@ -66,6 +66,10 @@ class MeasuredStream(Protocol):
         """What the system knows of the connection now; None: nothing."""
         ...
 
+    def pace(self, bytes_per_s: int | None) -> None:
+        """Has what is sent spread over time; None: no limit."""
+        ...
+
 
 class ExchangeAuthority(Protocol):
     """The questions the exchange asks; each answer holds only for the moment it was given."""

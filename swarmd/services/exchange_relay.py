@@ -55,7 +55,6 @@ from protocol.relay_statistics import RelayStatistics
 from protocol.runs import Runs
 from protocol.upload_turns import UploadTurns
 from swarmd.entropy import Entropy
-from swarmd.net.uplink_window import LOOK_S, UplinkWindow
 from swarmd.services.exchange_fetch import Fetch
 from swarmd.services.exchange_library import ServedLibrary
 from swarmd.services.exchange_link import PeerLink
@@ -65,6 +64,7 @@ from swarmd.services.exchange_relay_effects import RelayEffects
 from swarmd.services.exchange_relay_host import RelayHost
 from swarmd.services.exchange_relay_seat import RelaySeat, priority_of
 from swarmd.services.exchange_relay_sender import PushSender
+from swarmd.services.exchange_relay_uplink import RelayUplink
 
 logger = logging.getLogger(__name__)
 
@@ -126,8 +126,7 @@ class RelayDesk:
         self._is_pumping = False
         self.turns: Final = UploadTurns(lambda: self._scheduler.is_pressing)
         """Who is answered when: behind fresh units, and by need."""
-        self._uplink = UplinkWindow()
-        self._look_at: float | None = None
+        self._uplink = RelayUplink(links)
 
     # Life cycle ----------------------------------------------------------------------------------
 
@@ -152,7 +151,7 @@ class RelayDesk:
     def _next_at(self) -> float:
         times = [seat.relay.deadline for seat in self._seats.values()]
         times += [seat.idle_until for seat in self._seats.values()]
-        times += [self._sender.blocked_at, self._look_at, self.turns.deadline]
+        times += [self._sender.blocked_at, *self._uplink.deadlines, self.turns.deadline]
         return min((time for time in times if time is not None), default=float("inf"))
 
     def _wake(self) -> None:
@@ -166,6 +165,7 @@ class RelayDesk:
             if seat.idle_until is not None and seat.idle_until <= now:
                 self._end_if_idle(seat, now)
         self._pump()
+        self._uplink.wake(now)
 
     # Seats ---------------------------------------------------------------------------------------
 
@@ -511,7 +511,12 @@ class RelayDesk:
         if not self._scheduler.open_slots or not self._has_work:
             return
         now = self._host.now()
-        for relay, effect in self._scheduler.next_effects(now, self._room_bytes(now)):
+        known_deadlines = self._uplink.deadlines
+        room_bytes = self._uplink.room_bytes(self._scheduler.under_way_bytes, now)
+        if self._uplink.deadlines != known_deadlines:
+            self._changed.set()
+        is_idle = self._uplink.is_drained
+        for relay, effect in self._scheduler.next_effects(now, room_bytes, is_idle=is_idle):
             if isinstance(effect, SendPush):
                 self._uplink.handed_out(effect.size_bytes)
             seat = self._seats.get(relay.manifest_id)
@@ -522,24 +527,6 @@ class RelayDesk:
     @property
     def _has_work(self) -> bool:
         return any(seat.relay.has_work for seat in self._seats.values())
-
-    def _room_bytes(self, now: float) -> int | None:
-        """What the uplink has room for; where there is none it is looked at again soon.
-
-        None: the system says nothing of any connection, so there is nothing to go by.
-        """
-        if self._uplink.is_due(now):
-            paths = {link.peer: path for link in self._links if (path := link.path()) is not None}
-            self._uplink.seen(paths, self._scheduler.under_way_bytes, now)
-        if not self._uplink.is_known:
-            return None
-        room_bytes = self._uplink.room_bytes
-        if room_bytes > 0:
-            self._look_at = None
-        elif self._look_at is None or self._look_at <= now:
-            self._look_at = now + LOOK_S
-            self._changed.set()
-        return room_bytes
 
     def _left(self, peer: PeerId) -> None:
         """The transport took a push, or it was not made."""

@@ -6,7 +6,7 @@ import pytest
 
 from protocol.digest import ManifestId
 from protocol.errors import LocalProtocolError
-from protocol.exchange_events import PeerJoined, PeerLeft, Stop
+from protocol.exchange_events import PeerJoined, PeerLeft, Stop, TimerFired
 from protocol.relay import Relay
 from protocol.relay_events import (
     ChunksGained,
@@ -181,3 +181,48 @@ def test_an_image_is_added_once() -> None:
     scheduler.remove(relay.manifest_id)
     scheduler.remove(relay.manifest_id)
     scheduler.add(relay, priority=1)
+
+
+@pytest.mark.parametrize("is_idle", [True, False])
+def test_units_that_no_relayer_has_room_for_go_out_only_where_the_uplink_is_idle(
+    is_idle: bool,
+) -> None:
+    """To everybody, which costs as much as a unit for each: a credit may come first."""
+    scheduler, relay = RelayScheduler(), make_seeder()
+    scheduler.add(relay, priority=0)
+    given = 0
+    while True:
+        effects = scheduler.next_effects(0.0, is_idle=False)
+        pushes = [effect for _, effect in effects if isinstance(effect, SendPush)]
+        if not pushes:
+            break
+        given += len(pushes)
+        assert all(push.flags is PushFlag.RELAYER for push in pushes)
+        for push in pushes:
+            scheduler.push_sent(push.peer)
+    assert given > 0
+    # Whoever credits nothing for long is paused: nobody is left who would pass anything on.
+    relay.handle(TimerFired(), 100.0)
+    effects = scheduler.next_effects(100.0, is_idle=is_idle)
+    own = [effect for _, effect in effects if isinstance(effect, SendPush)]
+    assert bool(own) is is_idle
+    assert all(push.flags is PushFlag.NONE for push in own)
+
+
+def make_seeder() -> Relay:
+    """A relay that holds everything, with twelve receivers around it."""
+    manifest_id = ManifestId(b"x" * 32)
+    relay = Relay(
+        manifest_id=manifest_id,
+        own_key=b"o" * 32,
+        chunk_counts=[COUNT],
+        settings=RelaySettings(),
+        entropy=1,
+    )
+    lengths = [8192] * COUNT
+    relay.handle(ObjectReady(object_number=0, lengths=lengths, held=(1 << COUNT) - 1), 0.0)
+    for peer in OTHERS:
+        relay.handle(PeerJoined(peer=peer), 0.0)
+        message = Ready(manifest_id=manifest_id, roles=((0, Role.RECEIVES),))
+        relay.handle(RelayReceived(peer=peer, message=message), 0.0)
+    return relay

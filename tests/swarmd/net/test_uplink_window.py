@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.limits import KIB
-from swarmd.net.uplink_window import LOOK_S, WINDOW_BYTES_MIN, PathState, UplinkWindow
+from swarmd.net.uplink_window import (
+    LOOK_S,
+    PACE_GAIN,
+    PACED_BYTES_PER_S_MAX,
+    WINDOW_BYTES_MIN,
+    PathState,
+    UplinkWindow,
+)
 
 UNIT = 16 * KIB
 PEER = b"p"
@@ -155,3 +162,54 @@ def test_a_new_connection_of_a_peer_gives_no_room_that_is_not_there() -> None:
         window.seen({PEER: PathState(0, ROUND_TRIP_S, 10**9)}, 0, now)
     window.seen({PEER: PathState(UNIT, ROUND_TRIP_S, UNIT)}, 0, 4.1)
     assert window.room_bytes == WINDOW_BYTES_MIN - UNIT
+
+
+def paced(uplink: Uplink, seconds: float, *, paths: int) -> UplinkWindow:
+    """A window after pushes to so many peers."""
+    window, now = UplinkWindow(), 0.0
+    while now < seconds:
+        if window.is_due(now):
+            window.seen(uplink.paths(now, paths), 0, now)
+            window.pace()
+        while window.room_bytes > 0:
+            window.handed_out(UNIT)
+            uplink.send(UNIT, now)
+        now += LOOK_S
+    return window
+
+
+@pytest.mark.parametrize("paths", [1, 4, 15])
+def test_all_that_send_share_the_uplink_with_some_to_spare(paths: int) -> None:
+    """Less than the rate together would make the next rate measured lower still."""
+    rate = 625_000
+    pace = paced(Uplink(rate), 10.0, paths=paths).pace()
+    assert pace is not None
+    assert 1.1 * rate <= paths * pace <= 1.5 * PACE_GAIN * rate
+
+
+def test_a_fast_uplink_and_one_that_is_not_known_are_not_paced() -> None:
+    assert UplinkWindow().pace() is None
+    assert paced(Uplink(4.0 * PACED_BYTES_PER_S_MAX), 4.0, paths=4).pace() is None
+
+
+def test_a_pace_that_hardly_changes_stays() -> None:
+    window, uplink, now, seen = UplinkWindow(), Uplink(625_000), 0.0, set[int | None]()
+    while now < 10.0:
+        window.seen(uplink.paths(now, 15), 0, now)
+        while window.room_bytes > 0:
+            window.handed_out(UNIT)
+            uplink.send(UNIT, now)
+        if now > 5.0:
+            seen.add(window.pace())
+        now += LOOK_S
+    assert len(seen) <= 2
+
+
+def test_an_uplink_is_drained_before_it_is_idle() -> None:
+    window = UplinkWindow()
+    window.seen({PEER: PathState(0, ROUND_TRIP_S, 0)}, 0, 0.0)
+    assert window.is_drained
+    window.handed_out(WINDOW_BYTES_MIN // 4)
+    assert window.is_drained
+    window.handed_out(1)
+    assert not window.is_drained
