@@ -182,17 +182,22 @@ class ConsensusEpoch:
     @property
     def evidence(self) -> tuple[Evidence, ...]:
         """Proofs that no final block holds yet."""
-        return self._engine.evidence
+        return self._engine.evidence if self._started else self._evidence
 
     @property
     def certificates(self) -> tuple[Certificate, ...]:
         """What the engine holds for views that it did not see the end of."""
-        return self._engine.certificates
+        return self._engine.certificates if self._started else ()
 
     async def run(self) -> None:
-        """Starts the engine and keeps it running until cancelled."""
+        """Starts the engine and keeps it running until cancelled.
+
+        Returns at once if the epoch is over before the journal is read: others went on meanwhile.
+        """
         journal = self._journal
         records = () if journal is None else await trio.to_thread.run_sync(journal.load)
+        if self._ledger.chain.validators.epoch != self._validators.epoch:
+            return
         tip = self._ledger.chain.tip
         async with trio.open_nursery() as nursery:
             for index, member in enumerate(self._validators.members):
@@ -201,7 +206,6 @@ class ConsensusEpoch:
                     nursery.start_soon(self._keep_sending, index)
             nursery.start_soon(self._keep_persisting)
             nursery.start_soon(self._keep_working)
-            self._started = True
             self._feed(
                 Start(
                     records=tuple(records),
@@ -212,6 +216,7 @@ class ConsensusEpoch:
                     evidence=self._evidence,
                 )
             )
+            self._started = True
             self.transactions_changed()
             nursery.start_soon(self._keep_time)
 

@@ -86,6 +86,23 @@ async def test_a_validator_that_slept_over_two_edges_joins_again(tmp_path: Path)
         assert consensus.status.halted is None
 
 
+@pytest.mark.slow
+async def test_an_epoch_that_ended_before_its_engine_starts_is_left(tmp_path: Path) -> None:
+    """While the journal was read the follower may adopt what others made final."""
+    async with swarm(tmp_path, **SHORT) as lab:
+        await lab.start(*VALIDATORS)
+        await lab.until_met(*VALIDATORS)
+        consensus = lab[LATE].consensus
+        assert consensus is not None
+        assert consensus.seat is not None
+        left = consensus._make_epoch(*consensus.seat, journal=None, fault=None)
+        began = epoch(lab, LATE)
+        await until(lambda: epoch(lab, LATE) > began, "the epoch ends")
+        with trio.fail_after(10):
+            await left.run()
+        assert (left.may_vote, left.certificates, left.evidence) == (False, (), ())
+
+
 def traces(seed: bytes) -> tuple[bytes, ...]:
     """The forms in which a file could hold a seed: raw, in hex, in PEM, in base64 of itself."""
     pem = PrivateKey(seed).to_pem().splitlines()[1]
