@@ -28,7 +28,7 @@ import trio
 from benchmarks.tcp_cost import ENDING_BYTES, HEADER_BYTES, OPENING_BYTES, Cost, cost
 from benchmarks.wire_tap import Tally, Timeline, tapped
 from swarmd.config_template import render_config
-from swarmd.net.wire import KEEPALIVE_ACCEPTED_IDLE_S, KEEPALIVE_METERED_IDLE_S
+from swarmd.net.keepalive import KEEPALIVE_ACCEPTED_IDLE_S, KEEPALIVE_METERED_IDLE_S
 from swarmd.simulation.daemons.runtime import run_simulated
 from swarmd.simulation.daemons.swarm import DaemonPlan, DaemonSwarm, daemon_swarm
 

@@ -39,7 +39,7 @@ from swarmd.limits.rates import (
     rate_of,
 )
 from swarmd.net.address import Bootstrap, parse_bootstrap
-from swarmd.net.wire import KEEPALIVE_IDLE_S, KEEPALIVE_METERED_IDLE_S
+from swarmd.net.keepalive import KEEPALIVE_IDLE_S, KEEPALIVE_METERED_IDLE_S
 from swarmd.services.exchange_packing import PackingMode
 from swarmd.services.exchange_relay_mode import RelayMode
 

@@ -25,6 +25,7 @@ from protocol.errors import SwarmError, TransportError
 from protocol.exchange_messages import EXCHANGE_FRAME_BYTES_MAX
 from protocol.limits import GIB, KIB, MIB
 from swarmd.net.address import PeerKey, short_peer
+from swarmd.net.keepalive import KEEPALIVE_IDLE_S
 from swarmd.net.lane_buffers import FrameBuffers, RecordBuffers
 from swarmd.net.lane_cipher import LaneCipher
 from swarmd.net.lane_frames import FrameReceiver, FrameSender, Step
@@ -32,7 +33,6 @@ from swarmd.net.lane_rate import RateMeter, record_bytes_max, unsent_bytes_max
 from swarmd.net.lane_socket import LaneSocket
 from swarmd.net.send_gate import SendGate
 from swarmd.net.uplink_window import PathState
-from swarmd.net.wire import KEEPALIVE_IDLE_S
 
 INLINE_BYTES: Final = 256 * KIB
 """Work of one step on the trio thread: about 110 us, as much as a hop to a thread and back."""

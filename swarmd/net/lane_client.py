@@ -27,11 +27,11 @@ from protocol.lane_offer import (
 from swarmd.entropy import Entropy
 from swarmd.net.address import PeerKey, short_peer
 from swarmd.net.address_scope import connection_scope, scope_of
+from swarmd.net.keepalive import KEEPALIVE_IDLE_S
 from swarmd.net.lane import Lane, LaneWorkers
 from swarmd.net.lane_certificate import client_context
 from swarmd.net.lane_cipher import RecordCipher
 from swarmd.net.lane_handshake import LaneOpening
-from swarmd.net.wire import KEEPALIVE_IDLE_S
 
 CONNECT_S: Final = 2.0
 """Seconds for TCP at all addresses together: what a firewall that drops packets costs."""

@@ -30,12 +30,12 @@ from protocol.lane_offer import (
 )
 from swarmd.entropy import Entropy
 from swarmd.net.address import PeerKey, short_peer
+from swarmd.net.keepalive import KEEPALIVE_ACCEPTED_IDLE_S
 from swarmd.net.lane import Lane, LaneWorkers
 from swarmd.net.lane_certificate import LaneIdentity
 from swarmd.net.lane_cipher import RecordCipher
 from swarmd.net.lane_handshake import LaneOpening
 from swarmd.net.lane_tokens import TokenBook
-from swarmd.net.wire import KEEPALIVE_ACCEPTED_IDLE_S
 from swarmd.token_bucket import TokenBuckets
 
 logger = logging.getLogger(__name__)

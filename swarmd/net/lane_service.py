@@ -34,6 +34,7 @@ from protocol.lane_offer import (
 from protocol.version import ProtocolName, protocol_id
 from swarmd.entropy import Entropy
 from swarmd.net.address import PeerKey, short_peer
+from swarmd.net.keepalive import KEEPALIVE_IDLE_S
 from swarmd.net.lane import Lane, LaneWorkers
 from swarmd.net.lane_backoff import LaneBackoff
 from swarmd.net.lane_certificate import LaneIdentity, make_lane_identity
@@ -42,7 +43,6 @@ from swarmd.net.lane_server import LaneGate, LaneServer
 from swarmd.net.lane_tokens import TokenBook
 from swarmd.net.network import Network
 from swarmd.net.stream import Stream
-from swarmd.net.wire import KEEPALIVE_IDLE_S
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ import sys
 import termios
 from typing import Final
 
+from swarmd.net.keepalive import KEEPALIVE_IDLE_S
 from swarmd.net.uplink_window import PathState
-from swarmd.net.wire import KEEPALIVE_IDLE_S, tune_keepalive
+from swarmd.net.wire import tune_keepalive
 
 _IS_LINUX: Final = sys.platform == "linux"
 _NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", 25)

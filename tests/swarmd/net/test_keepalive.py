@@ -10,15 +10,14 @@ import pytest
 import trio
 
 from swarmd.config import KEEPALIVE_S_MIN, NetworkSection
-from swarmd.net.lane import Lane
-from swarmd.net.wire import (
+from swarmd.net.keepalive import (
     KEEPALIVE_ACCEPTED_IDLE_S,
     KEEPALIVE_IDLE_S,
     KEEPALIVE_METERED_IDLE_S,
     UNANSWERED_S,
-    ByteStream,
-    TCPWire,
 )
+from swarmd.net.lane import Lane
+from swarmd.net.wire import ByteStream, TCPWire
 from tests.support.lanes import SERVER, echo, lane_client, lane_port, peer_of
 from tests.support.network_nodes import LIMIT_S
 
