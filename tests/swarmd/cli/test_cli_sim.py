@@ -71,7 +71,7 @@ def test_a_failing_run_says_how_to_see_it_again(swarmd: Run, small: Path) -> Non
     again = swarmd(*shlex.split(found[1]))
     assert again.code == 1
     assert "broken bounds: makespan-max" in again.err
-    assert len(swarmd("sim", small, "--json").document["verdicts"]) == 7
+    assert len(swarmd("sim", small, "--json").document["verdicts"]) == 8
 
 
 def test_what_must_break_and_breaks_has_passed(swarmd: Run, small: Path) -> None:

@@ -127,8 +127,8 @@ def test_a_report_of_processes_says_that_nothing_repeats(
         (("--level", "processes", "--until", "2"), "--until replays machines only"),
         (("--level", "processes", "--nodes", "20"), "gateways.count: 25 processes"),
         (
-            ("--level", "processes", "--adversary", "twin=1"),
-            "adversaries[0].name: 'twin' is no process; there are: boaster, chunk_corrupter,",
+            ("--level", "processes", "--adversary", "certificate_forger=1"),
+            "adversaries[0].name: 'certificate_forger' is no process; there are: boaster, ",
         ),
     ],
 )
