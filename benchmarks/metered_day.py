@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -77,10 +78,9 @@ async def measure(
         network.wire_of(METERED, plan.link)  # the first one: its number is 0
         carry = network.carry
 
-        def noted(source: object, target: object, size_bytes: int) -> float:
-            numbers = (source.number, target.number)  # type: ignore[attr-defined] # places
-            timeline.note(0, *numbers, size_bytes)
-            return carry(source, target, size_bytes)  # type: ignore[arg-type] # places
+        def noted(source: Any, target: Any, size_bytes: int) -> float:
+            timeline.note(0, source.number, target.number, size_bytes)
+            return carry(source, target, size_bytes)
 
         def costs(start_s: float) -> Cost:
             now = trio.current_time()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 import trio
@@ -15,6 +16,7 @@ from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
 from swarmd.peers import PeerClass, PeerRegistry
 from swarmd.services.follower import SILENCE_FACTOR, FollowerService
+from swarmd.services.ledger_service import LedgerService
 from tests.support.ledger import advance, make_lab
 
 FEEDER, HONEST = (PeerKey(sha256(name)) for name in (b"feeder", b"honest"))
@@ -23,7 +25,7 @@ FEEDER, HONEST = (PeerKey(sha256(name)) for name in (b"feeder", b"honest"))
 class Fleet:
     """A follower among two members, and whom it asked when."""
 
-    def __init__(self, **settings: bool) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.lab = make_lab()
         self.chain = self.lab.open_chain()
         self.host = LedgerHost(self.chain, lambda: 0)
@@ -34,7 +36,7 @@ class Fleet:
         self.follower = FollowerService(
             ledger=self.host,
             registry=registry,
-            service=self,  # type: ignore[arg-type]
+            service=cast(LedgerService, self),
             fetch_state=self.fetch_state,
             **settings,
         )

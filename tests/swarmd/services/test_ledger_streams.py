@@ -2,64 +2,67 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
 
 from protocol.errors import TransportError
+from swarmd.net.address import PeerKey
 from swarmd.net.memory import MemoryWire
-from swarmd.net.network import Network
+from swarmd.net.network import Network, Stream
 from swarmd.services.ledger_streams import IDLE_S, KEEP_S, LedgerStreams
 from tests.support.network_nodes import ECHO, node
 
 
-class Counting:
-    """A network that counts the streams it opens."""
+def count_opened(network: Network, monkeypatch: pytest.MonkeyPatch) -> list[PeerKey]:
+    """Notes to whom a network opens streams from now on."""
+    opened: list[PeerKey] = []
+    open_stream = network.open_stream
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self.opened = 0
-        self.is_connected = network.is_connected
+    async def noted(peer: PeerKey, protocol: str, **settings: Any) -> Stream:
+        opened.append(peer)
+        return await open_stream(peer, protocol, **settings)
 
-    async def open_stream(self, *args: object, **settings: object) -> object:
-        self.opened += 1
-        return await self._network.open_stream(*args, **settings)  # type: ignore[arg-type]
+    monkeypatch.setattr(network, "open_stream", noted)
+    return opened
 
 
 async def test_questions_share_a_stream_until_it_rested_too_long(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire = MemoryWire()
     async with node(1, wire=wire) as asker, node(2, wire=wire) as other:
         await asker.connect(other.listen_addresses)
-        counting = Counting(asker)
-        streams = LedgerStreams(counting, ECHO, 1024)  # type: ignore[arg-type]
+        opened = count_opened(asker, monkeypatch)
+        streams = LedgerStreams(asker, ECHO, 1024)
         for number in range(5):
             text = b"question %d" % number
             assert await streams.ask(other.peer, text) == text
             await trio.sleep(1)
-        assert counting.opened == 1
+        assert len(opened) == 1
         assert other.statistics().streams == 1
         streams._kept[other.peer] = (streams._kept[other.peer][0], trio.current_time() - KEEP_S - 1)
         assert await streams.ask(other.peer, b"later") == b"later"
         await trio.sleep(1)
-        assert counting.opened == 2
+        assert len(opened) == 2
         assert other.statistics().streams == 1, "the first one was ended, not left behind"
 
 
 async def test_a_stream_that_the_other_side_ended_is_replaced(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire = MemoryWire()
     async with node(1, wire=wire) as asker, node(2, wire=wire) as other:
         await asker.connect(other.listen_addresses)
-        counting = Counting(asker)
-        streams = LedgerStreams(counting, ECHO, 1024)  # type: ignore[arg-type]
+        opened = count_opened(asker, monkeypatch)
+        streams = LedgerStreams(asker, ECHO, 1024)
         assert await streams.ask(other.peer, b"one") == b"one"
         await trio.sleep(31)  # the deadline of this protocol there
         assert other.statistics().streams == 0
         assert await streams.ask(other.peer, b"two") == b"two"
-        assert counting.opened == 2
+        assert len(opened) == 2
         await asker.disconnect(other.peer)
         with pytest.raises(TransportError):
             await streams.ask(other.peer, b"three")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 import trio
@@ -25,6 +26,7 @@ from swarmd.entropy import SeededEntropy
 from swarmd.freshness import FreshnessClock
 from swarmd.ledger_host import LedgerHost
 from swarmd.net.address import PeerKey
+from swarmd.net.network import Network
 from swarmd.peers import PeerClass, PeerRegistry
 from swarmd.services.freshness import FreshnessService
 from swarmd.services.ledger_service import SHORT_BLOCKS, LedgerService
@@ -37,23 +39,28 @@ from tests.support.reach_nodes import Directory, Member, reach_node
 PEER = PeerKey(sha256(b"peer"))
 
 
+async def unexpected(*_given: object) -> Any:
+    """Must not be called."""
+    raise AssertionError(_given)
+
+
 class Follower:
     """A copy that follows another one through their ledger services."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         self.chain = lab.open_chain()
         self.source = lab.open_chain()
         self.questions: list[int] = []
         self.service = self._service(lab, LedgerHost(self.chain, lambda: 0))
         self._other = self._service(lab, LedgerHost(self.source, lambda: 0))
-        self.service.ask = self._ask  # type: ignore[method-assign]
+        monkeypatch.setattr(self.service, "ask", self._ask)
 
     def _service(self, lab: Lab, host: LedgerHost) -> LedgerService:
         return LedgerService(
-            network=None,  # type: ignore[arg-type]
+            network=cast(Network, None),  # what would be asked over it is asked by `_ask`
             ledger=host,
             registry=PeerRegistry(lab.chain_id, ManualClock(), lambda *_: None),
-            freshness=None,  # type: ignore[arg-type]
+            freshness=cast(FreshnessService, None),  # nobody asks about it
             on_pending=lambda: None,
         )
 
@@ -65,9 +72,9 @@ class Follower:
 
 
 @pytest.mark.parametrize("told", [0, 3])
-async def test_a_short_answer_is_the_last_one(told: int) -> None:
+async def test_a_short_answer_is_the_last_one(told: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = make_lab()
-    follower = Follower(lab)
+    follower = Follower(lab, monkeypatch)
     for _ in range(3):
         advance(lab, follower.source)
     await follower.service.catch_up(PEER, told)
@@ -77,17 +84,17 @@ async def test_a_short_answer_is_the_last_one(told: int) -> None:
     assert follower.questions == [1, 4], "nothing newer: one question says so"
 
 
-async def test_who_told_of_more_is_asked_for_it() -> None:
+async def test_who_told_of_more_is_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = make_lab()
-    follower = Follower(lab)
+    follower = Follower(lab, monkeypatch)
     advance(lab, follower.source)
     await follower.service.catch_up(PEER, 2)
     assert follower.questions == [1, 2]
 
 
-async def test_a_long_answer_is_not_the_last_one() -> None:
+async def test_a_long_answer_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = make_lab()
-    follower = Follower(lab)
+    follower = Follower(lab, monkeypatch)
     for _ in range(SHORT_BLOCKS):
         advance(lab, follower.source)
     await follower.service.catch_up(PEER)
@@ -95,9 +102,9 @@ async def test_a_long_answer_is_not_the_last_one() -> None:
 
 
 @pytest.mark.slow
-async def test_an_epoch_that_ended_is_no_end_of_the_chain() -> None:
+async def test_an_epoch_that_ended_is_no_end_of_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = make_lab()
-    follower, keys = Follower(lab), VoteKeys(lab.validators)
+    follower, keys = Follower(lab, monkeypatch), VoteKeys(lab.validators)
     source = follower.source
     now_ms = source.head.time_ms
     advance_epochs(lab, source, keys, certify_all(lab, 2, lab.validators, now_ms=now_ms))
@@ -153,7 +160,7 @@ async def test_a_validator_that_states_more_is_followed_at_once(
         clock=clock,
         entropy=SeededEntropy(1),
         age=FreshnessClock(None, now=0.0, wall_ms=0),
-        save=None,  # type: ignore[arg-type]
+        save=unexpected,
         validator=None,
         on_ahead=heard.__setitem__,
     )
@@ -172,8 +179,8 @@ def submission(look: list[float] | None) -> SubmissionService:
         own_did=lab.gateways[0].did,
         key=lab.gateways[0].key(KeyPurpose.NODE),
         time_ms=lambda: 0,
-        offer=None,  # type: ignore[arg-type]
-        gossip=None,  # type: ignore[arg-type]
+        offer=unexpected,
+        gossip=unexpected,
         on_pending=lambda: None,
         needs_gossip=lambda: False,
         look=None if look is None else lambda: look.append(1.0),
@@ -203,7 +210,9 @@ def test_a_metered_node_looks_before_it_hands_over_again_and_rests_longer_each_t
 # -- addresses -------------------------------------------------------------------------------------
 
 
-async def test_who_does_not_offer_the_exchange_of_addresses_is_not_asked_again() -> None:
+async def test_who_does_not_offer_the_exchange_of_addresses_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     one, two = Member(1), Member(2)
     directory = Directory()
     directory.add(one, two)
@@ -218,7 +227,7 @@ async def test_who_does_not_offer_the_exchange_of_addresses_is_not_asked_again()
                 asked.append(protocol)
                 return await open_stream(key, "/not/offered/1", **settings)
 
-            a.network.open_stream = refused  # type: ignore[method-assign,assignment]
+            monkeypatch.setattr(a.network, "open_stream", refused)
             for _ in range(3):
                 await a.exchange._ask_quietly(peer)
             assert len(asked) == 1
