@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -116,6 +116,7 @@ class RunningNode:
         """The images."""
         self._receipt_log = receipt_log
         self._passphrases = passphrases
+        self._nursery: trio.Nursery | None = None
         self.time: Final = NodeTime(chain, clock, data.path / FRESHNESS_FILE)
         """What time it is for this node."""
         self.ledger: Final = LedgerHost(chain, self.time.next_ms)
@@ -167,11 +168,14 @@ class RunningNode:
             self._wire_services(network)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                await self._start_services(nursery)
-                yield tuple(address.multiaddr for address in network.listen_addresses)
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_S):
-                    await self.freshness.save_now()
-                    await self.receipts.flush()
+                try:
+                    await self._start_services(nursery)
+                    yield tuple(address.multiaddr for address in network.listen_addresses)
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + STOP_S):
+                        await self.freshness.save_now()
+                        await self.receipts.flush()
+                finally:
+                    self._nursery = None  # the network, which ends later, still hears of peers
                 nursery.cancel_scope.cancel()
 
     def _wire_services(self, network: Network) -> None:
@@ -488,7 +492,7 @@ class RunningNode:
             reach=ReachReport(self.reach_plane),
             image_path=partial(_image_file, self._data.images),
             about=self._about,
-            stop=lambda: self._nursery.start_soon(self._stop_soon),
+            stop=lambda: self._spawn(self._stop_soon),
         )
 
     def _bundle_desk(self) -> BundleDesk:
@@ -535,6 +539,11 @@ class RunningNode:
 
     # -- events --------------------------------------------------------------------------------
 
+    def _spawn(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Starts a task beside the services; once they stop, nothing is started any more."""
+        if self._nursery is not None:
+            self._nursery.start_soon(task, *args)
+
     async def _watch_peers(self) -> None:
         async for event in self.network.events:
             if event.is_connected:
@@ -550,7 +559,7 @@ class RunningNode:
         self.follower.hear(peer.key, peer.height)
         if peer.peer_class is PeerClass.READER:
             return
-        self._nursery.start_soon(self.network.admit_to_gossip, peer.key)
+        self._spawn(self.network.admit_to_gossip, peer.key)
         self.reach_plane.peer_connected(peer)
         self.data_plane.peer_connected(peer.key)
         if self.consensus is not None and peer.peer_class is PeerClass.VALIDATOR:
@@ -559,12 +568,12 @@ class RunningNode:
 
     def _on_demoted(self, peer: Peer) -> None:
         self.reach_plane.peer_demoted(peer.key)
-        self._nursery.start_soon(self.network.disconnect_via, peer.key)
+        self._spawn(self.network.disconnect_via, peer.key)
         self.data_plane.peer_disconnected(peer.key)
         if peer.peer_class is PeerClass.STRANGER:
-            self._nursery.start_soon(self.network.disconnect, peer.key)
+            self._spawn(self.network.disconnect, peer.key)
         else:
-            self._nursery.start_soon(self.network.expel, peer.key)
+            self._spawn(self.network.expel, peer.key)
 
     def _on_commit(self, result: CommitResult) -> None:
         self._authority.on_commit(result)
@@ -575,13 +584,11 @@ class RunningNode:
         self.reach_plane.on_commit()
         self.gossip.review()
         if self._announces(result.header.proposer):
-            self._nursery.start_soon(self.gossip.publish_head)
+            self._spawn(self.gossip.publish_head)
         if self.publisher is not None:
             for change in result.manifests:
                 if change.record.authorised_height == result.header.height:
-                    self._nursery.start_soon(
-                        self.gossip.publish_manifest, change.manifest_id, change.group
-                    )
+                    self._spawn(self.gossip.publish_manifest, change.manifest_id, change.group)
 
     def _lacks_validators(self) -> bool:
         """Whether fewer than a quorum of validators, this node included, are within reach."""
@@ -615,7 +622,7 @@ class RunningNode:
 
     def _on_ban(self, peer: PeerKey, offence: Offence) -> None:
         """Sends a peer away that has used up its credit."""
-        self._nursery.start_soon(self.network.disconnect, peer)
+        self._spawn(self.network.disconnect, peer)
         known = self.registry.get(peer)
         if known is not None and known.did is not None:  # strangers' keys cost them nothing
             self.receipts.note_once(

@@ -181,10 +181,13 @@ class Doorkeeper:
         """Carries requests into blocks and tidies the table, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            while True:
-                if len(self._newcomers):
-                    await self._sweep()
-                await self._ledger.wait_advanced()
+            try:
+                while True:
+                    if len(self._newcomers):
+                        await self._sweep()
+                    await self._ledger.wait_advanced()
+            finally:
+                self._nursery = None  # streams of strangers may end later than this
 
     async def _sweep(self) -> None:
         state, now_ms = self._ledger.chain.state, self._now_ms()
@@ -283,11 +286,11 @@ class Doorkeeper:
         now = trio.current_time()
         while self._submitted and self._submitted[0] <= now - HOUR_S:
             self._submitted.popleft()
-        if len(self._flights) >= IN_FLIGHT_MAX or len(self._submitted) >= HOURLY_MAX:
+        is_full = len(self._flights) >= IN_FLIGHT_MAX or len(self._submitted) >= HOURLY_MAX
+        if is_full or self._nursery is None:
             return EnrolAnswer(status=EnrolStatus.BUSY)
         self._submitted.append(now)
         flight = self._flights[request.did] = _Flight()
-        assert self._nursery is not None, "nobody is answered before"
         self._nursery.start_soon(self._carry, request, flight)
         return await self._follow(flight)
 

@@ -336,7 +336,9 @@ class PeerLink:
 
     def withdraw_in_flight(self, is_withdrawn: Callable[[ManifestId], bool]) -> None:
         """Resets the stream if a frame of a withdrawn manifest does not get away in time."""
-        if self._sending is not None and is_withdrawn(self._sending) and self._nursery is not None:
+        if self._is_closed or self._nursery is None or self._sending is None:
+            return
+        if is_withdrawn(self._sending):
             self._nursery.start_soon(self._cut_short, self._sending_number)
 
     async def _cut_short(self, number: int) -> None:

@@ -12,6 +12,7 @@ import trio
 
 from protocol.digest import Digest
 from swarmd.control.client import ControlClient
+from swarmd.peers import SCORE_START, Offence
 from swarmd.receipts import ReceiptKind
 from tests.support.swarm import LIMIT_S, VALIDATORS, Swarm, swarm, until
 
@@ -234,3 +235,21 @@ async def test_an_orderly_stop_over_the_control_socket(tmp_path: Path) -> None:
             await process.ended.wait()
         assert not path.exists()
         await lab.start("gateway-1")
+
+
+@pytest.mark.slow
+async def test_what_peers_bring_after_the_services_stopped_starts_nothing(tmp_path: Path) -> None:
+    """The network ends last: until then it greets members and judges what they send."""
+    async with swarm(tmp_path, gateways=1) as lab:
+        await lab.start("validator-1", "gateway-1")
+        await lab.until_met("validator-1", "gateway-1")
+        services, peer = lab["gateway-1"], lab.peer("validator-1")
+        member = services.registry.get(peer)
+        assert member is not None
+        await lab.stop("gateway-1")
+        services.hello._on_member(member)
+        services.hello._on_demoted(member)
+        for _ in range(SCORE_START):
+            if not services.registry.is_banned(peer):
+                services.registry.blame(peer, Offence.MALFORMED, "after the end")
+        assert services.registry.is_banned(peer)
