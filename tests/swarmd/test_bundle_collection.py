@@ -48,7 +48,7 @@ async def test_an_older_release_is_not_collected_while_a_bundle_brings_it(tmp_pa
 
     async with swarm(tmp_path) as lab:
         await lab.start(*CONNECTED)
-        await lab.until_met("publisher-1", "gateway-1")
+        await lab.until_met(*CONNECTED)
         await lab.start("gateway-2", wire=MemoryWire(), wrap_store=collecting)
         digests = []
         for version in ("1", "2"):
@@ -84,7 +84,7 @@ async def test_what_is_revoked_with_the_last_chunk_is_not_finished(
 
     async with swarm(tmp_path) as lab:
         await lab.start(*CONNECTED)
-        await lab.until_met("publisher-1", "gateway-1")
+        await lab.until_met(*CONNECTED)
         await lab.start("gateway-2", wire=MemoryWire(), wrap_store=noting)
         signed = await lab.release(IMAGE)
         digest = signed.manifest.components[0].digest
@@ -110,7 +110,7 @@ async def test_what_is_revoked_while_it_is_exported_makes_no_bundle(
 ) -> None:
     async with swarm(tmp_path) as lab:
         await lab.start(*CONNECTED)
-        await lab.until_met("publisher-1", "gateway-1")
+        await lab.until_met(*CONNECTED)
         signed = await lab.release(IMAGE)
         digest = signed.manifest.components[0].digest
         await until(lambda: lab.holds("gateway-1", digest), "gateway-1 holds it")

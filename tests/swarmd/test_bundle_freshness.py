@@ -50,7 +50,7 @@ async def test_lies_that_come_first_keep_no_honest_statement_out(
     """A stolen member's key speaks for every seat; a stolen validator's of a far block."""
     async with swarm(tmp_path) as lab:
         await lab.start(*CONNECTED)
-        await lab.until_met("publisher-1", "gateway-1")
+        await lab.until_met(*CONNECTED)
         await lab.start("gateway-2", wire=MemoryWire())
         await lab.release(b"an image of some bytes" * 1000)
         if is_validator:

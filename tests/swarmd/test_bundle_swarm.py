@@ -92,7 +92,7 @@ def rewritten(path: Path, target: Path, parts: list[tuple[SectionKind, bytes]]) 
 async def test_a_cut_off_gateway_is_brought_up_to_date_by_files(tmp_path: Path) -> None:
     async with swarm(tmp_path, http=("gateway-2",)) as lab:
         await lab.start(*CONNECTED)
-        await lab.until_met("publisher-1", "gateway-1")
+        await lab.until_met(*CONNECTED)
         await lab.start("gateway-2", wire=MemoryWire())  # alone on a wire of its own
         first = await lab.release(IMAGE, version="1")
         digest = first.manifest.components[0].digest
@@ -191,7 +191,7 @@ class Spoiler:
 async def spoilable(lab: Swarm, path: Path) -> tuple[Spoiler, SignedManifest]:
     """A bundle for gateway-2, which is alone."""
     await lab.start(*CONNECTED)
-    await lab.until_met("publisher-1", "gateway-1")
+    await lab.until_met(*CONNECTED)
     await lab.start("gateway-2", wire=MemoryWire())
     signed = await lab.release(IMAGE)
     digest = signed.manifest.components[0].digest
@@ -292,7 +292,7 @@ def _images(parts: list[tuple[SectionKind, bytes]]) -> list[tuple[SectionKind, b
 async def test_an_export_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     async with swarm(tmp_path, gateways=1) as lab:
         await lab.start(*CONNECTED)
-        await lab.until_met("publisher-1", "gateway-1")
+        await lab.until_met(*CONNECTED)
         signed = await lab.release(IMAGE)
         digest = signed.manifest.components[0].digest
         await until(lambda: lab.holds("gateway-1", digest), "gateway-1 holds it")
@@ -355,7 +355,7 @@ async def test_an_export_goes_on_where_it_was_interrupted(tmp_path: Path) -> Non
 async def test_files_of_another_chain_or_era_are_refused(tmp_path: Path) -> None:
     async with swarm(tmp_path) as lab:
         await lab.start(*CONNECTED)
-        await lab.until_met("publisher-1", "gateway-1")
+        await lab.until_met(*CONNECTED)
         signed = await lab.release(IMAGE)
         digest = signed.manifest.components[0].digest
         await until(lambda: lab.holds("gateway-1", digest), "gateway-1 holds it")
@@ -393,7 +393,7 @@ async def test_files_of_another_chain_or_era_are_refused(tmp_path: Path) -> None
 async def test_rings_travel_along_and_open_for_who_is_in_them(tmp_path: Path) -> None:
     async with swarm(tmp_path) as lab:
         await lab.start(*CONNECTED)
-        await lab.until_met("publisher-1", "gateway-1")
+        await lab.until_met(*CONNECTED)
         await lab.start("gateway-2", wire=MemoryWire())
         statement = (await control(lab, "gateway-2", "sealing_key"))["statement"]
         await control(lab, "publisher-1", "sealing_ring", group=GROUP, members=[statement])
