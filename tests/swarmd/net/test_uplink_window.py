@@ -11,7 +11,9 @@ from swarmd.net.uplink_window import (
     LOOK_S,
     PACE_GAIN,
     PACED_BYTES_PER_S_MAX,
+    THIN_WINDOW_BYTES_MIN,
     WINDOW_BYTES_MIN,
+    WINDOW_S_MIN,
     PathState,
     UplinkWindow,
 )
@@ -67,12 +69,13 @@ def run(uplink: Uplink, seconds: float, *, paths: int = 15) -> tuple[float, floa
     return longest, (uplink.sent_bytes - half_bytes) / (seconds / 2)
 
 
-@pytest.mark.parametrize("mbit", [2.0, 5.0, 20.0, 100.0])
+@pytest.mark.parametrize("mbit", [1.0, 2.0, 5.0, 20.0, 100.0])
 def test_an_uplink_is_full_and_its_queue_is_short(mbit: float) -> None:
     rate = mbit * 125_000
     queue_s, sent_per_s = run(Uplink(rate), 20.0)
     assert sent_per_s >= 0.95 * rate
-    assert queue_s <= max(0.1, 2 * WINDOW_BYTES_MIN / rate)
+    window_bytes = min(max(WINDOW_S_MIN * rate, THIN_WINDOW_BYTES_MIN), WINDOW_BYTES_MIN)
+    assert queue_s <= max(0.1, 2 * window_bytes / rate)
 
 
 def test_a_fast_uplink_is_found_within_two_seconds() -> None:
@@ -103,10 +106,10 @@ def test_what_is_handed_out_counts_before_the_system_knows_of_it() -> None:
     while window.room_bytes > 0:
         window.handed_out(UNIT)
     assert window.room_bytes <= 0
-    window.seen({PEER: PathState(0, ROUND_TRIP_S, 0)}, WINDOW_BYTES_MIN, 0.01)
+    window.seen({PEER: PathState(0, ROUND_TRIP_S, 0)}, THIN_WINDOW_BYTES_MIN, 0.01)
     assert window.room_bytes <= 0, "a push that waits for its connection is under way"
     window.seen({PEER: PathState(0, ROUND_TRIP_S, 0)}, 0, 0.02)
-    assert window.room_bytes == WINDOW_BYTES_MIN
+    assert window.room_bytes == THIN_WINDOW_BYTES_MIN
 
 
 @given(
@@ -124,7 +127,7 @@ def test_the_window_is_never_below_its_least(steps: list[tuple[int, int, int, fl
         now += pause_s
         window.handed_out(handed)
         window.seen({PEER: PathState(unacked, pause_s, sent)}, 0, now)
-        assert window.window_bytes >= WINDOW_BYTES_MIN
+        assert window.window_bytes >= THIN_WINDOW_BYTES_MIN
         assert window.room_bytes <= window.window_bytes, "nothing is under way less than nothing"
 
 
@@ -152,7 +155,11 @@ def test_what_was_sent_just_now_takes_room() -> None:
     window = UplinkWindow()
     window.seen({PEER: PathState(0, ROUND_TRIP_S, 10**6)}, 0, 0.0)
     window.seen({PEER: PathState(0, ROUND_TRIP_S, 10**6)}, 0, 5.0)
-    window.seen({PEER: PathState(WINDOW_BYTES_MIN, ROUND_TRIP_S, 10**6 + WINDOW_BYTES_MIN)}, 0, 5.1)
+    window.seen(
+        {PEER: PathState(THIN_WINDOW_BYTES_MIN, ROUND_TRIP_S, 10**6 + THIN_WINDOW_BYTES_MIN)},
+        0,
+        5.1,
+    )
     assert window.room_bytes == 0
 
 
@@ -161,7 +168,7 @@ def test_a_new_connection_of_a_peer_gives_no_room_that_is_not_there() -> None:
     for now in (0.0, 2.0, 4.0):
         window.seen({PEER: PathState(0, ROUND_TRIP_S, 10**9)}, 0, now)
     window.seen({PEER: PathState(UNIT, ROUND_TRIP_S, UNIT)}, 0, 4.1)
-    assert window.room_bytes == WINDOW_BYTES_MIN - UNIT
+    assert window.room_bytes == THIN_WINDOW_BYTES_MIN - UNIT
 
 
 def paced(uplink: Uplink, seconds: float, *, paths: int) -> UplinkWindow:
@@ -209,7 +216,7 @@ def test_an_uplink_is_drained_before_it_is_idle() -> None:
     window = UplinkWindow()
     window.seen({PEER: PathState(0, ROUND_TRIP_S, 0)}, 0, 0.0)
     assert window.is_drained
-    window.handed_out(WINDOW_BYTES_MIN // 4)
+    window.handed_out(THIN_WINDOW_BYTES_MIN // 4)
     assert window.is_drained
     window.handed_out(1)
     assert not window.is_drained
