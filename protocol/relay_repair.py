@@ -59,8 +59,11 @@ class RepairBoard:
         self._heard_at: dict[int, float] = {}
         self._late = QuantileEstimate(LATE_S_START, share=LATE_SHARE)
         self._gap = DelayEstimate(STALL_S_START)
+        self._first_at = 0.0
         self.pushed_at: float | None = None
         """When the last push that brought anything came, seconds."""
+        self.pushed_count = 0
+        """Pushes that brought anything, since the start."""
 
     @property
     def repair_s(self) -> float:
@@ -81,6 +84,13 @@ class RepairBoard:
     def gap_s(self) -> float:
         """The mean distance between pushes that brought anything, seconds."""
         return STALL_S_START if self._gap.mean_s is None else self._gap.mean_s
+
+    @property
+    def usual_gap_s(self) -> float:
+        """The same over all pushes so far, however few come now, seconds."""
+        if self.pushed_at is None or self.pushed_count < 2:
+            return STALL_S_START
+        return (self.pushed_at - self._first_at) / (self.pushed_count - 1)
 
     @property
     def stall_s(self) -> float:
@@ -123,9 +133,12 @@ class RepairBoard:
             self._late.sample(min(now - heard_at, REPAIR_S_MAX / LATE_FACTOR))
         if self._have.covers(first, count):
             return False
-        if self.pushed_at is not None:
+        if self.pushed_at is None:
+            self._first_at = now
+        else:
             self._gap.sample(now - self.pushed_at)
         self.pushed_at = now
+        self.pushed_count += 1
         return True
 
     def open_now(self, first: int, count: int) -> list[Run]:

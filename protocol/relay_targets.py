@@ -99,6 +99,9 @@ class TargetPlanner:
         wanted = min(max(wanted, -(-len(lacking) // (DELEGATES_MAX + 1)), 1), len(able))
         if not wanted:
             return [Target(member) for member in lacking]
+        # Who does not take what it is owed would keep its delegates waiting: slow, or overloaded.
+        prompt = [member for member in able if member.is_writable and not member.urgent]
+        able = prompt if len(prompt) >= wanted else able
         heads = [able[(self._turn + step) % len(able)] for step in range(wanted)]
         self._turn += wanted
         chosen = dict.fromkeys(heads)

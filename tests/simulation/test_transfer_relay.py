@@ -155,7 +155,7 @@ def test_corrupters_are_cut_after_their_first_bad_chunk_and_nobody_else_is(seed:
                 (peer, offence.value) for peer, offence in host.offences
             }
     figures = transfer.figures()
-    assert figures.makespan_of(range(3, 16)) <= 1.3 * 16 / 14
+    assert figures.makespan_of(range(3, 16)) <= 1.08 * 16 / 14
 
 
 @untraced
@@ -167,6 +167,15 @@ def test_slow_and_fast_nodes_among_others(seed: int) -> None:
     for host in outcome.transfer.leechers[:2]:
         received = sum(host.parts[0].received_bytes.values())
         assert received <= 1.1 * FULL
+
+
+@untraced
+def test_in_a_crowd_slow_nodes_hold_up_neither_others_nor_the_seeder() -> None:
+    """Before heads were those that take frames, this took 5.4 bounds and 2.4 copies."""
+    outcome = mixed(80)(1, 2 * MIB)
+    assert outcome.figures.is_complete
+    assert outcome.main <= 4.2
+    assert outcome.figures.seeder_share <= 1.15
 
 
 @untraced
@@ -227,7 +236,7 @@ def test_wrong_estimates_of_the_uplink_change_nothing(seed: int) -> None:
 @untraced
 @three_seeds
 def test_slow_disks_cost_their_delay(seed: int) -> None:
-    assert slow_disk(0.3)(seed, FULL).main <= 1.36
+    assert slow_disk(0.3)(seed, FULL).main <= 1.33
 
 
 @untraced
@@ -351,7 +360,7 @@ def test_an_urgent_image_overtakes_one_under_way(seed: int) -> None:
         low, high = (part.figures for part in host.parts)
         assert high.finished_at is not None
         assert low.finished_at is not None
-        assert high.finished_at - high.started_at <= 1.9 * bound_s
+        assert high.finished_at - high.started_at <= 1.42 * bound_s
         assert low.finished_at <= 1.25 * (FULL + 8 * MIB) / THIN
 
 
