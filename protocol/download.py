@@ -41,6 +41,7 @@ from protocol.exchange_events import (
     PeerJoined,
     PeerLeft,
     PeerMessage,
+    RecipeHeld,
     Stalled,
     Stop,
     StorageInput,
@@ -75,6 +76,7 @@ class Download:
         "_core",
         "_intake",
         "_next_check",
+        "_pages_at",
         "_repeat_at",
         "_repeat_s",
         "_repeat_turn",
@@ -90,6 +92,7 @@ class Download:
         lane: int,
         budget: ByteBudget | None = None,
         needed: int | None = None,
+        entropy: int = 0,
     ) -> None:
         """Starts without peers.
 
@@ -102,6 +105,7 @@ class Download:
             budget: bytes in flight, shared with other downloads; by default one of its own.
             needed: the first objects, without which it is not finished: the components. Others
                 are fetched once `ObjectWanted` comes. By default all.
+            entropy: decides whom it asks for recipes first.
         """
         self._budget = ByteBudget() if budget is None else budget
         self._core = DownloadCore(
@@ -111,10 +115,12 @@ class Download:
             lane=lane,
             budget=self._budget,
             needed=needed,
+            entropy=entropy,
         )
         self._storage = DownloadStorage(self._core)
         self._intake = DownloadIntake(self._core)
         self._next_check: float | None = None
+        self._pages_at: float | None = None
         self._repeat_at: float | None = None
         self._repeat_s = REPEAT_S_START
         self._repeat_turn = 0
@@ -154,7 +160,7 @@ class Download:
         if self._core.state in (DownloadState.FINISHED, DownloadState.STOPPED):
             return None
         retries = (flow.retry_at for flow in self._core.retrying.values())
-        times = (self._next_check, self._repeat_at, *retries)
+        times = (self._next_check, self._pages_at, self._repeat_at, *retries)
         return min((time for time in times if time is not None), default=None)
 
     def is_banned(self, peer: PeerId) -> bool:
@@ -222,7 +228,9 @@ class Download:
             soon = now + STARVED_INTERVAL_S
             if self._next_check is None or soon < self._next_check:
                 self._next_check = soon
-        elif self._next_check is None and self._may_wait(event):
+        if core.pages.has_busy:
+            self._pages_at = core.pages.retry_at(core.flows.values(), now)
+        if self._next_check is None and self._may_wait(event):
             if self._is_waiting(now):
                 self._next_check = now + CHECK_INTERVAL_S
             elif self._repeat_at is None and self._is_starving:
@@ -264,7 +272,9 @@ class Download:
         self._repeat_s = min(2 * self._repeat_s, REPEAT_S_MAX)
 
     def _on_event(
-        self, event: PeerJoined | PeerLeft | PeerBanned | Stop | TimerFired, now: float
+        self,
+        event: PeerJoined | PeerLeft | PeerBanned | RecipeHeld | Stop | TimerFired,
+        now: float,
     ) -> None:
         match event:
             case PeerJoined():
@@ -273,12 +283,22 @@ class Download:
                 self._core.drop(event.peer, now)
             case PeerBanned():
                 self._core.ban(event.peer, now)
+            case RecipeHeld():
+                self._on_recipe_held(event, now)
             case Stop():
                 self._core.end(DownloadState.STOPPED)
             case TimerFired():
                 self._on_timer(now)
             case _:
                 assert_never(event)
+
+    def _on_recipe_held(self, event: RecipeHeld, now: float) -> None:
+        flow = self._core.flows.get(event.peer)
+        if flow is None:
+            return  # it may not be asked
+        flow.recipes.update(dict.fromkeys(event.components))
+        if self._core.layout.has_pages_missing:
+            self._core.fill_all(now)
 
     def _on_gate(self, event: PullGated | PullOpened | PullFreed, now: float) -> None:
         """Takes the relay's word on what is expected without asking (docs/spec/relay.md)."""
@@ -323,6 +343,7 @@ class Download:
 
     def _on_timer(self, now: float) -> None:
         self._next_check = None
+        self._core.pages.look(self._core.flows, now)
         for flow in self._core.flows.values():
             self._check_overdue(flow, now)
             if flow.retry_at is not None and now >= flow.retry_at:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Final
 
 from protocol.digest import ManifestId
 from protocol.download_board import ByteBudget, ChunkBoard
@@ -27,6 +28,10 @@ from protocol.exchange_flow import PeerFlow
 from protocol.exchange_layout import Layout
 from protocol.exchange_messages import ExchangeMessage, Interest, NotInterested
 from protocol.picker import Picker
+
+EARLIER_PEERS: Final = 4
+"""Peers asked what was passed on before this node had the recipe. Half a second without it cost 16
+nodes at 20 Mbit/s an eighth of the makespan; twice as many, or asking later, is no better."""
 
 
 class DownloadCore:
@@ -58,6 +63,7 @@ class DownloadCore:
         lane: int,
         budget: ByteBudget,
         needed: int | None = None,
+        entropy: int = 0,
     ) -> None:
         """Starts without peers; the arguments are those of `Download`."""
         self.manifest_id = manifest_id
@@ -70,7 +76,7 @@ class DownloadCore:
         """Where each chunk stands."""
         self.components = ComponentBoard(len(chunk_counts), needed)
         """How far each object is."""
-        self.pages = PageBoard(self.layout, self.components)
+        self.pages = PageBoard(self.layout, self.components, entropy)
         """Recipe pages under way."""
         self.flows: dict[PeerId, PeerFlow] = {}
         """Peers that joined and may be asked."""
@@ -180,6 +186,8 @@ class DownloadCore:
             return
         has_pages_missing = self.layout.has_pages_missing
         flows = list(self.flows.values())
+        if has_pages_missing:
+            self.effects += requests.ask_pages(flows, now)
         is_alone = len(flows) == 1
         first = self._turn % len(flows) if flows and was_starved else 0
         free = chunks.free
@@ -200,6 +208,12 @@ class DownloadCore:
                 if chunks.is_full:
                     requests.is_starved = True
                     return
+
+    def ask_earlier(self, component: int) -> None:
+        """Asks peers that had a recipe before this node what they got meanwhile, by no news."""
+        earlier = [flow for flow in self.flows.values() if component in flow.recipes]
+        for flow in earlier[:EARLIER_PEERS]:
+            self.send(flow, self.interest())
 
     def fill_freed(self, now: float) -> None:
         """Asks every peer, if there is something that others than the last one could be asked."""

@@ -100,6 +100,7 @@ class DownloadIntake:
         if self._core.pages.arrived(key, request) and not self._core.is_ended:
             self._core.effects.append(VerifyPage(component=key[0], page=key[1], body=message.page))
         flow.answered(request, now, payload_bytes=0)
+        flow.sent_page()
 
     def _on_reject(self, flow: PeerFlow, message: Reject, now: float) -> None:
         request, numbers = match_reject(message, flow)
@@ -112,6 +113,9 @@ class DownloadIntake:
         match message.reason:
             case RejectReason.NOT_AVAILABLE:
                 self._refused(flow, request, numbers, now)
+            case RejectReason.BUSY if request.page is not None:
+                flow.said_busy_for_pages(now)
+                self._core.pages.has_busy = True
             case RejectReason.BUSY:
                 flow.said_busy(now)
             case RejectReason.UNKNOWN:

@@ -65,7 +65,7 @@ class RequestComposer:
         """
         sends: list[Send] = []
         while budget := self._budget_of(flow, now):
-            key = self._pages.next_for(flow) if self._layout.has_pages_missing else None
+            key = self._pages.next_for(flow, now) if self._layout.has_pages_missing else None
             if key is not None:
                 sends.append(self._ask_page(flow, key, now))
                 continue
@@ -85,6 +85,15 @@ class RequestComposer:
             if self._chunks.is_full and not self._layout.has_pages_missing:
                 self.is_starved = True
                 break
+        return sends
+
+    def ask_pages(self, flows: Iterable[PeerFlow], now: float) -> list[Send]:
+        """Asks for recipe pages, each of who comes first for this node."""
+        sends: list[Send] = []
+        while (flow := self._pages.source(flows, now)) is not None:
+            key = self._pages.next_for(flow, now)
+            assert key is not None, "a source has a page"
+            sends.append(self._ask_page(flow, key, now))
         return sends
 
     def _budget_of(self, flow: PeerFlow, now: float) -> int:

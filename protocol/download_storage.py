@@ -101,6 +101,7 @@ class DownloadStorage:
             raise LocalProtocolError(f"bitfield of {event.held.size} for {event.component}")
         self._core.components.enter(event.component, ComponentPhase.FETCHING)
         self._core.chunks.prepare(event.component, event.held.bits)
+        self._core.ask_earlier(event.component)
         self._complete(event.component)
 
     def _on_stored(self, event: ChunksStored) -> None:

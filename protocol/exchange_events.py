@@ -87,6 +87,16 @@ class PeerMessage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeHeld:
+    """A peer says that it holds recipes, whatever it holds of chunks (`relay_messages.Ready`)."""
+
+    peer: PeerId
+    """Who says so."""
+    components: tuple[int, ...]
+    """Positions in the manifest's objects."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeKnown:
     """The complete recipe of a component was verified before (resumed, or made here)."""
 
@@ -229,7 +239,9 @@ StorageInput = (
 )
 """What the host tells a download about its storage."""
 
-DownloadInput = PeerJoined | PeerLeft | PeerBanned | PeerMessage | Stop | TimerFired | StorageInput
+DownloadInput = (
+    PeerJoined | PeerLeft | PeerBanned | PeerMessage | RecipeHeld | Stop | TimerFired | StorageInput
+)
 """Everything `Download.handle` accepts."""
 
 

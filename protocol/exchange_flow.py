@@ -49,6 +49,11 @@ BUSY_S_START: Final = 0.25
 """First pause after a peer said BUSY, seconds; doubles each time."""
 BUSY_S_MAX: Final = 8.0
 """Longest pause after BUSY, seconds."""
+PAGE_PAUSE_S_START: Final = 0.03
+"""First pause before a peer that said BUSY is asked for recipe pages again, seconds; doubles each
+time: about what one page takes at 10 Mbit/s."""
+PAGE_PAUSE_S_MAX: Final = 0.5
+"""Longest such pause, seconds: until everybody has the recipe nothing else can begin."""
 INTEREST_RETRY_S_START: Final = 1.0
 """First pause before interest is repeated at a peer that said UNKNOWN. A peer whose ledger lags
 answers by itself once it caught up; this covers what it forgot, seconds."""
@@ -93,16 +98,19 @@ class PeerFlow:
         "_busy_pause_s",
         "_meter_bytes",
         "_meter_started_at",
+        "_page_pause_s",
         "_retry_pause_s",
         "busy_until",
         "is_stall_told",
         "is_stalled",
         "outstanding_bytes",
+        "pages_busy_until",
         "pages_refused",
         "peer",
         "possession",
         "rate",
         "received_bytes",
+        "recipes",
         "requests",
         "retry_at",
         "rtt_s",
@@ -114,7 +122,9 @@ class PeerFlow:
         self.peer = peer
         self.possession = 0
         self.requests: dict[int, OpenRequest] = {}
+        self.recipes: dict[int, None] = {}
         self.pages_refused: dict[PageKey, None] = {}
+        self.pages_busy_until = 0.0
         self.outstanding_bytes = 0
         self.window_bytes = WINDOW_BYTES_START
         self.rate: float | None = None
@@ -127,7 +137,13 @@ class PeerFlow:
         self._meter_started_at = 0.0
         self._meter_bytes = 0
         self._busy_pause_s = BUSY_S_START
+        self._page_pause_s = PAGE_PAUSE_S_START
         self._retry_pause_s = INTEREST_RETRY_S_START
+
+    @property
+    def is_page_probed(self) -> bool:
+        """Whether it said BUSY when it was last asked for a page: then one is asked for at once."""
+        return self._page_pause_s > PAGE_PAUSE_S_START
 
     def budget(self, now: float, least_bytes: int = 0) -> int:
         """Bytes the next request may hold; 0: none now.
@@ -206,9 +222,22 @@ class PeerFlow:
         self.busy_until = now + self._busy_pause_s
         self._busy_pause_s = min(2 * self._busy_pause_s, BUSY_S_MAX)
 
+    def said_busy_for_pages(self, now: float) -> None:
+        """Notes a BUSY for a recipe page: others may be asked meanwhile."""
+        if now < self.pages_busy_until:
+            return  # one refusal of all that was asked at once
+        self.pages_busy_until = now + self._page_pause_s
+        self._page_pause_s = min(2 * self._page_pause_s, PAGE_PAUSE_S_MAX)
+
+    def sent_page(self) -> None:
+        """Notes that a recipe page came: it has the turn, and may be asked for more."""
+        self.pages_busy_until = 0.0
+        self._page_pause_s = PAGE_PAUSE_S_START
+
     def said_unknown(self, now: float) -> None:
         """Notes an UNKNOWN: forget possession and repeat the interest later."""
         self.possession = 0
+        self.recipes.clear()
         self.retry_at = now + self._retry_pause_s
         self._retry_pause_s = min(2 * self._retry_pause_s, INTEREST_RETRY_S_MAX)
 

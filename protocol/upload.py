@@ -15,7 +15,7 @@ peer was sent completely before goes last.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol, assert_never
 
@@ -60,7 +60,7 @@ from protocol.upload_serving import (
     Serving,
     check_component,
     chunks_of,
-    page_count,
+    page_cost,
     wish_of,
 )
 from protocol.upload_turns import UploadTurns
@@ -127,7 +127,7 @@ class Upload:
         self._unknown: dict[ManifestId, tuple[int, ...]] = {}
         self._open: dict[int, Serving] = {}
         self._reading: Serving | None = None
-        self._waiting_count = 0
+        self._waiting_count = self._pages_count = 0
         self._pace = FramePace()
         self._unsent_bytes = 0
         self._sent_bytes = 0
@@ -172,7 +172,7 @@ class Upload:
         self._effects = []
         match event:
             case PeerMessage():
-                self._on_message(event.message)
+                self._on_message(event.message, now)
             case ChunksRead():
                 self._on_chunks_read(event, now)
             case PageRead():
@@ -189,7 +189,7 @@ class Upload:
             case Withdrawn():
                 self._on_withdrawn(event.manifest_id)
             case TurnCame():
-                pass
+                self._refuse_late_pages(now)
             case _:
                 assert_never(event)
         self._settle(now)
@@ -208,8 +208,10 @@ class Upload:
         if self._seat is not None:
             is_busy = self._reading is not None or self._unsent_bytes > 0
             self._seat.settle(is_asking=bool(self._open), is_busy=is_busy, now=now)
+            if not self._pages_count and not is_busy:
+                self._seat.has_pages()
 
-    def _on_message(self, message: ExchangeMessage) -> None:
+    def _on_message(self, message: ExchangeMessage, now: float) -> None:
         match message:
             case Request():
                 self._on_request(message)
@@ -218,7 +220,7 @@ class Upload:
             case Cancel():
                 self._on_cancel(message)
             case RecipeRequest():
-                self._on_recipe_request(message)
+                self._on_recipe_request(message, now)
             case NotInterested():
                 self._interests.pop(message.manifest_id, None)
                 self._unknown.pop(message.manifest_id, None)
@@ -311,26 +313,24 @@ class Upload:
             news = Acquired(manifest_id=served.manifest_id, component=component, indices=held)
             self._on_acquired(news)
 
-    def _on_recipe_request(self, message: RecipeRequest) -> None:
+    def _on_recipe_request(self, message: RecipeRequest, now: float) -> None:
         self._check_new(message.request_id)
         served = self._find(message.manifest_id)
         if served is None:
             self._reject_page(message.request_id, RejectReason.UNKNOWN)
             return
         check_component(message.component, len(served.possession))
-        size = served.possession[message.component].size
-        pages = page_count(size)
-        if message.page >= pages:
-            raise ExchangeOffenceError(
-                Offence.MALFORMED, f"request for recipe page {message.page} of {pages}"
-            )
-        if self._is_busy(0):
+        held = served.possession[message.component]
+        page = page_cost(held.size, message.page)
+        wish, seat = wish_of(message, held.size), self._seat
+        if self._is_busy(0) or not (
+            seat is None or seat.admits_page(wish, page, is_source=held.is_full, now=now)
+        ):
             self._reject_page(message.request_id, RejectReason.BUSY)
             return
+        self._pages_count += 1
         self._open[message.request_id] = Serving(
-            request_id=message.request_id,
-            wish=wish_of(message, size),
-            page=message.page,
+            request_id=message.request_id, wish=wish, page=message.page
         )
 
     def _check_new(self, request_id: int) -> None:
@@ -372,23 +372,42 @@ class Upload:
             and self._unsent_bytes < self._pace.unsent_bytes_max
             and self._open
         ):
-            serving = self._next_serving()
+            serving = self._next_serving(now)
+            if serving is None:
+                return
             if self._find(serving.manifest_id) is None:
                 self._refuse(serving, RejectReason.UNKNOWN)
                 continue
             bytes_max = self._turn_bytes(serving, now)
             if not bytes_max:
                 return
+            if serving.page is not None and self._seat is not None:
+                self._seat.begins_page()
             self._reading = serving
             self._effects.append(serving.read(bytes_max))
 
-    def _next_serving(self) -> Serving:
-        """The first request of what the peer was not sent completely; without one the first."""
-        first = next(iter(self._open.values()))
+    def _next_serving(self, now: float) -> Serving | None:
+        """The first request of what the peer was not sent completely; without one the first.
+
+        Recipe pages wait for their turn; None: nothing else is asked for.
+        """
+        servings: Iterable[Serving] = self._open.values()
         seat = self._seat
-        if seat is None or seat.is_in_need(first.wish):
+        if seat is None:
+            return next(iter(servings))
+        if self._pages_count and not seat.may_send_pages(now):
+            servings = [each for each in self._open.values() if each.page is None]
+        first = next(iter(servings), None)
+        if first is None or seat.is_in_need(first.wish):
             return first
-        return next((each for each in self._open.values() if seat.is_in_need(each.wish)), first)
+        return next((each for each in servings if seat.is_in_need(each.wish)), first)
+
+    def _refuse_late_pages(self, now: float) -> None:
+        """Says BUSY if requests for pages waited too long: others may have the recipe by now."""
+        if self._seat is None or not self._seat.has_waited_for_pages(now):
+            return
+        for serving in [each for each in self._open.values() if each.page is not None]:
+            self._refuse(serving, RejectReason.BUSY)
 
     def _turn_bytes(self, serving: Serving, now: float) -> int:
         """Payload of the next frame; 0: it is not this peer's turn."""
@@ -440,6 +459,7 @@ class Upload:
         if serving is None:
             return
         del self._open[event.request_id]
+        self._pages_count -= 1
         if event.page is None:
             self._reject_page(event.request_id, RejectReason.NOT_AVAILABLE)
             return
@@ -458,6 +478,7 @@ class Upload:
         del self._open[serving.request_id]
         self._waiting_count -= serving.waiting.bit_count()
         if serving.page is not None:
+            self._pages_count -= 1
             self._reject_page(serving.request_id, reason)
         self._reject(serving.request_id, Runs.of_bits(serving.waiting), reason)
 

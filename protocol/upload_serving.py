@@ -15,6 +15,7 @@ from protocol.exchange_events import (
 from protocol.exchange_messages import Chunks, RecipeRequest, Request, split_payload
 from protocol.limits import RECIPE_PAGE_LEAVES
 from protocol.runs import Runs
+from protocol.upload_pages import PageCost
 from protocol.upload_turns import Wish
 
 
@@ -93,6 +94,19 @@ def check_component(component: int, count: int) -> None:
 def page_count(size: int) -> int:
     """Recipe pages of an object of so many chunks."""
     return -(-size // RECIPE_PAGE_LEAVES)
+
+
+def page_cost(size: int, page: int) -> PageCost:
+    """What a recipe page of an object of so many chunks is.
+
+    Raises:
+        ExchangeOffenceError: the recipe has fewer.
+    """
+    pages = page_count(size)
+    if page >= pages:
+        raise ExchangeOffenceError(Offence.MALFORMED, f"request for recipe page {page} of {pages}")
+    chunks = min(RECIPE_PAGE_LEAVES, size - page * RECIPE_PAGE_LEAVES)
+    return PageCost(chunks=chunks, of_count=pages)
 
 
 def wish_of(message: Request | RecipeRequest, size: int) -> Wish:

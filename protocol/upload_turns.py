@@ -23,6 +23,7 @@ from typing import Final
 from protocol.digest import ManifestId
 from protocol.exchange_events import PeerId
 from protocol.upload_pace import FRAME_BYTES_MIN
+from protocol.upload_pages import PageCost, PageLine
 
 ENTRIES_MAX: Final = 32_768
 """Pairs of a peer and an object whose answers are counted: 6 MiB. Of more, the pair that was served
@@ -99,6 +100,27 @@ class Seat:
         """Gives the place up: the stream ended. What was sent stays counted."""
         self._turns.leave(self)
 
+    def admits_page(self, wish: Wish, page: PageCost, *, is_source: bool, now: float) -> bool:
+        """Whether a request for a page is taken; the arguments are those of `PageLine.admit`."""
+        key = (wish.manifest_id, wish.component)
+        return self._turns.pages.admit(self.peer, key, page, is_source=is_source, now=now)
+
+    def may_send_pages(self, now: float) -> bool:
+        """Whether it is this peer's turn to be sent recipe pages."""
+        return self._turns.pages.may_begin(self.peer, now)
+
+    def has_waited_for_pages(self, now: float) -> bool:
+        """Whether its turn did not come in time: requests for pages are to be told BUSY."""
+        return self._turns.pages.is_over(self.peer, now)
+
+    def begins_page(self) -> None:
+        """Notes that a recipe page is being read for this peer."""
+        self._turns.pages.begins(self.peer)
+
+    def has_pages(self) -> None:
+        """Notes that every page it asked for has left."""
+        self._turns.pages.leave(self.peer)
+
 
 def _never() -> bool:
     return False
@@ -114,6 +136,8 @@ class UploadTurns:
             is_pushing: whether pushes wait for the uplink now; cheap, and asked often.
         """
         self._is_pushing = is_pushing
+        self.pages: Final = PageLine()
+        """Whose recipe pages leave next."""
         self._served: OrderedDict[tuple[PeerId, ManifestId, int], int] = OrderedDict()
         self._asking: dict[Seat, tuple[int, float]] = {}
         self._waiting: dict[Seat, Wish] = {}
@@ -126,14 +150,16 @@ class UploadTurns:
     @property
     def has_waiting(self) -> bool:
         """Whether anybody waits for its turn, so that `due` may have something to say."""
-        return bool(self._waiting)
+        return bool(self._waiting) or self.pages.has_waiting
 
     @property
     def deadline(self) -> float | None:
         """When to call `due` at the latest."""
+        pages_at = self.pages.deadline
         if not self._waiting:
-            return None
-        return self._next_at if self._holder is None else self._held_until
+            return pages_at
+        turn_at = self._next_at if self._holder is None else self._held_until
+        return turn_at if pages_at is None else min(pages_at, turn_at)
 
     def seat(self, peer: PeerId) -> Seat:
         """A place for the upload to an authenticated peer."""
@@ -141,8 +167,9 @@ class UploadTurns:
 
     def due(self, now: float) -> list[PeerId]:
         """Takes out the peers whose turn has come, each to be told by `TurnCame`."""
+        asking_pages = self.pages.due(now)
         if not self._waiting:
-            return []
+            return asking_pages
         if self._holder is not None and now >= self._held_until:
             self._release(now)
         called: list[Seat] = []
@@ -155,7 +182,7 @@ class UploadTurns:
             del self._waiting[first]
             self._take(first, now)
             called.append(first)
-        return [seat.peer for seat in called]
+        return asking_pages + [seat.peer for seat in called if seat.peer not in asking_pages]
 
     # Seats ---------------------------------------------------------------------------------------
 
@@ -192,6 +219,7 @@ class UploadTurns:
         """See `Seat.flushed`."""
         if seat in self._asking:
             self._asking[seat] = (self._asking[seat][0], now)
+        self.pages.moved(seat.peer, now)
 
     def settle(self, seat: Seat, *, is_asking: bool, is_busy: bool, now: float) -> None:
         """See `Seat.settle`."""
@@ -206,6 +234,7 @@ class UploadTurns:
         """See `Seat.leave`."""
         self._asking.pop(seat, None)
         self._waiting.pop(seat, None)
+        self.pages.leave(seat.peer)
         if self._holder is seat:
             self._holder = None
 

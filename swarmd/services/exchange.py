@@ -34,13 +34,14 @@ from protocol.exchange_events import (
     PeerLeft,
     ReadChunks,
     ReadPage,
+    RecipeHeld,
     Send,
     Stalled,
     Withdrawn,
 )
 from protocol.exchange_messages import BitfieldMessage, ExchangeMessage, Have, Request
 from protocol.relay_events import RelaySettings
-from protocol.relay_messages import RelayMessage
+from protocol.relay_messages import Ready, RelayMessage
 from protocol.relay_statistics import RelayStatistics
 from protocol.runs import Runs
 from protocol.upload import Upload
@@ -426,8 +427,13 @@ class ExchangeService:
         return self.may_serve(peer, manifest_id) and self._authority.may_ask(peer, manifest_id)
 
     def take_relayed(self, peer: PeerId, message: RelayMessage) -> None:
-        """Routes a relay message."""
+        """Routes a relay message; who says that it takes part holds the recipe."""
         self._relays.take(peer, message)
+        if isinstance(message, Ready) and message.roles:
+            fetch = self._fetches.get(message.manifest_id)
+            if fetch is not None:
+                held = tuple(number for number, _ in message.roles)
+                fetch.feed(RecipeHeld(peer=peer, components=held))
 
     def serve_turns(self) -> None:
         """Has the peers served for whose turn has come."""

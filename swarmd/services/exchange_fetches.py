@@ -99,6 +99,7 @@ class FetchTable:
             lane=lane,
             budget=self._budget,
             needed=len(authorised.manifest.components),
+            entropy=self._entropy.uint(_ENTROPY_BOUND),
         )
         fetch = Fetch(
             authorised,

@@ -35,6 +35,7 @@ from protocol.exchange_events import (
     PrepareComponent,
     ReadChunks,
     ReadPage,
+    RecipeHeld,
     RecipeKnown,
     Send,
     Stalled,
@@ -426,6 +427,9 @@ class TransferHost:
                 part = self._parts.get(message.manifest_id)
                 if part is not None:
                     self._relays.received(part, source, message)
+                    if isinstance(message, Ready):
+                        held = tuple(number for number, _ in message.roles)
+                        self.feed(part, RecipeHeld(peer=peer_id(source), components=held))
             case Interest() | Cancel() | RecipeRequest() | NotInterested():
                 self._feed_upload(source, PeerMessage(peer=peer_id(source), message=message))
             case Unknown():
@@ -514,6 +518,7 @@ class TransferHost:
         self._world.post(self.number, self._disk.verify_s, event)
 
     def _prepared(self, part: ImagePart, component: int) -> None:
+        part.prepared[component] = None
         # The relay first: what it expects by push is not to be asked for in the same instant.
         self._relays.ready(part, component)
         held = part.served.possession[component].copy()

@@ -104,6 +104,7 @@ class ImagePart:
                 chunk_counts=counts,
                 picker=RarestFirst(size=sum(counts), entropy=entropy),
                 lane=lane,
+                entropy=entropy,
             )
         self.figures: Final = PartFigures(started_at=now)
         """What was moved."""
@@ -115,6 +116,8 @@ class ImagePart:
         """Whom its download found stalling."""
         self.relayed: Final[dict[int, None]] = {}
         """Components that the relay was told of."""
+        self.prepared: Final[dict[int, None]] = {}
+        """Components whose recipe is verified, if it fetches any."""
         self._layout = Layout(counts)
         self._news: dict[int, int] = {}
 
@@ -165,6 +168,8 @@ class ImagePart:
 
     def read_page(self, effect: ReadPage) -> PageRead:
         """Reads a recipe page for an upload."""
+        if self.download is not None and effect.component not in self.prepared:
+            return PageRead(request_id=effect.request_id, page=None)
         page = self.release.pagers[effect.component].page(effect.page).encode()
         return PageRead(request_id=effect.request_id, page=page)
 
