@@ -5,8 +5,20 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol.bitfield import Bitfield
 from protocol.digest import ManifestId
-from protocol.exchange_events import PeerId
+from protocol.exchange_events import (
+    Flushed,
+    PageRead,
+    PeerId,
+    PeerMessage,
+    ReadPage,
+    Send,
+    TurnCame,
+    UploadInput,
+)
+from protocol.exchange_messages import RecipePageMessage, RecipeRequest, Reject, RejectReason
+from protocol.upload import ServedManifest, Upload
 from protocol.upload_pages import (
     ENTRIES_MAX,
     GATHER_S,
@@ -18,6 +30,7 @@ from protocol.upload_pages import (
     PageCost,
     PageLine,
 )
+from protocol.upload_turns import UploadTurns
 
 OBJECT = (ManifestId(b"m" * 32), 0)
 CHUNKS = 1024
@@ -214,3 +227,99 @@ def test_everybody_is_served_or_told_in_time(steps: list[tuple[str, int, float]]
         for begun in line.begun:
             since.pop(begun, None)
         assert all(now < asked_at + WAIT_S for asked_at in since.values())
+
+
+# -- with uploads ----------------------------------------------------------------------------------
+
+
+class Node:
+    """Uploads to a crowd; what they answer is noted."""
+
+    def __init__(self, held: int = CHUNKS) -> None:
+        self.turns = UploadTurns()
+        field = Bitfield(CHUNKS, (1 << held) - 1)
+        self.served = ServedManifest(manifest_id=OBJECT[0], possession=(field,))
+        self.uploads: dict[PeerId, Upload] = {}
+        self.reads: list[PeerId] = []
+        self.sent: list[PeerId] = []
+        self.busy: list[PeerId] = []
+
+    def find(self, manifest_id: ManifestId) -> ServedManifest | None:
+        return self.served if manifest_id == OBJECT[0] else None
+
+    def ask(self, number: int, now: float, request_id: int = 1) -> None:
+        peer = name(number)
+        if peer not in self.uploads:
+            self.uploads[peer] = Upload(
+                peer=peer, library=self, may_serve=lambda _: True, turns=self.turns
+            )
+        request = RecipeRequest(request_id=request_id, manifest_id=OBJECT[0], component=0, page=0)
+        self.feed(peer, PeerMessage(peer=peer, message=request), now)
+
+    def feed(self, peer: PeerId, event: UploadInput, now: float) -> None:
+        for effect in self.uploads[peer].handle(event, now):
+            match effect:
+                case ReadPage():
+                    self.reads.append(peer)
+                    read = PageRead(request_id=effect.request_id, page=bytes(PAGE_BYTES))
+                    self.feed(peer, read, now)
+                case Send(message=RecipePageMessage()):
+                    self.sent.append(peer)
+                case Send(message=Reject() as reject):
+                    assert reject.reason is RejectReason.BUSY
+                    self.busy.append(peer)
+        for called in self.turns.due(now):
+            self.feed(called, TurnCame(), now)
+
+    def left(self, number: int, now: float) -> None:
+        self.feed(name(number), Flushed(payload_bytes=PAGE_BYTES), now)
+
+    def wake(self, now: float) -> None:
+        while (deadline := self.turns.deadline) is not None and deadline <= now:
+            for called in self.turns.due(deadline):
+                self.feed(called, TurnCame(), deadline)
+
+
+def test_of_a_crowd_some_are_served_and_all_others_answered() -> None:
+    node = Node()
+    for number in range(40):
+        node.ask(number, 0.0)
+    assert node.sent == [name(number) for number in range(FIT)]
+    assert node.busy == [name(number) for number in range(LINE, 40)]
+    node.left(0, 0.1)
+    assert node.sent[FIT:] == [name(FIT)]
+    node.wake(WAIT_S)
+    assert len(node.busy) + len(node.sent) == 40
+    assert not any(
+        upload.open_requests for peer, upload in node.uploads.items() if peer not in node.sent
+    )
+
+
+def test_who_holds_a_part_serves_what_fits_and_has_nobody_wait() -> None:
+    node = Node(held=3)
+    for number in range(40):
+        node.ask(number, 0.0)
+    assert node.sent == [name(number) for number in range(FIT)]
+    assert len(node.busy) == 40 - FIT
+    assert node.turns.deadline is None
+
+
+def test_who_was_busy_has_room_once_pages_have_left() -> None:
+    node = Node(held=3)
+    for number in range(40):
+        node.ask(number, 0.0)
+    for number in range(FIT):
+        node.left(number, 0.1)
+    node.ask(30, 0.2, request_id=2)
+    assert node.sent[-1] == name(30)
+
+
+def test_while_pushes_wait_a_page_is_served_in_its_turn_or_refused_soon() -> None:
+    node = Node()
+    node.turns = UploadTurns(lambda: True)
+    node.ask(0, 0.0)
+    node.ask(1, 0.0)
+    assert node.sent == [name(0)]
+    node.wake(WAIT_S)
+    assert node.busy == [name(1)]
+    assert node.turns.deadline is None
