@@ -35,9 +35,9 @@ in vain is in nobody's way."""
 QUIET_S_MIN: Final = 0.5
 """But at least so long, seconds."""
 QUIET_RATE: Final = 0.5
-"""Likewise if for as long fewer than this share of the usual pushes come: those are what slow
-members are late with, and the downlink has room. Of 128 members a fifth had waited up to four times
-as long as the others for their last hundredth."""
+"""In crowds likewise if for as long fewer than this share of the usual pushes come: those are what
+slow members are late with, and the downlink has room. Of 128 members a fifth had waited up to four
+times as long as the others for their last hundredth."""
 FREE_FACTOR: Final = 4.0
 """So many repair delays later all is asked for though pushes still come."""
 FAR_FACTOR: Final = 4.0
@@ -343,7 +343,9 @@ class PullGate:
         if now >= min(quiet_at, gate.free_by) or self._is_trickle(gate, now):
             self._free(number, gate, now)
         else:
-            gate.free_at = min(quiet_at, gate.free_by, gate.counted_at + self._count_s)
+            gate.free_at = min(quiet_at, gate.free_by)
+            if len(self._state.members) > CROWD_MEMBERS:
+                gate.free_at = min(gate.free_at, gate.counted_at + self._count_s)
 
     @property
     def _count_s(self) -> float:
@@ -352,7 +354,7 @@ class PullGate:
 
     def _is_trickle(self, gate: _ObjectGate, now: float) -> bool:
         """Whether pushes have come too rarely lately to be waited for; counts from now on again."""
-        if now < gate.counted_at + self._count_s:
+        if len(self._state.members) <= CROWD_MEMBERS or now < gate.counted_at + self._count_s:
             return False
         elapsed_s = now - gate.counted_at
         count = self.repair.pushed_count - gate.counted

@@ -88,7 +88,7 @@ def claims(effects: list[RelayEffect], peer: bytes) -> list[int]:
 @pytest.mark.parametrize(("gap_s", "waits"), [(0.03, True), (0.2, False)])
 def test_a_trickle_of_late_pushes_is_not_waited_for(gap_s: float, *, waits: bool) -> None:
     """Pushes as frequent as ever are waited for; a few late ones for about half a second."""
-    swarm = Swarm(8)
+    swarm = Swarm(CROWD_MEMBERS + 2)
     for index in range(100):
         swarm.push(index)
         swarm.later(0.02)
