@@ -567,7 +567,7 @@ async def test_shutdown_leaves_no_thread_and_no_socket() -> None:
             assert held.peer == server.peer
     await trio.aclose_forcefully(half_open)
     assert open_sockets() == sockets
-    assert set(threading.enumerate()) == threads
+    assert set(threading.enumerate()) <= threads, "one of before may have ended, idle"
 
 
 async def test_cancelled_network_leaves_no_thread_and_no_socket() -> None:
@@ -577,7 +577,7 @@ async def test_cancelled_network_leaves_no_thread_and_no_socket() -> None:
             await assert_echoes(client, server)
             await trio.sleep_forever()
     assert open_sockets() == sockets
-    assert set(threading.enumerate()) == threads
+    assert set(threading.enumerate()) <= threads, "one of before may have ended, idle"
 
 
 async def run_until_libp2p_ends() -> None:
