@@ -21,10 +21,8 @@ PAGE_BYTES = 37_500
 class Counter(TransferHost):
     """Counts the recipe pages that it sends, and notes when it had the recipe."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # what it is given it passes on
-        self.page_bytes = 0
-        self.pages = 0
+    page_bytes = 0
+    pages = 0
 
     def outgoing(self, target: int, message: object) -> tuple[object, ...]:
         if isinstance(message, RecipePageMessage):
